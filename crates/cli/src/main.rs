@@ -1,0 +1,3 @@
+//! The `sglang-mlx` command.
+
+fn main() {}
