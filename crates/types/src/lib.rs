@@ -1,1 +1,21 @@
-//! types
+//! Words that the server, the scheduler and the engine share.
+//!
+//! Plain data only: no tensor, no HTTP, no clock. The server talks to the
+//! engine through [`EngineMsg`] and hears back through one [`ReqEvent`] channel
+//! a request; nothing else passes between them.
+//!
+//! Upstream: `sglang/srt/managers/io_struct.py`.
+
+mod engine_handle;
+mod finish;
+mod ids;
+mod messages;
+mod sampling;
+mod stats;
+
+pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
+pub use finish::{FinishReason, MatchedStop};
+pub use ids::{PageId, Rid, SlotId, TokenId};
+pub use messages::{EngineMsg, EngineState, GenerateReq, ModelInfo, Reply, ReqCounts, ReqEvent};
+pub use sampling::{SamplingError, SamplingParams, TOP_K_ALL};
+pub use stats::SchedulerStats;
