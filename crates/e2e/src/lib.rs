@@ -1,0 +1,1 @@
+//! Tests of the real binary over HTTP; see `tests/`.
