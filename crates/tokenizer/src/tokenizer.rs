@@ -1,0 +1,243 @@
+//! The tokenizer of a model.
+//!
+//! Encoding is Hugging Face's library; decoding is our own table (see
+//! `detokenizer`), so that streamed and whole text cannot differ.
+//!
+//! Upstream: `sglang/srt/utils/hf_transformers_utils.py` (`get_tokenizer`).
+
+use std::{
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+use types::TokenId;
+
+use crate::{
+    GgufVocab, IncrementalDecoder, Result, SpecialTokens, TokenizerError,
+    chat_template::TemplateSources, detokenizer::Detokenizer, gguf,
+};
+
+/// Keeps a stray id in a damaged file from claiming all memory.
+const MAX_VOCAB_SIZE: usize = 1 << 24;
+
+/// Encodes and decodes. Cheap to clone, shared between threads.
+#[derive(Clone)]
+pub struct Tokenizer(Arc<Inner>);
+
+struct Inner {
+    encoder: tokenizers::Tokenizer,
+    detokenizer: Detokenizer,
+    special_tokens: SpecialTokens,
+    templates: TemplateSources,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model folder and, where present,
+    /// `tokenizer_config.json`, `special_tokens_map.json` and the chat template.
+    ///
+    /// # Errors
+    /// A missing `tokenizer.json` (SentencePiece's `tokenizer.model` alone is
+    /// not read), an unreadable or invalid file, an unknown decoder.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let json = read_optional(&path)?.ok_or(TokenizerError::NotFound { dir: dir.to_owned() })?;
+        let config = read_json_object(dir.join("tokenizer_config.json"))?;
+        let mut special_tokens = SpecialTokens::default();
+        special_tokens.merge_json(&config);
+        special_tokens.merge_json(&read_json_object(dir.join("special_tokens_map.json"))?);
+        let templates = TemplateSources::from_dir(dir, &config)?;
+        let added = config.get("added_tokens_decoder").and_then(Value::as_object);
+        Self::build(json.as_bytes(), added, special_tokens, templates)
+    }
+
+    /// Builds the tokenizer that a GGUF file describes in its metadata.
+    ///
+    /// # Errors
+    /// A tokenizer model or pre-tokenizer that is not supported, by its name;
+    /// metadata that contradict each other.
+    pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
+        let json = gguf::tokenizer_json(vocab)?.to_string();
+        let templates = TemplateSources::single(vocab.chat_template.clone());
+        Self::build(json.as_bytes(), None, gguf::special_tokens(vocab)?, templates)
+    }
+
+    fn build(
+        json: &[u8],
+        added_tokens_decoder: Option<&Map<String, Value>>,
+        special_tokens: SpecialTokens,
+        templates: TemplateSources,
+    ) -> Result<Self> {
+        let invalid = |source| TokenizerError::Invalid { source };
+        let mut encoder = tokenizers::Tokenizer::from_bytes(json).map_err(invalid)?;
+        // Limits of the training set-up, not of the model.
+        encoder.with_truncation(None).map_err(invalid)?.with_padding(None);
+        add_missing_tokens(&mut encoder, added_tokens_decoder, &special_tokens)?;
+        let decoder = serde_json::to_value(encoder.get_decoder())
+            .map_err(|error| TokenizerError::Invalid { source: error.into() })?;
+        let detokenizer = Detokenizer::new(&decoder, &token_list(&encoder)?)?;
+        Ok(Self(Arc::new(Inner { encoder, detokenizer, special_tokens, templates })))
+    }
+
+    /// Token ids of `text`. Special tokens that are spelt out in the text are
+    /// recognised; `add_special_tokens` adds those that the model wants around
+    /// every text (BOS, as a rule).
+    ///
+    /// # Errors
+    /// Text that the pre-tokenizer's regular expression gives up on.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>> {
+        let failed = |reason: String| TokenizerError::Encode { len: text.len(), reason };
+        // The regex engine panics where its back-tracking limits are reached.
+        let encode = || self.0.encoder.encode_fast(text, add_special_tokens);
+        match panic::catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("the pre-tokenizer gave up".to_owned())),
+        }
+    }
+
+    /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD, ids outside
+    /// the vocabulary stand for nothing. Spaces are never "cleaned up", and
+    /// SGLang's `spaces_between_special_tokens` has no effect (as with every
+    /// fast tokenizer of transformers).
+    pub fn decode(&self, ids: &[TokenId], skip_special_tokens: bool) -> String {
+        let mut decoder = IncrementalDecoder::new(self, skip_special_tokens);
+        let mut text = decoder.push(ids).to_owned();
+        text.push_str(decoder.flush());
+        text
+    }
+
+    /// The id of a token by its spelling in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<TokenId> {
+        self.0.encoder.token_to_id(token)
+    }
+
+    /// A token's spelling in the vocabulary (`Ġthe`, `▁the`, `<0x0A>`).
+    pub fn id_to_token(&self, id: TokenId) -> Option<String> {
+        self.0.encoder.id_to_token(id)
+    }
+
+    /// The bytes a token stands for; empty for ids outside the vocabulary.
+    pub fn token_bytes(&self, id: TokenId) -> &[u8] {
+        self.0.detokenizer.token_bytes(id)
+    }
+
+    /// One more than the highest id, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.0.detokenizer.vocab_size()
+    }
+
+    /// True for tokens that `skip_special_tokens` leaves out.
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.0.detokenizer.is_special(id)
+    }
+
+    /// Texts of the tokens with a role.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.0.special_tokens
+    }
+
+    /// The id of the token that begins a text.
+    pub fn bos_token_id(&self) -> Option<TokenId> {
+        self.role_id("bos_token")
+    }
+
+    /// The id of the token that ends a text. A model may have more than this
+    /// one: see [`eos_token_ids`](crate::eos_token_ids).
+    pub fn eos_token_id(&self) -> Option<TokenId> {
+        self.role_id("eos_token")
+    }
+
+    /// The id of the token that fills up batches.
+    pub fn pad_token_id(&self) -> Option<TokenId> {
+        self.role_id("pad_token")
+    }
+
+    fn role_id(&self, role: &str) -> Option<TokenId> {
+        self.token_to_id(self.0.special_tokens.get(role)?)
+    }
+
+    pub(crate) fn templates(&self) -> &TemplateSources {
+        &self.0.templates
+    }
+
+    pub(crate) fn detokenizer(&self) -> &Detokenizer {
+        &self.0.detokenizer
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
+}
+
+/// Adds what `tokenizer_config.json` knows and `tokenizer.json` does not:
+/// added tokens, and that a token is special.
+fn add_missing_tokens(
+    encoder: &mut tokenizers::Tokenizer,
+    added_tokens_decoder: Option<&Map<String, Value>>,
+    special_tokens: &SpecialTokens,
+) -> Result<()> {
+    let invalid = |source| TokenizerError::Invalid { source };
+    let mut added: Vec<(TokenId, AddedToken)> = Vec::new();
+    for (id, token) in added_tokens_decoder.into_iter().flatten() {
+        let parsed = serde_json::from_value(token.clone());
+        let token: AddedToken = parsed.map_err(|error| invalid(error.into()))?;
+        let id = id.parse().map_err(|error: std::num::ParseIntError| invalid(error.into()))?;
+        added.push((id, token));
+    }
+    added.sort_by_key(|(id, _)| *id);
+    let unknown =
+        |(_, token): &(TokenId, AddedToken)| encoder.token_to_id(&token.content).is_none();
+    let added: Vec<_> = added.into_iter().filter(unknown).map(|(_, token)| token).collect();
+    encoder.add_tokens(added).map_err(invalid)?;
+
+    let named = special_tokens.roles().map(|(_, text)| text);
+    let named = named.chain(special_tokens.additional().iter().map(String::as_str));
+    let named: Vec<_> = named
+        .filter(|text| encoder.token_to_id(text).is_some())
+        .filter(|text| !encoder.get_added_vocabulary().is_special_token(text))
+        .map(|text| AddedToken::from(text, true).normalized(false))
+        .collect();
+    encoder.add_special_tokens(named).map_err(invalid)?;
+    Ok(())
+}
+
+/// Text and specialness of every id up to the highest.
+fn token_list(encoder: &tokenizers::Tokenizer) -> Result<Vec<Option<(String, bool)>>> {
+    let size = encoder.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+    if size > MAX_VOCAB_SIZE {
+        return Err(TokenizerError::VocabSize { size, max: MAX_VOCAB_SIZE });
+    }
+    let token = |id| {
+        let text = encoder.id_to_token(id)?;
+        let special = encoder.get_added_vocabulary().is_special_token(&text);
+        Some((text, special))
+    };
+    Ok((0..size as TokenId).map(token).collect())
+}
+
+/// The file's text, or `None` if there is no such file.
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TokenizerError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The file's JSON object; empty if there is no such file or it is no object.
+pub(crate) fn read_json_object(path: PathBuf) -> Result<Map<String, Value>> {
+    let Some(text) = read_optional(&path)? else { return Ok(Map::new()) };
+    match serde_json::from_str(&text).map_err(|source| TokenizerError::Json { path, source })? {
+        Value::Object(object) => Ok(object),
+        _ => Ok(Map::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
