@@ -1,1 +1,28 @@
-//! scheduler
+//! Which requests run next, and in which pages: continuous batching as a
+//! deterministic state machine.
+//!
+//! No tensor, no clock, no channel, no IO. Messages come in through
+//! [`Scheduler::step`], batches go out through an [`Executor`], events come
+//! back in a vector; any run replays from its messages.
+//!
+//! Upstream: `sglang/srt/managers/scheduler.py`.
+
+mod batch;
+mod decode;
+mod executor;
+mod limits;
+mod messages;
+mod new_token_ratio;
+mod policy;
+mod prefill;
+mod req;
+mod scheduler;
+#[cfg(test)]
+mod sim;
+
+pub use batch::{BatchRow, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+pub use executor::Executor;
+pub use limits::{LimitsError, SchedulePolicy, SchedulerLimits};
+pub use messages::{Progress, SchedulerEvent, SchedulerMsg};
+pub use req::ReqId;
+pub use scheduler::Scheduler;

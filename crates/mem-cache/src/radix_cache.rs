@@ -1,0 +1,301 @@
+//! The tree of cached prefixes: an edge is a run of whole pages.
+//!
+//! An arena with one owner and no locks. Time is a counter of operations, so
+//! eviction order replays. Evictable leaves stand in an ordered set: finding
+//! the least recently used one is O(log n) however large the pool.
+//!
+//! Upstream: `sglang/srt/mem_cache/radix_cache.py`.
+
+mod audit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use slotmap::{Key, SlotMap, new_key_type};
+use types::{PageId, TokenId};
+
+new_key_type! {
+    /// A node of the tree; the prefix it stands for ends with its edge.
+    pub struct NodeId;
+}
+
+#[derive(Debug)]
+struct Node {
+    /// Null for the root.
+    parent: NodeId,
+    /// `pages.len() * page_size` of them.
+    tokens: Vec<TokenId>,
+    pages: Vec<PageId>,
+    /// By the tokens of the child's first page.
+    children: BTreeMap<Box<[TokenId]>, NodeId>,
+    /// Users of this node or of one below. Not evicted while positive.
+    lock_ref: u32,
+    last_access: u64,
+}
+
+/// Maps token prefixes to the pages that hold their K/V.
+#[derive(Debug)]
+pub struct RadixCache {
+    page_size: usize,
+    nodes: SlotMap<NodeId, Node>,
+    root: NodeId,
+    /// Unlocked nodes without children, least recently used first.
+    evictable_leaves: BTreeSet<(u64, NodeId)>,
+    /// Counts operations; stands in for a clock.
+    now: u64,
+    num_evictable: usize,
+    num_protected: usize,
+}
+
+impl RadixCache {
+    /// An empty tree over pages of `page_size` tokens.
+    pub fn new(page_size: usize) -> Self {
+        let mut nodes = SlotMap::with_key();
+        let root = nodes.insert(Node::new(NodeId::null(), Vec::new(), Vec::new()));
+        Self {
+            page_size,
+            nodes,
+            root,
+            evictable_leaves: BTreeSet::new(),
+            now: 0,
+            num_evictable: 0,
+            num_protected: 0,
+        }
+    }
+
+    /// The empty prefix.
+    pub fn root(&self) -> NodeId {
+        self.root
+    }
+
+    /// Pages that [`Self::evict`] could free.
+    pub fn evictable_size(&self) -> usize {
+        self.num_evictable
+    }
+
+    /// Pages that locks keep from eviction.
+    pub fn protected_size(&self) -> usize {
+        self.num_protected
+    }
+
+    /// Length in tokens of the longest cached prefix. Leaves no trace in the
+    /// eviction order.
+    pub fn peek_prefix(&self, tokens: &[TokenId]) -> usize {
+        let mut matched = 0;
+        let mut node = self.root;
+        while let Some(child) = self.child(node, &tokens[matched..]) {
+            let num_pages = self.common_pages(child, &tokens[matched..]);
+            matched += num_pages * self.page_size;
+            if num_pages < self.nodes[child].pages.len() {
+                break;
+            }
+            node = child;
+        }
+        matched
+    }
+
+    /// Appends the pages of the longest cached prefix to `pages` and returns
+    /// the node where it ends. Splits an edge that matches part-way; marks the
+    /// path as used. The pages stay the tree's: lock the node to keep them.
+    pub fn match_prefix(&mut self, tokens: &[TokenId], pages: &mut Vec<PageId>) -> NodeId {
+        self.walk(tokens, |cached| pages.extend_from_slice(cached))
+    }
+
+    /// Gives the pages of `tokens` to the tree and returns the node where they
+    /// end. `tokens` are whole pages.
+    ///
+    /// Where the tree has a page for the same tokens already, that page replaces
+    /// the one in `pages`, and the replaced one goes to `duplicates`, still the
+    /// caller's. All pages in `pages` are the tree's afterwards.
+    pub fn insert(
+        &mut self,
+        tokens: &[TokenId],
+        pages: &mut [PageId],
+        duplicates: &mut Vec<PageId>,
+    ) -> NodeId {
+        assert_eq!(tokens.len(), pages.len() * self.page_size, "only whole pages are cached");
+        let mut num_known = 0;
+        let node = self.walk(tokens, |cached| {
+            for (page, &cached) in pages[num_known..].iter_mut().zip(cached) {
+                if *page != cached {
+                    duplicates.push(std::mem::replace(page, cached));
+                }
+            }
+            num_known += cached.len();
+        });
+        if num_known == pages.len() {
+            return node;
+        }
+        let new_tokens = tokens[num_known * self.page_size..].to_vec();
+        self.add_leaf(node, new_tokens, pages[num_known..].to_vec())
+    }
+
+    /// Keeps `node` and all above it from eviction until [`Self::dec_lock_ref`].
+    pub fn inc_lock_ref(&mut self, node: NodeId) {
+        let mut id = node;
+        while id != self.root {
+            let node = &mut self.nodes[id];
+            node.lock_ref += 1;
+            let (first, num_pages, parent) = (node.lock_ref == 1, node.pages.len(), node.parent);
+            if first {
+                self.num_evictable -= num_pages;
+                self.num_protected += num_pages;
+                self.update_leaf(id);
+            }
+            id = parent;
+        }
+    }
+
+    /// Undoes one [`Self::inc_lock_ref`] of the same node.
+    pub fn dec_lock_ref(&mut self, node: NodeId) {
+        let mut id = node;
+        while id != self.root {
+            let node = &mut self.nodes[id];
+            node.lock_ref = node.lock_ref.checked_sub(1).expect("each unlock follows its lock");
+            let (last, num_pages, parent) = (node.lock_ref == 0, node.pages.len(), node.parent);
+            if last {
+                self.num_evictable += num_pages;
+                self.num_protected -= num_pages;
+                self.update_leaf(id);
+            }
+            id = parent;
+        }
+    }
+
+    /// Takes up to `num_pages` pages out of the tree, least recently used
+    /// leaves first and each from its end, and appends them to `freed`. Returns
+    /// how many.
+    pub fn evict(&mut self, num_pages: usize, freed: &mut Vec<PageId>) -> usize {
+        let mut missing = num_pages;
+        while missing > 0 {
+            let Some(&(_, leaf)) = self.evictable_leaves.first() else { break };
+            let node = &mut self.nodes[leaf];
+            let kept = node.pages.len().saturating_sub(missing);
+            let taken = node.pages.len() - kept;
+            freed.extend(node.pages.drain(kept..).rev());
+            if kept == 0 {
+                self.evictable_leaves.pop_first();
+                self.remove_leaf(leaf);
+            } else {
+                node.tokens.truncate(kept * self.page_size);
+            }
+            self.num_evictable -= taken;
+            missing -= taken;
+        }
+        num_pages - missing
+    }
+
+    /// Empties the tree; its pages go to `freed`.
+    ///
+    /// # Panics
+    /// If a node is locked.
+    pub fn flush(&mut self, freed: &mut Vec<PageId>) {
+        assert_eq!(self.num_protected, 0, "flush of a tree in use");
+        self.evict(usize::MAX, freed);
+    }
+
+    /// Visits the pages of each matching edge, splitting the last if it matches
+    /// part-way, and returns the node where the match ends.
+    fn walk(&mut self, tokens: &[TokenId], mut visit: impl FnMut(&[PageId])) -> NodeId {
+        self.now += 1;
+        let mut rest = tokens;
+        let mut node = self.root;
+        while let Some(child) = self.child(node, rest) {
+            let num_pages = self.common_pages(child, rest);
+            node = if num_pages < self.nodes[child].pages.len() {
+                self.split(child, num_pages)
+            } else {
+                child
+            };
+            self.touch(node);
+            visit(&self.nodes[node].pages);
+            rest = &rest[num_pages * self.page_size..];
+        }
+        node
+    }
+
+    fn child(&self, node: NodeId, tokens: &[TokenId]) -> Option<NodeId> {
+        self.nodes[node].children.get(tokens.get(..self.page_size)?).copied()
+    }
+
+    fn common_pages(&self, node: NodeId, tokens: &[TokenId]) -> usize {
+        common_prefix_len(&self.nodes[node].tokens, tokens) / self.page_size
+    }
+
+    /// Cuts `id` after `num_pages` pages and returns the new node above the cut.
+    /// `id` keeps the end, so whoever locked it still locks all its pages.
+    fn split(&mut self, id: NodeId, num_pages: usize) -> NodeId {
+        let lower = &mut self.nodes[id];
+        let lower_tokens = lower.tokens.split_off(num_pages * self.page_size);
+        let lower_pages = lower.pages.split_off(num_pages);
+        let lower_key = lower_tokens[..self.page_size].into();
+        let upper_tokens = std::mem::replace(&mut lower.tokens, lower_tokens);
+        let upper_pages = std::mem::replace(&mut lower.pages, lower_pages);
+        let mut upper = Node::new(lower.parent, upper_tokens, upper_pages);
+        (upper.lock_ref, upper.last_access) = (lower.lock_ref, lower.last_access);
+        upper.children.insert(lower_key, id);
+
+        let parent = lower.parent;
+        let upper_id = self.nodes.insert(upper);
+        self.nodes[id].parent = upper_id;
+        self.set_child(parent, upper_id);
+        upper_id
+    }
+
+    fn add_leaf(&mut self, parent: NodeId, tokens: Vec<TokenId>, pages: Vec<PageId>) -> NodeId {
+        self.num_evictable += pages.len();
+        let mut leaf = Node::new(parent, tokens, pages);
+        leaf.last_access = self.now;
+        let id = self.nodes.insert(leaf);
+        self.set_child(parent, id);
+        self.update_leaf(parent);
+        self.update_leaf(id);
+        id
+    }
+
+    fn remove_leaf(&mut self, id: NodeId) {
+        let leaf = self.nodes.remove(id).expect("leaves in the set are live");
+        self.nodes[leaf.parent].children.remove(&leaf.tokens[..self.page_size]);
+        self.update_leaf(leaf.parent);
+    }
+
+    fn set_child(&mut self, parent: NodeId, child: NodeId) {
+        let key = self.nodes[child].tokens[..self.page_size].into();
+        self.nodes[parent].children.insert(key, child);
+    }
+
+    fn touch(&mut self, id: NodeId) {
+        let before = std::mem::replace(&mut self.nodes[id].last_access, self.now);
+        if self.evictable_leaves.remove(&(before, id)) {
+            self.evictable_leaves.insert((self.now, id));
+        }
+    }
+
+    /// Enters `id` in the set of evictable leaves, or takes it out, as its
+    /// children and locks now say.
+    fn update_leaf(&mut self, id: NodeId) {
+        let node = &self.nodes[id];
+        let entry = (node.last_access, id);
+        if id != self.root && node.children.is_empty() && node.lock_ref == 0 {
+            self.evictable_leaves.insert(entry);
+        } else {
+            self.evictable_leaves.remove(&entry);
+        }
+    }
+}
+
+impl Node {
+    fn new(parent: NodeId, tokens: Vec<TokenId>, pages: Vec<PageId>) -> Self {
+        Self { parent, tokens, pages, children: BTreeMap::new(), lock_ref: 0, last_access: 0 }
+    }
+}
+
+/// Compares in blocks, which the compiler turns into wide loads; the tail
+/// decides token by token.
+fn common_prefix_len(a: &[TokenId], b: &[TokenId]) -> usize {
+    const BLOCK: usize = 16;
+    let blocks = a.chunks_exact(BLOCK).zip(b.chunks_exact(BLOCK));
+    let start = BLOCK * blocks.take_while(|(a, b)| a == b).count();
+    start + a[start..].iter().zip(&b[start..]).take_while(|(a, b)| a == b).count()
+}

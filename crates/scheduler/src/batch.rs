@@ -1,0 +1,138 @@
+//! One step for the device, as the host sees it.
+//!
+//! Flat vectors over tokens, like the tensors they become; a settled batch is
+//! kept and refilled, so steady decoding allocates nothing here.
+//!
+//! Upstream: `ScheduleBatch` in `sglang/srt/managers/schedule_batch.py`.
+
+use std::sync::Arc;
+
+use types::{SamplingParams, SlotId, TokenId};
+
+use crate::ReqId;
+
+/// The kind of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardMode {
+    /// Prompts, or chunks of them, over a cached prefix.
+    Extend,
+    /// One token for each row.
+    Decode,
+}
+
+/// An input token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputId {
+    /// Known to the host.
+    Host(TokenId),
+    /// Sampled by the batch launched just before, and not read by the host yet.
+    Previous {
+        /// Index among that batch's sampled rows.
+        row: usize,
+    },
+}
+
+/// How to sample a row's token. A function of the request alone, so a token
+/// does not depend on the batch it is sampled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingRow {
+    /// 0 for greedy.
+    pub temperature: f32,
+    /// `types::TOP_K_ALL` for no limit.
+    pub top_k: u32,
+    /// In (0, 1].
+    pub top_p: f32,
+    /// In [0, 1].
+    pub min_p: f32,
+    /// The request's `sampling_seed`; 0 if it has none.
+    pub seed: u64,
+    /// Index of the token to sample within the request's completion. Retraction
+    /// does not change it: a token is sampled once.
+    pub token_index: usize,
+    /// Tokens that must not be sampled here: EOS and stop tokens before
+    /// `min_new_tokens`.
+    pub suppress: Option<Arc<[TokenId]>>,
+}
+
+impl SamplingRow {
+    pub(crate) fn new(
+        params: &SamplingParams,
+        token_index: usize,
+        suppress: Option<Arc<[TokenId]>>,
+    ) -> Self {
+        Self {
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            seed: params.sampling_seed.unwrap_or(0),
+            token_index,
+            suppress,
+        }
+    }
+}
+
+/// One request's part of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchRow {
+    /// Whose.
+    pub req: ReqId,
+    /// Its row of the page tables. The pages reach to `prefix_len + extend_len`
+    /// tokens at least.
+    pub table_row: usize,
+    /// Tokens before this step's. Whole pages if the mode is extend.
+    pub prefix_len: usize,
+    /// This step's tokens; 1 if the mode is decode.
+    pub extend_len: usize,
+    /// Whether a token is sampled after the last. False for a chunk that is not
+    /// the prompt's last, and for `max_new_tokens` 0.
+    pub sampled: bool,
+    /// Means nothing unless `sampled`.
+    pub sampling: SamplingRow,
+}
+
+/// One step. The token vectors are the rows' tokens end to end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleBatch {
+    /// Extend and decode do not mix.
+    pub mode: ForwardMode,
+    /// At least one.
+    pub rows: Vec<BatchRow>,
+    /// `[num_tokens]`.
+    pub input_ids: Vec<InputId>,
+    /// `[num_tokens]`, from 0 at the start of a request.
+    pub positions: Vec<u32>,
+    /// `[num_tokens]`, where each token's K/V goes.
+    pub out_cache_loc: Vec<SlotId>,
+}
+
+impl ScheduleBatch {
+    pub(crate) fn empty() -> Self {
+        Self {
+            mode: ForwardMode::Decode,
+            rows: Vec::new(),
+            input_ids: Vec::new(),
+            positions: Vec::new(),
+            out_cache_loc: Vec::new(),
+        }
+    }
+
+    /// Empties the vectors and keeps their memory.
+    pub(crate) fn clear(&mut self, mode: ForwardMode) {
+        self.mode = mode;
+        self.rows.clear();
+        self.input_ids.clear();
+        self.positions.clear();
+        self.out_cache_loc.clear();
+    }
+
+    /// Tokens in all rows.
+    pub fn num_tokens(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// The rows that a token is sampled for, in order.
+    pub fn sampled_rows(&self) -> impl Iterator<Item = &BatchRow> {
+        self.rows.iter().filter(|row| row.sampled)
+    }
+}

@@ -1,0 +1,141 @@
+//! Decode batches, and retraction when the pool has no room for the next token.
+//!
+//! Upstream: `prepare_for_decode` and `retract_decode` in
+//! `sglang/srt/managers/schedule_batch.py`.
+
+use std::cmp::Reverse;
+
+use crate::{
+    BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    prefill::out_of_pool,
+    req::{Req, ReqState},
+    scheduler::internal_error,
+};
+
+/// A retraction frees pages for this many steps, so as not to come every step.
+const RETRACT_DECODE_STEPS: usize = 20;
+
+impl<E: Executor> Scheduler<E> {
+    /// A token for each running request that wants one. Leaves the batch empty
+    /// if none does, or if memory is short until the batch in flight is read.
+    pub(crate) fn fill_decode_batch(
+        &mut self,
+        batch: &mut ScheduleBatch,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        if !self.make_room_for_decode(out) {
+            return;
+        }
+        for &id in &self.running {
+            let req = &mut self.reqs[id];
+            if req.num_remaining() == 0 {
+                continue; // its last token is in flight
+            }
+            let row = req.table_row.expect("a running request has a row");
+            let has_page = self.cache.reserve(row, req.kv_len + 1);
+            assert!(has_page, "room for the whole batch was made");
+            batch.input_ids.push(match req.tokens.get(req.kv_len) {
+                Some(&token) => InputId::Host(token),
+                None => InputId::Previous { row: req.pending_row },
+            });
+            batch.positions.push(req.kv_len as u32);
+            batch.out_cache_loc.push(self.cache.tables().slot(row, req.kv_len));
+            batch.rows.push(BatchRow {
+                req: id,
+                table_row: row,
+                prefix_len: req.kv_len,
+                extend_len: 1,
+                sampled: true,
+                sampling: req.sampling_row(),
+            });
+            req.kv_len += 1;
+        }
+    }
+
+    /// Evicts, then retracts, until every running request can take a token.
+    /// False if none can now.
+    fn make_room_for_decode(&mut self, out: &mut Vec<SchedulerEvent>) -> bool {
+        let needed = self.decode_pages(&self.running, 1);
+        if self.cache.ensure_free_pages(needed) {
+            self.new_token_ratio.decay();
+            return true;
+        }
+        let mut kept = self.retraction_order();
+        while let [_, .., victim] = kept[..] {
+            kept.pop();
+            self.retract(victim);
+            let needed = self.decode_pages(&kept, RETRACT_DECODE_STEPS);
+            if self.cache.ensure_free_pages(needed) {
+                break;
+            }
+        }
+        self.raise_new_token_ratio(&kept);
+        let needed = self.decode_pages(&kept, 1);
+        self.cache.ensure_free_pages(needed) || self.make_room_for_last(kept[0], out)
+    }
+
+    /// For the last request that could be kept. The prefill that is part-way
+    /// goes before it does: that one has generated nothing yet.
+    fn make_room_for_last(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) -> bool {
+        if self.running.len() > 1 || self.reqs[id].num_pending > 0 {
+            // Others leave, or this one ends, when the batch in flight is read.
+            return false;
+        }
+        if let Some(chunked) = self.chunked {
+            self.retract(chunked);
+            let needed = self.decode_pages(&[id], 1);
+            if self.cache.ensure_free_pages(needed) {
+                return true;
+            }
+        }
+        let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
+        self.running.clear();
+        self.finish(id, Vec::new(), internal_error(message), out);
+        false
+    }
+
+    /// Pages that these requests lack for up to `steps` more tokens each.
+    fn decode_pages(&self, ids: &[ReqId], steps: usize) -> usize {
+        let lacking = |&id: &ReqId| {
+            let req: &Req = &self.reqs[id];
+            let held = self.cache.pages_for(req.kv_len);
+            self.cache.pages_for(req.kv_len + req.num_remaining().min(steps)) - held
+        };
+        ids.iter().map(lacking).sum()
+    }
+
+    /// Those that want a token, the one to keep longest first: most generated,
+    /// then shortest prompt, then oldest.
+    fn retraction_order(&self) -> Vec<ReqId> {
+        let wants_token = |&id: &ReqId| self.reqs[id].num_remaining() > 0;
+        let mut order: Vec<_> = self.running.iter().copied().filter(wants_token).collect();
+        order.sort_by_key(|&id| {
+            let req = &self.reqs[id];
+            (Reverse(req.output_len()), req.prompt_len)
+        });
+        order
+    }
+
+    /// Back to the head of the queue, without pages. What it wrote stays in the
+    /// tree: if eviction spares it, the second prefill is cheap.
+    fn retract(&mut self, id: ReqId) {
+        let req = &mut self.reqs[id];
+        let row = req.table_row.take().expect("only requests with pages are retracted");
+        self.cache.close(row, req.written());
+        req.kv_len = 0;
+        req.num_retractions += 1;
+        req.move_to(ReqState::Waiting);
+        self.waiting.push_front(id);
+        self.running.retain(|&other| other != id);
+        self.chunked = self.chunked.filter(|&chunked| chunked != id);
+        self.admission_blocked = false;
+        self.totals.retractions += 1;
+    }
+
+    fn raise_new_token_ratio(&mut self, kept: &[ReqId]) {
+        let reqs = kept.iter().map(|&id| &self.reqs[id]);
+        let generated = reqs.clone().map(|req| req.output_len() + RETRACT_DECODE_STEPS).sum();
+        let max_new = reqs.map(|req| req.max_new_tokens).sum();
+        self.new_token_ratio.raise(generated, max_new);
+    }
+}

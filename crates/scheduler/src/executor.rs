@@ -1,0 +1,32 @@
+//! The seam between scheduling and the device.
+//!
+//! Upstream: `forward_batch_generation` of `sglang/srt/managers/tp_worker.py`.
+
+use mem_cache::PageTables;
+use types::TokenId;
+
+use crate::ScheduleBatch;
+
+/// Runs batches in the order of their launches.
+///
+/// That order is a promise the scheduler builds on: it hands pages on while a
+/// batch that writes to them is queued, and lets requests read K/V that a batch
+/// launched earlier has yet to write.
+pub trait Executor {
+    /// A batch on its way.
+    type Handle;
+    /// What may go wrong on the device.
+    type Error;
+
+    /// Enqueues a batch; must not wait for it. Whatever it needs of `batch` and
+    /// `tables` it takes now: both change after the return.
+    fn launch(
+        &mut self,
+        batch: &ScheduleBatch,
+        tables: &PageTables,
+    ) -> Result<Self::Handle, Self::Error>;
+
+    /// Blocks until the batch is done. Returns one token for each sampled row,
+    /// in the order of the rows; none if no row is sampled.
+    fn wait(&mut self, handle: Self::Handle) -> Result<Vec<TokenId>, Self::Error>;
+}

@@ -1,0 +1,164 @@
+//! Sizes and choices, fixed for a scheduler's life.
+//!
+//! Upstream: the memory and scheduling section of `sglang/srt/server_args.py`.
+
+use thiserror::Error;
+
+/// The order in which waiting requests are admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SchedulePolicy {
+    /// First come, first served.
+    #[default]
+    Fcfs,
+    /// Longest cached prefix first; as `Fcfs` while more than 128 wait.
+    Lpm,
+}
+
+/// What a [`crate::Scheduler`] is built with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerLimits {
+    /// Requests that hold pages at a time. Sizes the decode batch.
+    pub max_running_requests: usize,
+    /// Tokens in an extend batch; a single longer prompt still runs, alone.
+    pub max_prefill_tokens: usize,
+    /// Longest piece of a prompt in one extend batch; `None` never splits.
+    pub chunked_prefill_size: Option<usize>,
+    /// Tokens in a page; a power of two.
+    pub page_size: usize,
+    /// Pages in the K/V pool.
+    pub num_pages: usize,
+    /// Prompt and completion together.
+    pub context_length: usize,
+    /// Admission order.
+    pub schedule_policy: SchedulePolicy,
+    /// Larger admits less at a time and retracts less; 1 is upstream's default.
+    pub schedule_conservativeness: f64,
+    /// Share no prefixes.
+    pub disable_radix_cache: bool,
+    /// Launch a batch before the one before it is read.
+    pub overlap: bool,
+}
+
+impl Default for SchedulerLimits {
+    /// Upstream's defaults, over a pool of 4096 tokens.
+    fn default() -> Self {
+        Self {
+            max_running_requests: 256,
+            max_prefill_tokens: 16_384,
+            chunked_prefill_size: Some(2048),
+            page_size: 16,
+            num_pages: 256,
+            context_length: 4096,
+            schedule_policy: SchedulePolicy::Fcfs,
+            schedule_conservativeness: 1.0,
+            disable_radix_cache: false,
+            overlap: true,
+        }
+    }
+}
+
+/// A limit that no scheduler can run with.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum LimitsError {
+    /// Something that must not be zero is.
+    #[error("{name} must be at least 1")]
+    Zero {
+        /// The field.
+        name: &'static str,
+    },
+    /// Pages are halved and shifted.
+    #[error("page_size must be a power of two, got {0}")]
+    PageSize(usize),
+    /// Chunks are whole pages.
+    #[error("{name} must be at least page_size ({page_size}), got {value}")]
+    BelowPageSize {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// Tokens in a page.
+        page_size: usize,
+    },
+    /// Slots are 32-bit signed on the device.
+    #[error("{num_pages} pages of {page_size} tokens are more slots than an int32 counts")]
+    TooManySlots {
+        /// Pages asked for.
+        num_pages: usize,
+        /// Tokens in a page.
+        page_size: usize,
+    },
+    /// Zero, negative or not a number.
+    #[error("schedule_conservativeness must be positive, got {0}")]
+    Conservativeness(f64),
+}
+
+impl SchedulerLimits {
+    /// Checks every field against the others.
+    pub fn validate(&self) -> Result<(), LimitsError> {
+        let page_size = self.page_size;
+        let positive = [
+            ("max_running_requests", self.max_running_requests),
+            ("max_prefill_tokens", self.max_prefill_tokens),
+            ("num_pages", self.num_pages),
+            ("context_length", self.context_length),
+        ];
+        if let Some((name, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
+            return Err(LimitsError::Zero { name });
+        }
+        if !page_size.is_power_of_two() {
+            return Err(LimitsError::PageSize(page_size));
+        }
+        if let Some(value) = self.chunked_prefill_size.filter(|&size| size < page_size) {
+            return Err(LimitsError::BelowPageSize {
+                name: "chunked_prefill_size",
+                value,
+                page_size,
+            });
+        }
+        let num_slots = self.num_pages.checked_mul(page_size);
+        if num_slots.is_none_or(|slots| slots > i32::MAX as usize) {
+            return Err(LimitsError::TooManySlots { num_pages: self.num_pages, page_size });
+        }
+        if self.schedule_conservativeness.is_nan() || self.schedule_conservativeness <= 0.0 {
+            return Err(LimitsError::Conservativeness(self.schedule_conservativeness));
+        }
+        Ok(())
+    }
+
+    /// Tokens in the K/V pool.
+    pub fn max_total_num_tokens(&self) -> usize {
+        self.num_pages * self.page_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_value_is_named() {
+        let base = SchedulerLimits::default;
+        assert_eq!(base().validate(), Ok(()));
+        let text = |limits: SchedulerLimits| limits.validate().unwrap_err().to_string();
+        assert_eq!(
+            text(SchedulerLimits { num_pages: 0, ..base() }),
+            "num_pages must be at least 1"
+        );
+        assert_eq!(
+            text(SchedulerLimits { page_size: 12, ..base() }),
+            "page_size must be a power of two, got 12"
+        );
+        assert_eq!(
+            text(SchedulerLimits { chunked_prefill_size: Some(15), ..base() }),
+            "chunked_prefill_size must be at least page_size (16), got 15"
+        );
+        assert_eq!(
+            text(SchedulerLimits { num_pages: 1 << 27, ..base() }),
+            "134217728 pages of 16 tokens are more slots than an int32 counts"
+        );
+        for bad in [0.0, -1.0, f64::NAN] {
+            let limits = SchedulerLimits { schedule_conservativeness: bad, ..base() };
+            assert!(matches!(limits.validate(), Err(LimitsError::Conservativeness(_))));
+        }
+    }
+}

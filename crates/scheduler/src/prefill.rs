@@ -1,0 +1,215 @@
+//! Admission: fills an extend batch from the queue, within every budget.
+//!
+//! A request is admitted if the pool has room for its prompt and for what it
+//! and those running are expected to generate. The expectation may fail; then
+//! `decode.rs` retracts. A request alone in the pool is admitted in any case,
+//! so that the queue always moves.
+//!
+//! Upstream: `PrefillAdder` in `sglang/srt/managers/schedule_policy.py`.
+
+use types::TokenId;
+
+use crate::{
+    BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    policy::InBatchPrefixes,
+    req::{Req, ReqState},
+    scheduler::internal_error,
+};
+
+/// A request's `max_new_tokens` beyond this is not planned for.
+const CLIP_MAX_NEW_TOKENS: usize = 4096;
+
+/// What is left for one batch.
+#[derive(Debug)]
+struct Budget {
+    /// Tokens of this batch.
+    input: usize,
+    /// Tokens of this batch before a prompt is split.
+    chunk: usize,
+    /// Tokens to keep free for what requests will generate.
+    reserved: usize,
+}
+
+/// The outcome for one request.
+#[derive(Debug, PartialEq, Eq)]
+enum Added {
+    /// The whole rest of its prompt.
+    Whole,
+    /// A part; nothing else fits.
+    Chunk,
+    /// Pages or rows are short until a request leaves.
+    NoMemory,
+    /// This batch is full.
+    NoBudget,
+    /// It cannot run even alone.
+    TooLarge,
+}
+
+impl<E: Executor> Scheduler<E> {
+    /// Leaves the batch empty if nothing can be prefilled now.
+    pub(crate) fn fill_prefill_batch(
+        &mut self,
+        batch: &mut ScheduleBatch,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
+        if self.running.is_empty() && self.chunked.is_none() {
+            self.admission_blocked = false;
+        }
+        let mut budget = self.budget();
+        if let Some(id) = self.chunked
+            && !self.continue_chunked(id, &mut budget, batch)
+        {
+            return;
+        }
+        if self.waiting.is_empty() || self.admission_blocked {
+            return;
+        }
+        let mut in_batch = InBatchPrefixes::default();
+        for id in self.admission_order() {
+            let page_size = self.limits.page_size;
+            let cached = self.cache.peek_prefix(&self.reqs[id].tokens);
+            if !self.limits.disable_radix_cache
+                && in_batch.holds_back(&self.reqs[id].tokens, cached, page_size)
+            {
+                continue;
+            }
+            match self.try_add(id, &mut budget, batch) {
+                Added::Whole => in_batch.insert(&self.reqs[id].tokens, page_size),
+                Added::TooLarge => self.abort_too_large(id, out),
+                Added::NoMemory => {
+                    self.admission_blocked = true;
+                    break;
+                }
+                Added::Chunk | Added::NoBudget => break,
+            }
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        let expected: f64 = self
+            .running
+            .iter()
+            .map(|&id| expected_new_tokens(&self.reqs[id]) as f64 * self.new_token_ratio.get())
+            .sum();
+        Budget {
+            input: self.limits.max_prefill_tokens,
+            chunk: self.limits.chunked_prefill_size.unwrap_or(usize::MAX),
+            reserved: expected as usize,
+        }
+    }
+
+    /// The next piece of the request that is part-way. False if the batch can
+    /// take nothing more, be it for budget or for memory.
+    fn continue_chunked(
+        &mut self,
+        id: ReqId,
+        budget: &mut Budget,
+        batch: &mut ScheduleBatch,
+    ) -> bool {
+        let req = &self.reqs[id];
+        let row = req.table_row.expect("a chunked request has a row");
+        let len = self.piece_len(req.tokens.len() - req.kv_len, budget);
+        // Short of pages: decoding goes on, and frees some in the end.
+        if !self.cache.reserve(row, req.kv_len + len) {
+            return false;
+        }
+        self.add_row(id, len, budget, batch) == Added::Whole
+    }
+
+    fn try_add(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) -> Added {
+        let is_alone = self.running.is_empty() && self.chunked.is_none() && batch.rows.is_empty();
+        let req = &self.reqs[id];
+        debug_assert_eq!(req.num_pending, 0, "{}: admitted with a token in flight", req.rid);
+        let total = req.tokens.len();
+        if self.cache.pages_for(total) > self.cache.num_pages() {
+            return if is_alone { Added::TooLarge } else { Added::NoMemory };
+        }
+        let Some((row, cached)) = self.cache.open(&req.tokens) else { return Added::NoMemory };
+        let len = self.piece_len(total - cached, budget);
+        let is_over_budget = len == 0 || (len > budget.input && !batch.rows.is_empty());
+        let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
+        let has_room =
+            is_alone || self.cache.pages_for(new_tokens) <= self.cache.num_available_pages();
+        if is_over_budget || !has_room || !self.cache.reserve(row, cached + len) {
+            self.cache.close(row, &[]);
+            return if is_over_budget { Added::NoBudget } else { Added::NoMemory };
+        }
+        self.waiting.retain(|&other| other != id);
+        let req = &mut self.reqs[id];
+        req.table_row = Some(row);
+        req.kv_len = cached;
+        if req.cached_tokens.is_none() {
+            req.cached_tokens = Some(cached);
+            self.totals.prompt_tokens += req.prompt_len as u64;
+            self.totals.cached_tokens += cached as u64;
+        }
+        self.add_row(id, len, budget, batch)
+    }
+
+    /// How much of `rest` tokens goes into this batch: all, or whole pages.
+    fn piece_len(&self, rest: usize, budget: &Budget) -> usize {
+        if rest <= budget.chunk {
+            return rest;
+        }
+        budget.chunk - budget.chunk % self.limits.page_size
+    }
+
+    /// Enters the next `len` tokens of a request whose pages are there.
+    fn add_row(
+        &mut self,
+        id: ReqId,
+        len: usize,
+        budget: &mut Budget,
+        batch: &mut ScheduleBatch,
+    ) -> Added {
+        let req = &mut self.reqs[id];
+        let row = req.table_row.expect("an admitted request has a row");
+        let piece = req.kv_len..req.kv_len + len;
+        let is_whole = piece.end == req.tokens.len();
+        batch.input_ids.extend(req.tokens[piece.clone()].iter().map(|&id| InputId::Host(id)));
+        batch.positions.extend(piece.clone().map(|position| position as u32));
+        batch.out_cache_loc.extend(self.cache.tables().slots(row, piece.clone()));
+        batch.rows.push(BatchRow {
+            req: id,
+            table_row: row,
+            prefix_len: req.kv_len,
+            extend_len: len,
+            sampled: is_whole && req.max_new_tokens > 0,
+            sampling: req.sampling_row(),
+        });
+        req.kv_len = piece.end;
+        budget.input = budget.input.saturating_sub(len);
+        budget.chunk -= len;
+        if is_whole {
+            budget.reserved += expected_new_tokens(req);
+            req.move_to(ReqState::Running);
+            self.chunked = self.chunked.filter(|&chunked| chunked != id);
+            self.running.push(id);
+            return Added::Whole;
+        }
+        if req.state() == ReqState::Waiting {
+            req.move_to(ReqState::Chunked);
+            self.chunked = Some(id);
+        }
+        Added::Chunk
+    }
+
+    fn abort_too_large(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
+        let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
+        self.finish(id, Vec::new(), internal_error(message), out);
+    }
+}
+
+/// Why even a request on its own cannot go on.
+pub(crate) fn out_of_pool(tokens: &[TokenId], pool: usize) -> String {
+    format!(
+        "Out of memory: the request has {} tokens and the K/V pool holds {pool}, \
+         even with no other request running.",
+        tokens.len()
+    )
+}
+
+fn expected_new_tokens(req: &Req) -> usize {
+    req.num_remaining().min(CLIP_MAX_NEW_TOKENS)
+}

@@ -1,0 +1,158 @@
+//! A live request: its tokens, its pages, its state.
+//!
+//! Upstream: `Req` in `sglang/srt/managers/schedule_batch.py`.
+
+use std::sync::Arc;
+
+use slotmap::new_key_type;
+use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
+
+use crate::SamplingRow;
+
+new_key_type! {
+    /// A live request. Never reused: the id of a finished one finds nothing.
+    pub struct ReqId;
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReqState {
+    /// In the waiting queue, without pages.
+    Waiting,
+    /// Part of its prompt is prefilled. At most one request at a time.
+    Chunked,
+    /// Its prompt is prefilled (or launched); takes part in decode batches.
+    Running,
+    /// Gone.
+    Finished,
+}
+
+/// Every move a request may make.
+const LEGAL_MOVES: &[(ReqState, ReqState)] = &[
+    (ReqState::Waiting, ReqState::Chunked),  // admitted in part
+    (ReqState::Waiting, ReqState::Running),  // admitted whole
+    (ReqState::Waiting, ReqState::Finished), // aborted; retracted as its last token was in flight
+    (ReqState::Chunked, ReqState::Running),  // last chunk launched
+    (ReqState::Chunked, ReqState::Waiting),  // retracted
+    (ReqState::Chunked, ReqState::Finished), // aborted
+    (ReqState::Running, ReqState::Waiting),  // retracted
+    (ReqState::Running, ReqState::Finished), // done or aborted
+];
+
+#[derive(Debug)]
+pub(crate) struct Req {
+    pub(crate) rid: Rid,
+    /// The prompt and all tokens read back so far.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) prompt_len: usize,
+    /// Clipped to the context. The prompt alone if 0.
+    pub(crate) max_new_tokens: usize,
+    /// Row of the page tables, while it has pages.
+    pub(crate) table_row: Option<usize>,
+    /// Tokens whose K/V is written by batches launched so far.
+    pub(crate) kv_len: usize,
+    /// Tokens sampled by launched batches and not read back. At most 1 while a
+    /// batch is planned.
+    pub(crate) num_pending: usize,
+    /// Where the newest pending token is among its batch's sampled rows.
+    pub(crate) pending_row: usize,
+    /// Set on the first admission.
+    pub(crate) cached_tokens: Option<usize>,
+    pub(crate) num_retractions: usize,
+    sampling_params: SamplingParams,
+    eos_token_ids: Vec<TokenId>,
+    /// EOS and stop tokens; set if `min_new_tokens` asks for it.
+    suppress: Option<Arc<[TokenId]>>,
+    state: ReqState,
+}
+
+impl Req {
+    /// The prompt must be shorter than `context_length`.
+    pub(crate) fn new(req: GenerateReq, context_length: usize) -> Self {
+        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids } = req;
+        let room = context_length - input_ids.len();
+        let suppress = (sampling_params.min_new_tokens > 0)
+            .then(|| eos_token_ids.iter().chain(&sampling_params.stop_token_ids).copied().collect())
+            .filter(|ids: &Arc<[TokenId]>| !ids.is_empty());
+        Self {
+            rid,
+            prompt_len: input_ids.len(),
+            tokens: input_ids,
+            max_new_tokens: sampling_params.max_new_tokens.unwrap_or(room).min(room),
+            table_row: None,
+            kv_len: 0,
+            num_pending: 0,
+            pending_row: 0,
+            cached_tokens: None,
+            num_retractions: 0,
+            sampling_params,
+            eos_token_ids,
+            suppress,
+            state: ReqState::Waiting,
+        }
+    }
+
+    pub(crate) fn state(&self) -> ReqState {
+        self.state
+    }
+
+    /// # Panics
+    /// In debug builds, if the move is not a legal one.
+    pub(crate) fn move_to(&mut self, state: ReqState) {
+        debug_assert!(
+            LEGAL_MOVES.contains(&(self.state, state)),
+            "{}: {:?} -> {state:?}",
+            self.rid,
+            self.state
+        );
+        self.state = state;
+    }
+
+    /// Tokens generated and read back.
+    pub(crate) fn output_len(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+
+    /// Tokens still to be sampled at most, pending ones not counted.
+    pub(crate) fn num_remaining(&self) -> usize {
+        self.max_new_tokens - self.output_len() - self.num_pending
+    }
+
+    /// The tokens whose K/V is written and whose ids are known.
+    pub(crate) fn written(&self) -> &[TokenId] {
+        &self.tokens[..self.kv_len.min(self.tokens.len())]
+    }
+
+    /// How to sample the next token that is not pending.
+    pub(crate) fn sampling_row(&self) -> SamplingRow {
+        let token_index = self.output_len() + self.num_pending;
+        let too_early = token_index < self.sampling_params.min_new_tokens;
+        let suppress = if too_early { self.suppress.clone() } else { None };
+        SamplingRow::new(&self.sampling_params, token_index, suppress)
+    }
+
+    /// Appends a token read back; the reason if the request ends with it.
+    pub(crate) fn push_token(&mut self, token: TokenId) -> Option<FinishReason> {
+        self.num_pending -= 1;
+        self.tokens.push(token);
+        let length = self.output_len();
+        if length >= self.max_new_tokens {
+            return Some(FinishReason::Length { length });
+        }
+        let may_stop =
+            !self.sampling_params.ignore_eos && length > self.sampling_params.min_new_tokens;
+        let is_stop = self.eos_token_ids.contains(&token)
+            || self.sampling_params.stop_token_ids.contains(&token);
+        (may_stop && is_stop)
+            .then_some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) })
+    }
+
+    pub(crate) fn counts(&self) -> ReqCounts {
+        ReqCounts {
+            prompt_tokens: self.prompt_len,
+            completion_tokens: self.output_len(),
+            cached_tokens: self.cached_tokens.unwrap_or(0),
+            num_retractions: self.num_retractions,
+        }
+    }
+}

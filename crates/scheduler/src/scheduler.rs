@@ -1,0 +1,328 @@
+//! The state machine: messages in, one batch out, the batch before it read.
+//!
+//! The order of the acts is the design. A step launches batch `n` and only then
+//! reads batch `n - 1`, so host work hides behind the device. The price: a
+//! request whose EOS shows up in `n - 1` already sits in `n`. Its extra token is
+//! dropped, and its pages change hands at once; see [`Executor`] for why its
+//! stray K/V write harms nobody.
+//!
+//! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
+
+mod stats;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
+
+use mem_cache::{MemCache, MemCacheConfig};
+use slotmap::SlotMap;
+use types::{FinishReason, GenerateReq, ReqEvent, Rid, TokenId};
+
+use crate::{
+    Executor, ForwardMode, LimitsError, Progress, ReqId, ScheduleBatch, SchedulerEvent,
+    SchedulerLimits, SchedulerMsg,
+    new_token_ratio::NewTokenRatio,
+    req::{Req, ReqState},
+    scheduler::stats::Totals,
+};
+
+/// Schedules requests on an executor. Single-threaded; owns all bookkeeping of
+/// requests and K/V pages.
+#[derive(Debug)]
+pub struct Scheduler<E: Executor> {
+    pub(crate) executor: E,
+    pub(crate) cache: MemCache,
+    pub(crate) limits: SchedulerLimits,
+    pub(crate) reqs: SlotMap<ReqId, Req>,
+    rids: BTreeMap<Rid, ReqId>,
+    /// Retracted ones first, then by arrival.
+    pub(crate) waiting: VecDeque<ReqId>,
+    /// Part-way through its prefill, holding pages.
+    pub(crate) chunked: Option<ReqId>,
+    /// Prefilled, oldest first; each takes a token in each decode batch.
+    pub(crate) running: Vec<ReqId>,
+    /// Launched and not read.
+    in_flight: Option<InFlight<E::Handle>>,
+    /// Settled batches, kept for their memory.
+    spare: Vec<ScheduleBatch>,
+    pub(crate) new_token_ratio: NewTokenRatio,
+    /// Memory or rows ran out: admit nobody until a request leaves.
+    pub(crate) admission_blocked: bool,
+    pub(crate) totals: Totals,
+}
+
+#[derive(Debug)]
+struct InFlight<H> {
+    batch: ScheduleBatch,
+    handle: H,
+}
+
+impl<E: Executor> Scheduler<E> {
+    /// An idle scheduler.
+    ///
+    /// # Errors
+    /// If the limits contradict each other.
+    pub fn new(executor: E, limits: SchedulerLimits) -> Result<Self, LimitsError> {
+        limits.validate()?;
+        let cache = MemCache::new(MemCacheConfig {
+            num_pages: limits.num_pages,
+            page_size: limits.page_size,
+            num_rows: limits.max_running_requests,
+            disable_radix_cache: limits.disable_radix_cache,
+        });
+        Ok(Self {
+            executor,
+            cache,
+            reqs: SlotMap::with_key(),
+            rids: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            chunked: None,
+            running: Vec::new(),
+            in_flight: None,
+            spare: Vec::new(),
+            new_token_ratio: NewTokenRatio::new(limits.schedule_conservativeness),
+            admission_blocked: false,
+            totals: Totals::default(),
+            limits,
+        })
+    }
+
+    /// One turn: take the messages, launch a batch, read the one before it.
+    /// Blocks in [`Executor::wait`] only.
+    ///
+    /// # Errors
+    /// The executor's. The pages' contents are unknown then: go on with
+    /// [`Self::fail_all`], or drop the scheduler.
+    pub fn step(
+        &mut self,
+        inbox: impl IntoIterator<Item = SchedulerMsg>,
+        out: &mut Vec<SchedulerEvent>,
+    ) -> Result<Progress, E::Error> {
+        for msg in inbox {
+            self.handle(msg, out);
+        }
+        let launched = match self.next_batch(out) {
+            Some(batch) => Some(self.launch(batch)?),
+            None => None,
+        };
+        let previous = mem::replace(&mut self.in_flight, launched);
+        self.settle(previous, out)?;
+        if !self.limits.overlap {
+            let launched = self.in_flight.take();
+            self.settle(launched, out)?;
+        }
+        if self.has_live_reqs() || self.in_flight.is_some() {
+            return Ok(Progress::Busy);
+        }
+        self.new_token_ratio.reset();
+        Ok(Progress::Idle)
+    }
+
+    /// Whether any request waits or runs.
+    pub fn has_live_reqs(&self) -> bool {
+        !self.reqs.is_empty()
+    }
+
+    /// Whether a request of this name waits or runs.
+    pub fn contains(&self, rid: &Rid) -> bool {
+        self.rids.contains_key(rid)
+    }
+
+    /// Ends every request with a 500 and forgets batch in flight and cache: the
+    /// way on after an error of the executor.
+    pub fn fail_all(&mut self, message: &str, out: &mut Vec<SchedulerEvent>) {
+        self.in_flight = None;
+        for id in self.reqs.keys().collect::<Vec<_>>() {
+            self.finish(id, Vec::new(), internal_error(message.to_owned()), out);
+        }
+        self.cache.flush();
+    }
+
+    /// What runs the batches.
+    pub fn executor(&self) -> &E {
+        &self.executor
+    }
+
+    /// What runs the batches.
+    pub fn executor_mut(&mut self) -> &mut E {
+        &mut self.executor
+    }
+
+    /// As given to [`Self::new`].
+    pub fn limits(&self) -> &SchedulerLimits {
+        &self.limits
+    }
+
+    fn handle(&mut self, msg: SchedulerMsg, out: &mut Vec<SchedulerEvent>) {
+        match msg {
+            SchedulerMsg::Generate(req) => self.enqueue(*req, out),
+            SchedulerMsg::Abort(rid) => {
+                if let Some(&id) = self.rids.get(&rid) {
+                    self.finish(id, Vec::new(), FinishReason::aborted(), out);
+                }
+            }
+            SchedulerMsg::AbortAll => {
+                for id in self.reqs.keys().collect::<Vec<_>>() {
+                    self.finish(id, Vec::new(), FinishReason::aborted(), out);
+                }
+            }
+            SchedulerMsg::FlushCache => {
+                let ok = !self.has_live_reqs();
+                if ok {
+                    self.cache.flush();
+                }
+                out.push(SchedulerEvent::CacheFlushed { ok });
+            }
+        }
+    }
+
+    fn enqueue(&mut self, req: GenerateReq, out: &mut Vec<SchedulerEvent>) {
+        if let Err(message) = self.check(&req) {
+            let reason = FinishReason::Abort {
+                message,
+                status_code: 400,
+                err_type: "BadRequestError".to_owned(),
+            };
+            self.totals.aborted_reqs += 1;
+            out.push(SchedulerEvent::Refused { rid: req.rid, reason });
+            return;
+        }
+        let rid = req.rid.clone();
+        let id = self.reqs.insert(Req::new(req, self.limits.context_length));
+        self.rids.insert(rid, id);
+        self.waiting.push_back(id);
+    }
+
+    fn check(&self, req: &GenerateReq) -> Result<(), String> {
+        let (len, context_length) = (req.input_ids.len(), self.limits.context_length);
+        let pool = self.limits.max_total_num_tokens();
+        if self.contains(&req.rid) {
+            return Err(format!("Duplicate request ID: {}", req.rid));
+        }
+        if len == 0 {
+            return Err("The prompt is empty.".to_owned());
+        }
+        if len >= context_length {
+            return Err(format!(
+                "The input ({len} tokens) is longer than the model's context length \
+                 ({context_length} tokens)."
+            ));
+        }
+        if len > pool {
+            return Err(format!(
+                "The input ({len} tokens) is longer than the K/V pool ({pool} tokens)."
+            ));
+        }
+        Ok(())
+    }
+
+    /// Prefill goes first: it bounds the time to the first token and grows the
+    /// decode batch.
+    fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
+        let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
+        batch.clear(ForwardMode::Extend);
+        self.fill_prefill_batch(&mut batch, out);
+        if batch.rows.is_empty() {
+            batch.clear(ForwardMode::Decode);
+            self.fill_decode_batch(&mut batch, out);
+        }
+        if batch.rows.is_empty() {
+            self.spare.push(batch);
+            return None;
+        }
+        Some(batch)
+    }
+
+    fn launch(&mut self, batch: ScheduleBatch) -> Result<InFlight<E::Handle>, E::Error> {
+        let handle = self.executor.launch(&batch, self.cache.tables())?;
+        for (sampled_row, row) in batch.sampled_rows().enumerate() {
+            let req = &mut self.reqs[row.req];
+            req.num_pending += 1;
+            req.pending_row = sampled_row;
+        }
+        if batch.mode == ForwardMode::Extend {
+            // Not written yet, but whoever reads these pages is launched later.
+            for row in &batch.rows {
+                let written = self.reqs[row.req].written();
+                self.cache.commit(row.table_row, written);
+            }
+        }
+        Ok(InFlight { batch, handle })
+    }
+
+    /// Reads a batch: appends and publishes its tokens, ends what is done.
+    fn settle(
+        &mut self,
+        in_flight: Option<InFlight<E::Handle>>,
+        out: &mut Vec<SchedulerEvent>,
+    ) -> Result<(), E::Error> {
+        let Some(InFlight { batch, handle }) = in_flight else { return Ok(()) };
+        let tokens = self.executor.wait(handle)?;
+        assert_eq!(tokens.len(), batch.sampled_rows().count(), "one token for each sampled row");
+        let mut tokens = tokens.into_iter();
+        for row in &batch.rows {
+            let token = if row.sampled { tokens.next() } else { None };
+            let Some(req) = self.reqs.get_mut(row.req) else {
+                continue; // ended while this batch was in flight
+            };
+            match token {
+                Some(token) => self.publish(row.req, token, out),
+                None if row.prefix_len + row.extend_len == req.tokens.len() => {
+                    // `max_new_tokens` is 0 and the prompt is in.
+                    self.finish(row.req, Vec::new(), FinishReason::Length { length: 0 }, out);
+                }
+                None => {}
+            }
+        }
+        self.running.retain(|&id| self.reqs.contains_key(id));
+        self.spare.push(batch);
+        Ok(())
+    }
+
+    fn publish(&mut self, id: ReqId, token: TokenId, out: &mut Vec<SchedulerEvent>) {
+        self.totals.generation_tokens += 1;
+        let req = &mut self.reqs[id];
+        match req.push_token(token) {
+            Some(reason) => self.finish(id, vec![token], reason, out),
+            None => {
+                let event =
+                    ReqEvent { token_ids: vec![token], counts: req.counts(), finish_reason: None };
+                out.push(SchedulerEvent::Req { rid: req.rid.clone(), event });
+            }
+        }
+    }
+
+    /// Ends a request wherever it stands. `running` keeps its id until the
+    /// caller, or the next settled batch, cleans up: finishing many at once must
+    /// not be quadratic.
+    pub(crate) fn finish(
+        &mut self,
+        id: ReqId,
+        token_ids: Vec<TokenId>,
+        reason: FinishReason,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        let mut req = self.reqs.remove(id).expect("finish of a live request");
+        match req.state() {
+            // Aborted, or retracted while its last token was in flight.
+            ReqState::Waiting => self.waiting.retain(|&other| other != id),
+            ReqState::Chunked => self.chunked = None,
+            ReqState::Running | ReqState::Finished => {}
+        }
+        if let Some(row) = req.table_row.take() {
+            self.cache.close(row, req.written());
+        }
+        req.move_to(ReqState::Finished);
+        self.admission_blocked = false;
+        self.totals.aborted_reqs += u64::from(matches!(reason, FinishReason::Abort { .. }));
+        self.rids.remove(&req.rid);
+        let event = ReqEvent { token_ids, counts: req.counts(), finish_reason: Some(reason) };
+        out.push(SchedulerEvent::Req { rid: req.rid, event });
+    }
+}
+
+/// An abort that is the server's fault.
+pub(crate) fn internal_error(message: String) -> FinishReason {
+    FinishReason::Abort { message, status_code: 500, err_type: "InternalServerError".to_owned() }
+}
