@@ -1,0 +1,206 @@
+//! Matrices that may be packed: which they are, and what they become.
+//!
+//! The tensors decide together with config.json: an entry for the module path
+//! rules, otherwise a module is quantized exactly if it has `scales`. Group
+//! size and bits follow from the shapes and must agree with the config.
+
+use mlx::{
+    Array, Dtype,
+    quantized::{QuantMode, dequantize},
+};
+
+use super::{LoadError, Weights};
+use crate::QuantSpec;
+
+/// The weight of a linear layer or an embedding.
+#[derive(Clone)]
+pub enum LinearWeight {
+    /// `[out_dims, in_dims]` in the compute dtype.
+    Dense(Array),
+    /// Packed rows.
+    Quantized {
+        /// `[out_dims, in_dims * bits / 32]`, u32.
+        weight: Array,
+        /// `[out_dims, in_dims / group_size]`; u8 in the fp modes, otherwise
+        /// in the compute dtype.
+        scales: Array,
+        /// As `scales`; only the affine mode has them.
+        biases: Option<Array>,
+        /// How the rows are packed.
+        spec: QuantSpec,
+    },
+}
+
+impl Weights {
+    /// Takes the weight of a linear layer: `weight` or `weight`, `scales` and
+    /// `biases`. With [`LoadOptions::dequantize_matmul`](super::LoadOptions)
+    /// the result is always dense.
+    ///
+    /// # Errors
+    /// A part is missing, of another shape, or contradicts config.json.
+    pub fn linear_parts(&self, in_dims: usize, out_dims: usize) -> Result<LinearWeight, LoadError> {
+        self.matmul_parts(&[out_dims], in_dims)
+    }
+
+    /// Takes the weight of an embedding, `[num_embeddings, dims]`. It stays
+    /// packed, since rows are dequantized as they are gathered, unless it is
+    /// `tied` to a head that needs it dense: then both share one array.
+    ///
+    /// # Errors
+    /// As for [`Weights::linear_parts`].
+    pub fn embedding_parts(
+        &self,
+        num_embeddings: usize,
+        dims: usize,
+        tied: bool,
+    ) -> Result<LinearWeight, LoadError> {
+        if tied {
+            return self.matmul_parts(&[num_embeddings], dims);
+        }
+        self.packed_parts(&[num_embeddings], dims, self.options().compute_dtype)
+    }
+
+    /// Takes a stack of matrices, `[stack, out_dims, in_dims]`: the experts of
+    /// a layer.
+    ///
+    /// # Errors
+    /// As for [`Weights::linear_parts`].
+    pub fn stacked_linear_parts(
+        &self,
+        stack: usize,
+        in_dims: usize,
+        out_dims: usize,
+    ) -> Result<LinearWeight, LoadError> {
+        self.matmul_parts(&[stack, out_dims], in_dims)
+    }
+
+    fn matmul_parts(&self, rows: &[usize], in_dims: usize) -> Result<LinearWeight, LoadError> {
+        let options = self.options();
+        if !options.dequantize_matmul {
+            return self.packed_parts(rows, in_dims, options.compute_dtype);
+        }
+        // Scales in f32: rounding them to a narrow compute dtype first would
+        // lose what dequantizing exactly is for.
+        let parts = self.packed_parts(rows, in_dims, Dtype::Float32)?;
+        if matches!(parts, LinearWeight::Dense(_)) {
+            return Ok(parts);
+        }
+        let dense = self.place("weight", parts.dequantize(options.compute_dtype))?;
+        Ok(LinearWeight::Dense(dense))
+    }
+
+    /// Takes the parts, floats in `dtype`.
+    fn packed_parts(
+        &self,
+        rows: &[usize],
+        in_dims: usize,
+        dtype: Dtype,
+    ) -> Result<LinearWeight, LoadError> {
+        let shape = |last: usize| [rows, &[last]].concat();
+        let Some(spec) = self.quant_spec(in_dims)? else {
+            return self.take("weight", &shape(in_dims)).map(LinearWeight::Dense);
+        };
+        let groups = shape(in_dims / spec.group_size);
+        if let Some(dummy) = self.dummy() {
+            let words = shape(spec.packed_dims(in_dims));
+            return dummy.quantized(self.path(), &words, &groups, spec, dtype);
+        }
+        let weight = self.load("weight", &shape(spec.packed_dims(in_dims)))?;
+        let weight = self.place("weight", Ok(weight))?;
+        let cast = |name: &str| {
+            let array = self.load(name, &groups)?;
+            self.place(name, if array.dtype().is_float() { array.astype(dtype) } else { Ok(array) })
+        };
+        let scales = cast("scales")?;
+        let biases = spec.has_biases().then(|| cast("biases")).transpose()?;
+        Ok(LinearWeight::Quantized { weight, scales, biases, spec })
+    }
+
+    /// How this module is packed; `None` if it is dense.
+    fn quant_spec(&self, in_dims: usize) -> Result<Option<QuantSpec>, LoadError> {
+        let (entry, default) = self.quant_entry();
+        if entry == Some(None) {
+            return Ok(None);
+        }
+        let expected = entry.flatten().or(default);
+        if self.dummy().is_some() {
+            return Ok(expected.filter(|spec| in_dims.is_multiple_of(spec.group_size)));
+        }
+        if entry.is_none() && !self.has("scales") {
+            return Ok(None);
+        }
+        let found = self.inferred_spec(in_dims)?;
+        match expected {
+            Some(expected) if expected != found => {
+                Err(LoadError::QuantMismatch { path: self.path.clone(), expected, found })
+            }
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// Group size, bits and mode from the tensors alone.
+    fn inferred_spec(&self, in_dims: usize) -> Result<QuantSpec, LoadError> {
+        let stored = |name: &str| {
+            self.stored(name).ok_or_else(|| match self.has(name) {
+                true => LoadError::TakenTwice { name: self.full(name) },
+                false => LoadError::Missing { name: self.full(name) },
+            })
+        };
+        let (weight, packed_dtype) = stored("weight")?;
+        let (scales, dtype) = stored("scales")?;
+        if packed_dtype != Dtype::Uint32 {
+            let name = self.full("weight");
+            let expected = "u32 (packed), since the module is quantized";
+            return Err(LoadError::Dtype { name, expected, found: packed_dtype });
+        }
+        let unfit = || LoadError::QuantShape {
+            path: self.path.clone(),
+            weight: weight.clone(),
+            scales: scales.clone(),
+            in_dims,
+        };
+        let words = weight.last().copied().ok_or_else(unfit)?;
+        let groups = scales.last().copied().ok_or_else(unfit)?;
+        let group_size = exact_div(in_dims, groups).ok_or_else(unfit)?;
+        let bits = words.checked_mul(32).and_then(|bits| exact_div(bits, in_dims));
+        let bits = bits.filter(|bits| matches!(bits, 1..=6 | 8)).ok_or_else(unfit)?;
+        let mode = match (dtype, bits, group_size) {
+            (Dtype::Uint8, 4, 16) => QuantMode::Nvfp4,
+            (Dtype::Uint8, 4, 32) => QuantMode::Mxfp4,
+            (Dtype::Uint8, 8, 32) => QuantMode::Mxfp8,
+            (Dtype::Uint8, ..) => return Err(unfit()),
+            (dtype, ..) if dtype.is_float() => QuantMode::Affine,
+            (found, ..) => {
+                let name = self.full("scales");
+                return Err(LoadError::Dtype { name, expected: "a float or u8", found });
+            }
+        };
+        Ok(QuantSpec { group_size, bits, mode })
+    }
+}
+
+impl LinearWeight {
+    /// The matrix in `dtype`, computed in f32 where scales are f32. Lazy.
+    ///
+    /// # Errors
+    /// MLX refuses the shapes.
+    pub fn dequantize(&self, dtype: Dtype) -> mlx::Result<Array> {
+        match self {
+            Self::Dense(weight) => weight.astype(dtype),
+            Self::Quantized { weight, scales, biases, spec } => dequantize(
+                weight,
+                scales,
+                biases.as_ref(),
+                spec.group_size,
+                spec.bits,
+                spec.mode,
+                Some(Dtype::Float32),
+            )?
+            .astype(dtype),
+        }
+    }
+}
+
+fn exact_div(value: usize, by: usize) -> Option<usize> {
+    (by != 0 && value != 0 && value.is_multiple_of(by)).then(|| value / by)
+}
