@@ -1,0 +1,62 @@
+//! The radix cache as a client sees it: cached tokens, and a shorter wait.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Goldens, exclusive};
+use serde_json::json;
+use test_kit::Client;
+
+/// A thousand tokens that no other test sends.
+fn prefix(salt: u32) -> Vec<u32> {
+    let mut ids = Goldens::read("plain").unwrap().prompt("ledger-1500").input_ids.clone();
+    ids.insert(0, salt);
+    ids.truncate(1000);
+    ids
+}
+
+/// Time to the first event, and the prompt tokens that were cached.
+fn first_token(client: &Client, input_ids: &[u32]) -> (Duration, u64) {
+    let body = json!({
+        "input_ids": input_ids, "stream": true,
+        "sampling_params": { "temperature": 0, "max_new_tokens": 4, "ignore_eos": true },
+    });
+    let start = Instant::now();
+    let mut events = client.stream("/generate", &body).unwrap();
+    let first = events.next().unwrap().unwrap().data();
+    let ttft = start.elapsed();
+    events.collect_data().unwrap();
+    (ttft, first["meta_info"]["cached_tokens"].as_u64().unwrap())
+}
+
+fn gauge(client: &Client, name: &str) -> f64 {
+    let metrics = client.get("/metrics").unwrap();
+    let line = metrics.text().lines().find(|line| line.starts_with(&format!("sglang:{name}{{")));
+    let line = line.unwrap_or_else(|| panic!("no sglang:{name} in\n{}", metrics.text()));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_shared_prefix_is_computed_and_stored_once() {
+    let server = exclusive();
+    assert_eq!(server.post("/flush_cache", &json!({})).unwrap().status, 200);
+    let with = |suffix: u32| [prefix(1000), vec![suffix; 4]].concat();
+    let (cold, cached) = first_token(&server, &with(3000));
+    assert_eq!(cached, 0);
+    let (warm, cached) = first_token(&server, &with(4000));
+    assert!(cached >= 984, "{cached} of 1000 tokens were cached");
+    assert!(cold >= warm * 5, "cold {cold:?}, warm {warm:?}");
+
+    // Two requests of 1008 tokens that share 1000: the pool holds one prefix.
+    let held = gauge(&server, "kv_evictable_tokens") + gauge(&server, "num_used_tokens");
+    assert!((1000.0..1100.0).contains(&held), "{held} tokens are held");
+}
+
+#[test]
+fn a_flushed_cache_is_empty() {
+    let server = exclusive();
+    let prompt = prefix(2000);
+    first_token(&server, &prompt[..200]);
+    assert!(first_token(&server, &prompt[..200]).1 >= 184);
+    assert_eq!(server.post("/flush_cache", &json!({})).unwrap().status, 200);
+    assert_eq!(first_token(&server, &prompt[..200]).1, 0);
+}

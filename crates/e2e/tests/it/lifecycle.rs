@@ -1,0 +1,83 @@
+//! Start, readiness, authentication, and the two ways to stop.
+
+use std::time::Duration;
+
+use e2e::{shared, start};
+use serde_json::json;
+use test_kit::ServerProcess;
+
+fn long_stream(server: &ServerProcess, num_tokens: usize) -> test_kit::EventStream {
+    let body = json!({
+        "input_ids": [504, 2644], "stream": true,
+        "sampling_params": { "max_new_tokens": num_tokens, "ignore_eos": true, "temperature": 0 },
+    });
+    let mut events = server.client().stream("/generate", &body).unwrap();
+    events.next().unwrap().unwrap();
+    events
+}
+
+#[test]
+fn sigterm_lets_live_requests_finish_and_exits_0() {
+    let mut server = start(&[]).unwrap();
+    let events = long_stream(&server, 40);
+    server.signal("TERM").unwrap();
+    let events = events.collect_data().unwrap();
+    let last = events.last().unwrap();
+    assert_eq!(last["meta_info"]["finish_reason"], json!({ "type": "length", "length": 40 }));
+    let status = server.wait(Duration::from_secs(20)).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_second_sigterm_exits_at_once() {
+    let mut server = start(&[]).unwrap();
+    let events = long_stream(&server, 4000);
+    server.signal("TERM").unwrap();
+    // The drain has begun when no new request is taken any more.
+    while server.client().get("/health").is_ok_and(|response| response.status == 200) {}
+    assert!(server.is_running(), "{}", server.log());
+    server.signal("TERM").unwrap();
+    server.wait(Duration::from_secs(5)).unwrap();
+    drop(events);
+}
+
+#[test]
+fn the_start_tells_device_and_memory_plan_and_that_it_is_ready() {
+    let server = start(&["--max-total-tokens", "2048", "--max-running-requests", "4"]).unwrap();
+    let log = server.log().to_lowercase();
+    for words in ["cpu", "2048", "the server is fired up and ready to roll!"] {
+        assert!(log.contains(words), "{words:?} is not in\n{log}");
+    }
+    let info = server.client().get("/server_info").unwrap().json();
+    assert_eq!(info["max_total_num_tokens"], 2048);
+    assert_eq!(info["max_running_requests"], 4);
+}
+
+#[test]
+fn an_api_key_is_asked_for_where_sglang_asks() {
+    let server = start(&["--api-key", "secret"]).unwrap();
+    let client = server.client();
+    for open in ["/health", "/metrics"] {
+        assert_ne!(client.get(open).unwrap().status, 401, "{open}");
+    }
+    let body = json!({ "input_ids": [1], "sampling_params": { "max_new_tokens": 1 } });
+    let response = client.post("/generate", &body).unwrap();
+    assert_eq!((response.status, response.json()), (401, json!({ "error": "Unauthorized" })));
+    let with = |key: &str| client.clone().with_header("Authorization", key);
+    assert_eq!(with("Bearer wrong").post("/generate", &body).unwrap().status, 401);
+    assert_eq!(with("Bearer secret").post("/generate", &body).unwrap().status, 200);
+}
+
+#[test]
+fn information_is_under_both_names() {
+    let server = shared();
+    for (name, old) in [("/model_info", "/get_model_info"), ("/server_info", "/get_server_info")] {
+        let (new, old) = (server.get(name).unwrap(), server.get(old).unwrap());
+        assert_eq!((new.status, old.status), (200, 200), "{name}");
+        assert_eq!(new.json()["model_path"], old.json()["model_path"]);
+    }
+    assert_eq!(server.get("/health").unwrap().status, 200);
+    assert_eq!(server.get("/health_generate").unwrap().status, 200);
+    let info = server.get("/model_info").unwrap().json();
+    assert_eq!((&info["model_type"], &info["is_generation"]), (&json!("llama"), &json!(true)));
+}

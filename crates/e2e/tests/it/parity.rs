@@ -1,0 +1,76 @@
+//! Greedy tokens against mlx-lm's on the same weights, in f32.
+
+use std::thread;
+
+use e2e::{Golden, Goldens, Weights, generate, model_folder, shared, smollm2_gguf, start};
+use serde_json::json;
+use test_kit::Client;
+
+/// mlx-lm's lead below which either token is right: two f32 programs may
+/// round a tie to different sides.
+const MARGIN: f32 = 1e-3;
+
+/// Compares each prompt up to the first token that may differ and does;
+/// returns the number of tokens compared.
+fn check_prompts(client: &Client, prompts: &[Golden]) -> usize {
+    thread::scope(|scope| {
+        let started: Vec<_> =
+            prompts.iter().map(|golden| scope.spawn(|| check_prompt(client, golden))).collect();
+        started.into_iter().map(|handle| handle.join().unwrap()).sum()
+    })
+}
+
+fn check_prompt(client: &Client, golden: &Golden) -> usize {
+    let params = json!({
+        "temperature": 0, "max_new_tokens": golden.output_ids.len(), "ignore_eos": true,
+    });
+    let answer = generate(client, &golden.input_ids, &params);
+    let found: Vec<u32> = serde_json::from_value(answer["output_ids"].clone()).unwrap();
+    assert_eq!(found.len(), golden.output_ids.len(), "{}", golden.name);
+    for (i, (expected, found)) in golden.output_ids.iter().zip(&found).enumerate() {
+        if expected != found {
+            let margin = golden.margins[i];
+            assert!(margin < MARGIN, "{}: token {i} is {found}, not {expected}", golden.name);
+            return i;
+        }
+    }
+    found.len()
+}
+
+#[test]
+fn the_gguf_file_gives_mlx_lms_tokens() {
+    let goldens = Goldens::read("plain").unwrap();
+    let compared = check_prompts(&shared(), &goldens.prompts);
+    assert!(compared >= 19 * 48, "only {compared} tokens could be compared");
+}
+
+#[test]
+fn prompts_are_tokenized_as_mlx_lm_does() {
+    let server = shared();
+    let goldens = Goldens::read("plain").unwrap();
+    let texts = goldens.prompts.iter().filter_map(|golden| Some((golden, golden.text.as_ref()?)));
+    let mut compared = 0;
+    for (golden, text) in texts {
+        let body = json!({ "model": "default", "prompt": text, "add_special_tokens": false });
+        let answer = server.post("/tokenize", &body).unwrap().json();
+        assert_eq!(answer["tokens"], json!(golden.input_ids), "{}", golden.name);
+        compared += 1;
+    }
+    assert!(compared >= 18);
+}
+
+#[test]
+fn every_form_of_the_model_gives_mlx_lms_tokens() {
+    // The f16 forms hold the GGUF's values exactly; with scales in bf16 it is
+    // another model, and has goldens of its own.
+    for (weights, goldens) in
+        [(Weights::MlxF16, "plain"), (Weights::Plain, "plain"), (Weights::MlxBf16, "mlx-bf16")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        model_folder(&smollm2_gguf(), folder.path(), weights).unwrap();
+        let server = start(&["--model-path", folder.path().to_str().unwrap()]).unwrap();
+        let goldens = Goldens::read(goldens).unwrap();
+        let short = &goldens.prompts[..18];
+        assert_eq!(check_prompts(&server.client(), short), 18 * 48, "{weights:?}");
+    }
+}
