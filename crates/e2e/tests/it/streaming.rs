@@ -27,18 +27,13 @@ fn a_stream_ends_with_what_one_answer_holds() {
     }
 }
 
-/// Each event's text begins with the one before, and no character is broken.
+/// Each event's text begins with the one before. A character whose first bytes
+/// were sent early would show as U+FFFD and then change: it cannot pass.
 fn check_cumulative(name: &str, events: &[Value]) {
     let texts: Vec<&str> = events.iter().map(|event| event["text"].as_str().unwrap()).collect();
     assert!(texts.len() > 1, "{name}: a stream has several events");
     for pair in texts.windows(2) {
         assert!(pair[1].starts_with(pair[0]), "{name}: {pair:?}");
-    }
-    let (last, before) = texts.split_last().unwrap();
-    for text in before {
-        assert!(!text.contains('\u{fffd}') || last.starts_with(text), "{name}: {text:?}");
-        // Only the model's own broken bytes may show as U+FFFD, never a character's first half.
-        assert!(!text.ends_with('\u{fffd}') || last.starts_with(text), "{name}: {text:?}");
     }
 }
 
@@ -58,16 +53,13 @@ fn a_stream_read_byte_by_byte_is_the_same() {
         bytes.push(byte[0]);
     }
     let text = String::from_utf8(bytes).unwrap();
+    assert!(text.contains("data: [DONE]"), "{text}");
     let payloads = text.lines().filter_map(|line| line.strip_prefix("data: "));
     let texts: Vec<Value> = payloads
         .filter(|payload| *payload != "[DONE]")
         .map(|payload| serde_json::from_str::<Value>(payload).unwrap()["text"].clone())
         .collect();
     assert_eq!(texts.last().unwrap(), &whole.last().unwrap()["text"]);
-    assert!(
-        text.trim_end().trim_end_matches("\r\n0").trim_end().ends_with("data: [DONE]"),
-        "{text}"
-    );
 }
 
 #[test]
