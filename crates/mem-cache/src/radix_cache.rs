@@ -195,6 +195,14 @@ impl RadixCache {
         self.evict(usize::MAX, freed);
     }
 
+    /// Forgets who locked `node` and what is above it.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(crate) fn plant_unlock(&mut self, node: NodeId) {
+        while self.nodes[node].lock_ref > 0 {
+            self.dec_lock_ref(node);
+        }
+    }
+
     /// Visits the pages of each matching edge, splitting the last if it matches
     /// part-way, and returns the node where the match ends.
     fn walk(&mut self, tokens: &[TokenId], mut visit: impl FnMut(&[PageId])) -> NodeId {

@@ -15,8 +15,6 @@ use crate::{Executor, ReqId, SchedulePolicy, Scheduler};
 const LPM_MAX_WAITING: usize = 128;
 /// Requests that share this many tokens wait for the first of them.
 const IN_BATCH_SHARE_TOKENS: usize = 32;
-/// Those with more than this cached gain too little by waiting.
-const IN_BATCH_MAX_CACHED: usize = 32;
 
 impl<E: Executor> Scheduler<E> {
     /// The waiting requests in the order in which to try them.
@@ -43,13 +41,13 @@ pub(crate) struct InBatchPrefixes {
 
 impl InBatchPrefixes {
     /// Whether a request with `cached` cached tokens should rather run after
-    /// one that is in the batch. Sharing less than a page saves nothing.
+    /// one that is in the batch. Sharing less than a page saves nothing; with as
+    /// much cached as is known to be shared, waiting would not end: those behind
+    /// would wait in turn.
     pub(crate) fn holds_back(&self, tokens: &[TokenId], cached: usize, page_size: usize) -> bool {
         let share = IN_BATCH_SHARE_TOKENS.max(page_size);
         // The last token is never taken from the cache.
-        tokens.len() > share
-            && cached <= IN_BATCH_MAX_CACHED
-            && self.heads.contains(&tokens[..share])
+        tokens.len() > share && cached < share && self.heads.contains(&tokens[..share])
     }
 
     /// Notes a request that is now in the batch.

@@ -84,6 +84,7 @@ impl<E: Executor> Scheduler<E> {
                 Added::Chunk | Added::NoBudget => break,
             }
         }
+        self.waiting.retain(|&id| self.reqs[id].state() == ReqState::Waiting);
     }
 
     fn budget(&self) -> Budget {
@@ -135,7 +136,6 @@ impl<E: Executor> Scheduler<E> {
             self.cache.close(row, &[]);
             return if is_over_budget { Added::NoBudget } else { Added::NoMemory };
         }
-        self.waiting.retain(|&other| other != id);
         let req = &mut self.reqs[id];
         req.table_row = Some(row);
         req.kv_len = cached;

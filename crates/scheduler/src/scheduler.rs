@@ -136,6 +136,7 @@ impl<E: Executor> Scheduler<E> {
         for id in self.reqs.keys().collect::<Vec<_>>() {
             self.finish(id, Vec::new(), internal_error(message.to_owned()), out);
         }
+        self.running.clear();
         self.cache.flush();
     }
 
