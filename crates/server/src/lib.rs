@@ -1,1 +1,27 @@
-//! server
+//! SGLang's HTTP API over an engine that is reached by messages alone.
+//!
+//! One file per endpoint in `routes`. All three ways to generate meet in
+//! `generation`: a request becomes sequences, each sequence owns the receiver
+//! of its tokens, and dropping it (the client left, a stop string was found)
+//! is what aborts it. So no handler needs to clean up.
+//!
+//! Upstream: `sglang/srt/entrypoints/http_server.py`.
+
+mod auth;
+mod body;
+mod config;
+mod error;
+mod generation;
+mod http_metrics;
+mod router;
+mod routes;
+mod serve;
+mod sse;
+mod state;
+mod warmup;
+
+pub use config::{SamplingDefaults, ServerConfig};
+pub use router::router;
+pub use serve::serve;
+pub use state::AppState;
+pub use warmup::{WarmupError, warmup};

@@ -1,0 +1,140 @@
+//! `/generate`.
+//!
+//! Upstream: `GenerateReqInput` in `sglang/srt/managers/io_struct.py`.
+
+use serde::{Deserialize, Serialize};
+use types::{FinishReason, TokenId};
+
+use super::{SamplingJson, sampling, sampling::SAMPLING_TABLE};
+use crate::{
+    OneOrMany, PromptIds,
+    unsupported::{Field, Table},
+};
+
+/// Exactly one of `text` and `input_ids`; a list of either is a batch.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, expecting = "a JSON object")]
+pub struct GenerateRequest {
+    /// Names for the sequences.
+    pub rid: Option<OneOrMany<String>>,
+    /// Prompts as text.
+    pub text: Option<OneOrMany<String>>,
+    /// Prompts as token ids.
+    pub input_ids: Option<PromptIds>,
+    /// For all prompts, or one each.
+    #[serde(deserialize_with = "sampling::one_or_many")]
+    pub sampling_params: Option<OneOrMany<SamplingJson>>,
+    /// Server-sent events instead of one answer.
+    pub stream: Option<bool>,
+    /// Counts towards the per-request metrics; on by default.
+    pub log_metrics: Option<bool>,
+    /// Adds `prompt_token_ids` to the answer.
+    pub return_prompt_token_ids: Option<bool>,
+}
+
+/// What a `/generate` body may not set.
+pub static GENERATE_TABLE: Table = Table {
+    unsupported: &[
+        Field::empty("audio_data"),
+        Field::off("background"),
+        Field::empty("bootstrap_host"),
+        Field::empty("bootstrap_pair_key"),
+        Field::empty("bootstrap_port"),
+        Field::empty("bootstrap_room"),
+        Field::empty("cache_salt"),
+        Field::empty("custom_labels"),
+        Field::empty("custom_logit_processor"),
+        Field::number("data_parallel_rank", 0.0),
+        Field::empty("decision_layout"),
+        Field::empty("decode_tp_size"),
+        Field::empty("disagg_prefill_dp_rank"),
+        Field::empty("encoder_urls"),
+        Field::empty("extra_key"),
+        Field::empty("image_data"),
+        Field::empty("image_max_dynamic_patch"),
+        Field::empty("images_config"),
+        Field::empty("input_embeds"),
+        Field::empty("kv_hints"),
+        // Only says where logprobs start; `return_logprob` asks for them.
+        Field::any("logprob_start_len"),
+        Field::empty("lora_id"),
+        Field::empty("lora_path"),
+        Field::empty("max_dynamic_patch"),
+        Field::empty("max_thinking_tokens"),
+        Field::empty("min_dynamic_patch"),
+        Field::empty("mm_content_hashes"),
+        Field::empty("mm_hashes"),
+        Field::empty("mm_processor_kwargs"),
+        Field::empty("multi_item_delimiter_indices"),
+        Field::empty("positional_embed_overrides"),
+        Field::empty("priority"),
+        Field::off("require_reasoning"),
+        Field::off("return_bytes"),
+        Field::off("return_entropy"),
+        Field::off("return_flat_raw_output_top_logprobs"),
+        Field::off("return_flat_raw_top_logprobs"),
+        Field::off("return_hidden_states"),
+        Field::off("return_indexer_topk"),
+        Field::off("return_logprob"),
+        Field::off("return_routed_experts"),
+        Field::off("return_sampling_mask"),
+        Field::number("routed_dp_rank", 0.0),
+        Field::empty("sampling_logprobs_mode"),
+        Field::empty("session_id"),
+        Field::empty("session_params"),
+        Field::empty("token_ids_logprob"),
+        Field::empty("token_indices_to_pool"),
+        Field::number("top_logprobs_num", 0.0),
+        Field::off("use_audio_in_video"),
+        Field::empty("video_config"),
+        Field::empty("video_data"),
+        Field::empty("video_max_dynamic_patch"),
+        Field::empty("watermark"),
+    ],
+    supported: None,
+    nested: &[("sampling_params", &SAMPLING_TABLE)],
+};
+
+/// One sequence of an answer, or one step of it in a stream.
+#[derive(Debug, Serialize)]
+pub struct GenerateResponse<'a> {
+    /// Text so far, or since the last chunk with incremental streaming.
+    pub text: &'a str,
+    /// Tokens, as far as `text` goes.
+    pub output_ids: &'a [TokenId],
+    /// Everything else.
+    pub meta_info: MetaInfo<'a>,
+    /// With `return_prompt_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [TokenId]>,
+    /// In the stream of a batch: which sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+}
+
+/// `meta_info`.
+#[derive(Debug, Serialize)]
+pub struct MetaInfo<'a> {
+    /// The request's `rid`.
+    pub id: &'a str,
+    /// `null` while it runs.
+    pub finish_reason: Option<&'a FinishReason>,
+    /// Length of the prompt.
+    pub prompt_tokens: usize,
+    /// `--weight-version`.
+    pub weight_version: &'a str,
+    /// How often the request was sent back to the queue.
+    pub num_retractions: usize,
+    /// Of the completion.
+    pub reasoning_tokens: usize,
+    /// Tokens generated so far.
+    pub completion_tokens: usize,
+    /// Prompt tokens found in the radix cache.
+    pub cached_tokens: usize,
+    /// Seconds from arrival to the last token; only on finish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub e2e_latency: Option<f64>,
+    /// Unix time; only on finish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_sent_to_client_ts: Option<f64>,
+}

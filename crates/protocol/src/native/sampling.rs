@@ -1,0 +1,132 @@
+//! `sampling_params` of `/generate`.
+//!
+//! Unknown keys are refused here (by [`SAMPLING_TABLE`]), unlike anywhere else:
+//! a misspelt `temprature` would otherwise go unnoticed.
+//!
+//! Upstream: `sglang/srt/sampling/sampling_params.py`.
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{
+    OneOrMany, StopStrings,
+    unsupported::{Field, Table},
+};
+
+/// The parameters as sent. `null` means the default, except for
+/// `max_new_tokens`, where it means "to the end of the context".
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, expecting = "sampling parameters as an object")]
+pub struct SamplingJson {
+    /// Tokens to generate at most.
+    pub max_new_tokens: MaxNewTokens,
+    /// Tokens to generate at least.
+    pub min_new_tokens: Option<i64>,
+    /// Text that ends the request.
+    pub stop: Option<StopStrings>,
+    /// Tokens that end the request.
+    pub stop_token_ids: Option<Vec<Option<i64>>>,
+    /// Divides the logits; 0 is greedy.
+    pub temperature: Option<f64>,
+    /// Nucleus size.
+    pub top_p: Option<f64>,
+    /// -1 for every token.
+    pub top_k: Option<i64>,
+    /// Relative probability floor.
+    pub min_p: Option<f64>,
+    /// Samples of each prompt.
+    pub n: Option<i64>,
+    /// EOS does not end the request.
+    pub ignore_eos: Option<bool>,
+    /// Leaves special tokens out of the text.
+    pub skip_special_tokens: Option<bool>,
+    /// Keeps the stop string or stop token in the text.
+    pub no_stop_trim: Option<bool>,
+    /// Tokens between two chunks of a stream.
+    pub stream_interval: Option<i64>,
+    /// Any 64-bit integer.
+    pub sampling_seed: Option<i64>,
+}
+
+/// `max_new_tokens`: absent, `null` and a number are three different things.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MaxNewTokens {
+    /// Absent: 128, or less where the context ends before.
+    #[default]
+    Default,
+    /// `null`: to the end of the context.
+    Unlimited,
+    /// So many, and they must fit into the context.
+    Exactly(i64),
+}
+
+impl<'de> Deserialize<'de> for MaxNewTokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Option::<i64>::deserialize(deserializer)?;
+        Ok(value.map_or(Self::Unlimited, Self::Exactly))
+    }
+}
+
+/// What `sampling_params` may not set, and all that it may.
+pub static SAMPLING_TABLE: Table = Table {
+    unsupported: &[
+        Field::empty("beam_width"),
+        Field::empty("choice"),
+        Field::empty("custom_params"),
+        Field::empty("ebnf"),
+        Field::number("frequency_penalty", 0.0),
+        Field::empty("json_schema"),
+        Field::empty("logit_bias"),
+        Field::number("presence_penalty", 0.0),
+        Field::empty("regex"),
+        Field::number("repetition_penalty", 1.0),
+        Field::on("spaces_between_special_tokens"),
+        Field::empty("stop_regex"),
+        Field::empty("structural_tag"),
+        Field::empty("watermark"),
+    ],
+    supported: Some(&[
+        "max_new_tokens",
+        "min_new_tokens",
+        "stop",
+        "stop_token_ids",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "ignore_eos",
+        "skip_special_tokens",
+        "no_stop_trim",
+        "stream_interval",
+        "sampling_seed",
+    ]),
+    nested: &[],
+};
+
+/// One object for all prompts, or a list with one for each.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<OneOrMany<SamplingJson>>, D::Error> {
+    struct Params;
+    impl<'de> de::Visitor<'de> for Params {
+        type Value = Option<OneOrMany<SamplingJson>>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("sampling parameters as an object or a list of objects")
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            let params = SamplingJson::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            Ok(Some(OneOrMany::One(params)))
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(params) = seq.next_element::<Option<SamplingJson>>()? {
+                crate::lists::push_limited(&mut list, params.unwrap_or_default())?;
+            }
+            Ok(Some(OneOrMany::Many(list)))
+        }
+    }
+    deserializer.deserialize_any(Params)
+}

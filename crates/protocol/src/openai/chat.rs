@@ -1,0 +1,293 @@
+//! `/v1/chat/completions`.
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+use types::MatchedStop;
+
+use super::{Metadata, StreamOptions, Usage};
+use crate::{
+    OneOrMany, StopStrings,
+    unsupported::{Field, Table, Unset},
+};
+
+/// The request.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, expecting = "a JSON object")]
+pub struct ChatRequest {
+    /// The conversation.
+    pub messages: Vec<ChatMessage>,
+    /// Echoed; one model is served, so it is not checked.
+    pub model: Option<String>,
+    /// The old name of `max_completion_tokens`.
+    pub max_tokens: Option<i64>,
+    /// To the end of the context unless set.
+    pub max_completion_tokens: Option<i64>,
+    /// At least so many.
+    pub min_tokens: Option<i64>,
+    /// Samples.
+    pub n: Option<i64>,
+    /// Any 64-bit integer.
+    pub seed: Option<i64>,
+    /// Text that ends it.
+    pub stop: Option<StopStrings>,
+    /// Tokens that end it.
+    pub stop_token_ids: Option<Vec<Option<i64>>>,
+    /// Server-sent events.
+    pub stream: Option<bool>,
+    /// What the stream reports.
+    pub stream_options: Option<StreamOptions>,
+    /// The model's own default unless set.
+    pub temperature: Option<f64>,
+    /// The model's own default unless set.
+    pub top_p: Option<f64>,
+    /// The model's own default unless set.
+    pub top_k: Option<i64>,
+    /// The model's own default unless set.
+    pub min_p: Option<f64>,
+    /// EOS does not end it.
+    pub ignore_eos: Option<bool>,
+    /// On by default.
+    pub skip_special_tokens: Option<bool>,
+    /// Keeps the stop string in the text.
+    pub no_stop_trim: Option<bool>,
+    /// Continue the last assistant message instead of answering it.
+    pub continue_final_message: Option<bool>,
+    /// Variables of the template.
+    pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// Prompt as token ids, instead of what the template makes of `messages`.
+    pub input_ids: Option<Vec<i64>>,
+    /// Names for the sequences.
+    pub rid: Option<OneOrMany<String>>,
+}
+
+/// One turn.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+pub struct ChatMessage {
+    /// `system`, `user`, `assistant`, `tool`, ...
+    pub role: String,
+    /// Text or text parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+    /// Of the speaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Of an earlier answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// Of an earlier answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<Value>>,
+    /// Which call a `tool` message answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+/// Content of a message.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// Plain.
+    Text(String),
+    /// In parts.
+    Parts(Vec<ContentPart>),
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ContentVisitor;
+        impl<'de> de::Visitor<'de> for ContentVisitor {
+            type Value = Content;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of content parts")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<Content, A::Error> {
+                let parts = de::value::SeqAccessDeserializer::new(seq);
+                Vec::deserialize(parts).map(Content::Parts)
+            }
+        }
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// One part; only `text` parts can be used.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct ContentPart {
+    /// `text`, `image_url`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Of a `text` part.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+/// What a chat body may not set.
+pub static CHAT_TABLE: Table = Table {
+    unsupported: &[
+        Field::empty("bootstrap_host"),
+        Field::empty("bootstrap_port"),
+        Field::empty("bootstrap_room"),
+        Field::empty("cache_salt"),
+        Field::empty("custom_labels"),
+        Field::empty("custom_logit_processor"),
+        Field::empty("custom_params"),
+        Field::number("data_parallel_rank", 0.0),
+        Field::empty("disagg_prefill_dp_rank"),
+        Field::empty("ebnf"),
+        Field::empty("extra_key"),
+        Field::number("frequency_penalty", 0.0),
+        Field::empty("function_call"),
+        Field::empty("functions"),
+        Field::empty("images_config"),
+        Field::empty("logit_bias"),
+        Field::off("logprobs"),
+        Field::empty("lora_path"),
+        Field::empty("max_dynamic_patch"),
+        Field::empty("min_dynamic_patch"),
+        Field::empty("mm_processor_kwargs"),
+        // Says how tools may be called; `tools` is refused.
+        Field::any("parallel_tool_calls"),
+        Field::number("presence_penalty", 0.0),
+        Field::empty("priority"),
+        Field::empty("reasoning_effort"),
+        Field::empty("regex"),
+        Field::number("repetition_penalty", 1.0),
+        Field { name: "response_format", unset: Unset::Type("text") },
+        Field::off("return_cached_tokens_details"),
+        Field::off("return_flat_raw_output_top_logprobs"),
+        Field::off("return_hidden_states"),
+        Field::off("return_input_ids_in_sglext"),
+        Field::off("return_meta_info"),
+        Field::off("return_output_ids_in_sglext"),
+        Field::off("return_prompt_token_ids"),
+        Field::off("return_routed_experts"),
+        Field::off("return_sampling_mask"),
+        Field::off("return_spec_tokens_details"),
+        Field::off("return_token_ids"),
+        Field::number("routed_dp_rank", 0.0),
+        Field::empty("sampling_logprobs_mode"),
+        // How to cut reasoning out of the text; without a reasoning parser
+        // there is nothing to cut.
+        Field::any("separate_reasoning"),
+        Field::empty("session_id"),
+        Field::empty("session_params"),
+        Field::empty("stop_regex"),
+        Field::any("stream_reasoning"),
+        Field::empty("task"),
+        Field::empty("thinking"),
+        Field { name: "tool_choice", unset: Unset::Strings(&["auto", "none"]) },
+        Field::empty("tools"),
+        Field::number("top_logprobs", 0.0),
+        Field::off("use_audio_in_video"),
+        Field::empty("video_config"),
+        Field::empty("watermark"),
+    ],
+    supported: None,
+    nested: &[("messages", &MESSAGE_TABLE)],
+};
+
+static MESSAGE_TABLE: Table = Table {
+    unsupported: &[
+        Field::empty("phase"),
+        Field::off("prefix"),
+        Field::empty("tools"),
+        Field::empty("function_call"),
+        Field::empty("audio"),
+    ],
+    supported: None,
+    nested: &[],
+};
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub struct ChatResponse<'a> {
+    /// The first sequence's `rid`.
+    pub id: &'a str,
+    /// Always `chat.completion`.
+    pub object: &'static str,
+    /// Unix time.
+    pub created: u64,
+    /// As requested.
+    pub model: &'a str,
+    /// One for each sample.
+    pub choices: Vec<ChatChoice<'a>>,
+    /// Token counts.
+    pub usage: Usage,
+    /// Version of the weights.
+    pub metadata: Metadata,
+}
+
+/// One sample.
+#[derive(Debug, Serialize)]
+pub struct ChatChoice<'a> {
+    /// Its number.
+    pub index: usize,
+    /// The answer.
+    pub message: ChatResponseMessage<'a>,
+    /// Always `null`.
+    pub logprobs: Option<()>,
+    /// `stop`, `length` or `abort`.
+    pub finish_reason: Option<&'static str>,
+    /// The stop string or token that ended it.
+    pub matched_stop: Option<&'a MatchedStop>,
+}
+
+/// What the assistant said.
+#[derive(Debug, Serialize)]
+pub struct ChatResponseMessage<'a> {
+    /// Always `assistant`.
+    pub role: &'static str,
+    /// The text.
+    pub content: &'a str,
+    /// Always `null`: no reasoning parser.
+    pub reasoning_content: Option<()>,
+    /// Always `null`: no tool-call parser.
+    pub tool_calls: Option<()>,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Serialize)]
+pub struct ChatChunk<'a> {
+    /// The sequence's `rid`.
+    pub id: &'a str,
+    /// Always `chat.completion.chunk`.
+    pub object: &'static str,
+    /// Unix time.
+    pub created: u64,
+    /// As requested.
+    pub model: &'a str,
+    /// One, or none in the usage chunk.
+    pub choices: Vec<ChatChunkChoice<'a>>,
+    /// In the usage chunk, and in all with `continuous_usage_stats`.
+    pub usage: Option<Usage>,
+}
+
+/// What is new in a sample.
+#[derive(Debug, Serialize)]
+pub struct ChatChunkChoice<'a> {
+    /// Its number.
+    pub index: usize,
+    /// The new part.
+    pub delta: ChatDelta<'a>,
+    /// Always `null`.
+    pub logprobs: Option<()>,
+    /// Only in the sample's last chunk, which has no content.
+    pub finish_reason: Option<&'static str>,
+    /// The stop string or token that ended it.
+    pub matched_stop: Option<&'a MatchedStop>,
+}
+
+/// The new part of a message.
+#[derive(Debug, Default, Serialize)]
+pub struct ChatDelta<'a> {
+    /// In the first chunk only.
+    pub role: Option<&'static str>,
+    /// Text.
+    pub content: Option<&'a str>,
+    /// Always `null`: no reasoning parser.
+    pub reasoning_content: Option<()>,
+    /// Always `null`: no tool-call parser.
+    pub tool_calls: Option<()>,
+}

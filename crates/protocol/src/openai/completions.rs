@@ -1,0 +1,259 @@
+//! `/v1/completions`.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use types::MatchedStop;
+
+use super::{Metadata, StreamOptions, Usage};
+use crate::{
+    OneOrMany, PromptIds, StopStrings,
+    unsupported::{Field, Table, Unset},
+};
+
+/// Text, texts, token ids or lists of them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// To be tokenized.
+    Text(OneOrMany<String>),
+    /// Already tokens.
+    Ids(PromptIds),
+}
+
+/// The request.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(expecting = "a JSON object")]
+pub struct CompletionRequest {
+    /// Echoed; one model is served, so it is not checked.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What to complete.
+    pub prompt: Prompt,
+    /// 16 unless set.
+    #[serde(default)]
+    pub max_tokens: Option<i64>,
+    /// At least so many.
+    #[serde(default)]
+    pub min_tokens: Option<i64>,
+    /// Samples of each prompt.
+    #[serde(default)]
+    pub n: Option<i64>,
+    /// Same as `n` at most: more would need ranking by logprob.
+    #[serde(default)]
+    pub best_of: Option<i64>,
+    /// Puts the prompt before the completion.
+    #[serde(default)]
+    pub echo: Option<bool>,
+    /// Any 64-bit integer.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Text that ends it.
+    #[serde(default)]
+    pub stop: Option<StopStrings>,
+    /// Tokens that end it.
+    #[serde(default)]
+    pub stop_token_ids: Option<Vec<Option<i64>>>,
+    /// Server-sent events.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// What the stream reports.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 1 unless set.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// 1 unless set.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// -1 unless set.
+    #[serde(default)]
+    pub top_k: Option<i64>,
+    /// 0 unless set.
+    #[serde(default)]
+    pub min_p: Option<f64>,
+    /// EOS does not end it.
+    #[serde(default)]
+    pub ignore_eos: Option<bool>,
+    /// On by default.
+    #[serde(default)]
+    pub skip_special_tokens: Option<bool>,
+    /// Keeps the stop string in the text.
+    #[serde(default)]
+    pub no_stop_trim: Option<bool>,
+    /// Names for the sequences.
+    #[serde(default)]
+    pub rid: Option<OneOrMany<String>>,
+}
+
+/// What a completion body may not set.
+pub static COMPLETION_TABLE: Table = Table {
+    unsupported: &[
+        Field::empty("bootstrap_host"),
+        Field::empty("bootstrap_port"),
+        Field::empty("bootstrap_room"),
+        Field::empty("cache_salt"),
+        Field::empty("custom_labels"),
+        Field::empty("custom_logit_processor"),
+        Field::empty("custom_params"),
+        Field::number("data_parallel_rank", 0.0),
+        Field::empty("disagg_prefill_dp_rank"),
+        Field::empty("ebnf"),
+        Field::empty("extra_key"),
+        Field::number("frequency_penalty", 0.0),
+        Field::empty("images_config"),
+        Field::empty("json_schema"),
+        Field::empty("logit_bias"),
+        Field::empty("logprobs"),
+        Field::empty("lora_path"),
+        Field::empty("mm_processor_kwargs"),
+        Field::number("presence_penalty", 0.0),
+        Field::empty("priority"),
+        Field::empty("regex"),
+        Field::number("repetition_penalty", 1.0),
+        Field { name: "response_format", unset: Unset::Type("text") },
+        Field::off("return_cached_tokens_details"),
+        Field::off("return_hidden_states"),
+        Field::off("return_routed_experts"),
+        Field::off("return_spec_tokens_details"),
+        Field::off("return_token_ids"),
+        Field::number("routed_dp_rank", 0.0),
+        Field::empty("session_id"),
+        Field::empty("session_params"),
+        Field::empty("stop_regex"),
+        Field::empty("suffix"),
+        Field::empty("watermark"),
+    ],
+    supported: None,
+    nested: &[],
+};
+
+/// One completion.
+#[derive(Debug, Serialize)]
+pub struct CompletionChoice<'a> {
+    /// Prompt by prompt, its samples in a row.
+    pub index: usize,
+    /// All of it, or the new part in a stream.
+    pub text: &'a str,
+    /// Always `null`.
+    pub logprobs: Option<()>,
+    /// `stop`, `length` or `abort`.
+    pub finish_reason: Option<&'static str>,
+    /// The stop string or token that ended it.
+    pub matched_stop: Option<&'a MatchedStop>,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub struct CompletionResponse<'a> {
+    /// The first sequence's `rid`.
+    pub id: &'a str,
+    /// Always `text_completion`.
+    pub object: &'static str,
+    /// Unix time.
+    pub created: u64,
+    /// As requested.
+    pub model: &'a str,
+    /// All sequences.
+    pub choices: Vec<CompletionChoice<'a>>,
+    /// Token counts.
+    pub usage: Usage,
+    /// Version of the weights.
+    pub metadata: Metadata,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Serialize)]
+pub struct CompletionChunk<'a> {
+    /// The sequence's `rid`.
+    pub id: &'a str,
+    /// Always `text_completion`.
+    pub object: &'static str,
+    /// Unix time.
+    pub created: u64,
+    /// As requested.
+    pub model: &'a str,
+    /// One, or none in the usage chunk.
+    pub choices: Vec<CompletionChoice<'a>>,
+    /// In the usage chunk, and in all with `continuous_usage_stats`.
+    pub usage: Option<Usage>,
+}
+
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+struct PromptVisitor;
+
+impl<'de> de::Visitor<'de> for PromptVisitor {
+    type Value = Prompt;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a list of strings, a list of token ids or a list of such lists")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompt, E> {
+        Ok(Prompt::Text(OneOrMany::One(text.to_owned())))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
+        let mut prompt: Option<Prompt> = None;
+        while let Some(item) = seq.next_element::<PromptItem>()? {
+            match (&mut prompt, item) {
+                (None, PromptItem::Text(text)) => {
+                    prompt = Some(Prompt::Text(OneOrMany::Many(vec![text])));
+                }
+                (None, PromptItem::Id(id)) => prompt = Some(Prompt::Ids(PromptIds::One(vec![id]))),
+                (None, PromptItem::Ids(ids)) => {
+                    prompt = Some(Prompt::Ids(PromptIds::Many(vec![ids])));
+                }
+                (Some(Prompt::Text(OneOrMany::Many(texts))), PromptItem::Text(text)) => {
+                    crate::lists::push_limited(texts, text)?;
+                }
+                (Some(Prompt::Ids(PromptIds::One(ids))), PromptItem::Id(id)) => ids.push(id),
+                (Some(Prompt::Ids(PromptIds::Many(lists))), PromptItem::Ids(ids)) => {
+                    crate::lists::push_limited(lists, ids)?;
+                }
+                _ => return Err(de::Error::custom("prompt: a list must be of one kind")),
+            }
+        }
+        Ok(prompt.unwrap_or(Prompt::Text(OneOrMany::Many(Vec::new()))))
+    }
+}
+
+enum PromptItem {
+    Text(String),
+    Id(i64),
+    Ids(Vec<i64>),
+}
+
+impl<'de> Deserialize<'de> for PromptItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+        impl<'de> de::Visitor<'de> for ItemVisitor {
+            type Value = PromptItem;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a token id or a list of token ids")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PromptItem, E> {
+                Ok(PromptItem::Text(text.to_owned()))
+            }
+            fn visit_i64<E: de::Error>(self, id: i64) -> Result<PromptItem, E> {
+                Ok(PromptItem::Id(id))
+            }
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<PromptItem, E> {
+                let id = i64::try_from(id);
+                id.map(PromptItem::Id).map_err(|_| E::custom("a token id is too large"))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<PromptItem, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = seq.next_element()? {
+                    ids.push(id);
+                }
+                Ok(PromptItem::Ids(ids))
+            }
+        }
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}

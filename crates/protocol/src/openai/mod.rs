@@ -1,0 +1,28 @@
+//! The OpenAI-style endpoints, with SGLang's extensions.
+
+mod chat;
+mod completions;
+mod error;
+mod models;
+mod usage;
+
+pub use chat::{
+    CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatMessage, ChatRequest,
+    ChatResponse, ChatResponseMessage, Content, ContentPart,
+};
+pub use completions::{
+    COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionRequest, CompletionResponse,
+    Prompt,
+};
+pub use error::ErrorResponse;
+pub use models::{ModelCard, ModelList};
+pub use usage::{PromptTokensDetails, StreamOptions, Usage};
+
+use serde::Serialize;
+
+/// `metadata` of a response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Metadata {
+    /// `--weight-version`.
+    pub weight_version: String,
+}

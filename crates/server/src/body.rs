@@ -1,0 +1,73 @@
+//! Reading request bodies: limits first, then unsupported fields, then types.
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+};
+use futures_util::StreamExt;
+use protocol::{Table, refuse_unsupported};
+use serde::de::DeserializeOwned;
+
+use crate::{AppState, error::ApiError};
+
+/// Larger bodies are parsed off the async threads.
+const INLINE_BYTES: usize = 128 << 10;
+
+/// Reads a JSON body of type `T`, refusing what `table` refuses.
+pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
+    state: &AppState,
+    request: Request,
+    table: Option<&'static Table>,
+) -> Result<T, ApiError> {
+    let body = read_bytes(request.into_body(), state.config.max_body_bytes).await?;
+    if body.len() <= INLINE_BYTES {
+        return parse(&body, table);
+    }
+    state.run_text_job(move || parse(&body, table)).await
+}
+
+/// OpenAI's routes insist on JSON's media type.
+pub(crate) fn require_json_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    if media_type.trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::schema("Unsupported Media Type: Only 'application/json' is allowed"))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8], table: Option<&'static Table>) -> Result<T, ApiError> {
+    if let Some(table) = table {
+        refuse_unsupported(body, table)?;
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::schema(format!("The body does not fit: {error}")))
+}
+
+async fn read_bytes(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let too_large = || {
+        let message = format!("The body is larger than {limit} bytes.");
+        ApiError::http(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    let announced = http_body_hint(&body);
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(announced as usize);
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| ApiError::schema(error.to_string()))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// What `Content-Length` says, 0 if it says nothing.
+fn http_body_hint(body: &Body) -> u64 {
+    use axum::body::HttpBody;
+    body.size_hint().lower()
+}

@@ -1,0 +1,89 @@
+//! What the command line decides about the server.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// Resolved options: every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// `--host`, for the log only: the caller binds the listener.
+    pub host: String,
+    /// `--port`, for the log only.
+    pub port: u16,
+    /// `--api-key`: required as a bearer token on all but the health routes.
+    pub api_key: Option<String>,
+    /// `--served-model-name`.
+    pub served_model_name: String,
+    /// `--tokenizer-path`.
+    pub tokenizer_path: String,
+    /// `--weight-version`.
+    pub weight_version: String,
+    /// `--enable-metrics`: serve `/metrics`. Off upstream, on here.
+    pub enable_metrics: bool,
+    /// `--enable-cache-report`: cached tokens in OpenAI's `usage`.
+    pub enable_cache_report: bool,
+    /// `--incremental-streaming-output`: `/generate` streams what is new
+    /// instead of everything so far.
+    pub incremental_streaming_output: bool,
+    /// `--stream-interval`: tokens between two chunks, at least 1.
+    pub stream_interval: usize,
+    /// `--stream-response-default-include-usage`.
+    pub stream_response_default_include_usage: bool,
+    /// The model's own sampling parameters (`--sampling-defaults model`), used
+    /// where a chat request leaves one out.
+    pub sampling_defaults: SamplingDefaults,
+    /// `--default-chat-template-kwargs`; a request's own win.
+    pub chat_template_kwargs: Map<String, Value>,
+    /// False: `/health` answers 200 without asking the engine for a token.
+    pub health_generation: bool,
+    /// How long a health probe waits for a token.
+    pub health_timeout: Duration,
+    /// Larger bodies are refused with 413.
+    pub max_body_bytes: usize,
+    /// Prompts rendered, tokenized or parsed at once, off the async threads.
+    pub max_text_jobs: usize,
+    /// All resolved arguments, as `/server_info` shows them.
+    pub server_args: Map<String, Value>,
+    /// Of this program.
+    pub version: String,
+}
+
+/// Sampling parameters of `generation_config.json`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingDefaults {
+    /// Instead of 1.
+    pub temperature: Option<f64>,
+    /// Instead of 1.
+    pub top_p: Option<f64>,
+    /// Instead of -1.
+    pub top_k: Option<i64>,
+    /// Instead of 0.
+    pub min_p: Option<f64>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 30000,
+            api_key: None,
+            served_model_name: "default".to_owned(),
+            tokenizer_path: String::new(),
+            weight_version: "default".to_owned(),
+            enable_metrics: true,
+            enable_cache_report: false,
+            incremental_streaming_output: false,
+            stream_interval: 1,
+            stream_response_default_include_usage: false,
+            sampling_defaults: SamplingDefaults::default(),
+            chat_template_kwargs: Map::new(),
+            health_generation: true,
+            health_timeout: Duration::from_secs(20),
+            max_body_bytes: 32 << 20,
+            max_text_jobs: 4,
+            server_args: Map::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

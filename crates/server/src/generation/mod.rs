@@ -1,0 +1,11 @@
+//! From a validated request to tokens and text, for every endpoint alike.
+
+mod prompt;
+mod sampling;
+mod sequence;
+mod set;
+
+pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};
+pub(crate) use sampling::SamplingSpec;
+pub(crate) use sequence::{Sequence, SequenceFlags, Update};
+pub(crate) use set::{GenerationPlan, SequenceSet};

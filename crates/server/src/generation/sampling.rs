@@ -1,0 +1,218 @@
+//! Sampling parameters as sent, to those the engine takes.
+
+use protocol::{
+    MAX_BATCH_SIZE, StopStrings,
+    native::{MaxNewTokens, SamplingJson},
+};
+use types::{SamplingParams, TOP_K_ALL, TokenId};
+
+use crate::error::ApiError;
+
+/// Stop tokens are compared with every token made, so there is a limit.
+const MAX_STOP_TOKEN_IDS: usize = 1024;
+
+/// What one prompt is sampled with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SamplingSpec {
+    pub(crate) params: SamplingParams,
+    /// Samples of the prompt.
+    pub(crate) n: usize,
+    pub(crate) text: TextOptions,
+    /// `max_new_tokens` was named, so it must fit into the context.
+    pub(crate) checks_total: bool,
+}
+
+/// What happens to the text after sampling.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TextOptions {
+    pub(crate) stop: Vec<String>,
+    pub(crate) skip_special_tokens: bool,
+    pub(crate) no_stop_trim: bool,
+    pub(crate) stream_interval: usize,
+}
+
+impl SamplingSpec {
+    /// # Errors
+    /// A value outside its range, by name.
+    pub(crate) fn new(
+        json: SamplingJson,
+        vocab_size: usize,
+        stream_interval: usize,
+    ) -> Result<Self, ApiError> {
+        let refuse = |message: String| Err(ApiError::value(message));
+        let defaults = SamplingParams::default();
+        let max_new_tokens = match json.max_new_tokens {
+            MaxNewTokens::Default => defaults.max_new_tokens,
+            MaxNewTokens::Unlimited => None,
+            MaxNewTokens::Exactly(max) => match usize::try_from(max) {
+                Ok(max) => Some(max),
+                Err(_) => return refuse(format!("max_new_tokens must be at least 0, got {max}.")),
+            },
+        };
+        let min = json.min_new_tokens.unwrap_or(0);
+        let Ok(min_new_tokens) = usize::try_from(min) else {
+            return refuse(format!("min_new_tokens must be in [0, max_new_tokens], got {min}."));
+        };
+        let n = json.n.unwrap_or(1);
+        if !(1..=MAX_BATCH_SIZE as i64).contains(&n) {
+            return refuse(format!("n must be in [1, {MAX_BATCH_SIZE}], got {n}."));
+        }
+        let params = SamplingParams {
+            max_new_tokens,
+            min_new_tokens,
+            stop_token_ids: stop_token_ids(json.stop_token_ids, vocab_size)?,
+            ignore_eos: json.ignore_eos.unwrap_or(false),
+            temperature: json.temperature.map_or(defaults.temperature, |value| value as f32),
+            top_p: json.top_p.map_or(defaults.top_p, |value| value as f32),
+            top_k: top_k(json.top_k)?,
+            min_p: json.min_p.map_or(defaults.min_p, |value| value as f32),
+            sampling_seed: Some(json.sampling_seed.map_or_else(rand::random, |seed| seed as u64)),
+        };
+        let params =
+            params.normalized(vocab_size).map_err(|error| ApiError::value(error.to_string()))?;
+        let interval = json.stream_interval.unwrap_or(stream_interval as i64);
+        if interval < 1 {
+            return refuse(format!("stream_interval must be at least 1, got {interval}."));
+        }
+        let text = TextOptions {
+            stop: stop_strings(json.stop)?,
+            skip_special_tokens: json.skip_special_tokens.unwrap_or(true),
+            no_stop_trim: json.no_stop_trim.unwrap_or(false),
+            stream_interval: interval as usize,
+        };
+        let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
+        Ok(Self { params, n: n as usize, text, checks_total })
+    }
+
+    /// The parameters of sample `sample`: every sample has a seed of its own.
+    pub(crate) fn params_of(&self, sample: usize) -> SamplingParams {
+        let mut params = self.params.clone();
+        params.sampling_seed = params.sampling_seed.map(|seed| seed.wrapping_add(sample as u64));
+        params
+    }
+
+    /// # Errors
+    /// Prompt and completion do not fit into the context together.
+    pub(crate) fn check_length(
+        &self,
+        num_tokens: usize,
+        context_length: usize,
+    ) -> Result<(), ApiError> {
+        let Some(max) = self.params.max_new_tokens.filter(|_| self.checks_total) else {
+            return Ok(());
+        };
+        let total = num_tokens.saturating_add(max);
+        if total <= context_length {
+            return Ok(());
+        }
+        Err(ApiError::value(format!(
+            "The requested token count exceeds the model's maximum context length of \
+             {context_length} tokens: {total} tokens, {num_tokens} of the input and {max} for \
+             the completion. Shorten the input or the completion."
+        )))
+    }
+}
+
+fn top_k(top_k: Option<i64>) -> Result<u32, ApiError> {
+    match top_k {
+        None | Some(-1) => Ok(TOP_K_ALL),
+        Some(k) if k >= 1 => Ok(u32::try_from(k).unwrap_or(TOP_K_ALL)),
+        Some(k) => {
+            Err(ApiError::value(format!("top_k must be -1 (disable) or at least 1, got {k}.")))
+        }
+    }
+}
+
+fn stop_strings(stop: Option<StopStrings>) -> Result<Vec<String>, ApiError> {
+    let stop = stop.unwrap_or_default();
+    if stop.count > StopStrings::MAX {
+        let (max, count) = (StopStrings::MAX, stop.count);
+        let message = format!("at most {max} stop strings are allowed, got {count}");
+        return Err(ApiError::value(message));
+    }
+    Ok(stop.strings.into_iter().filter(|text| !text.is_empty()).collect())
+}
+
+fn stop_token_ids(
+    ids: Option<Vec<Option<i64>>>,
+    vocab_size: usize,
+) -> Result<Vec<TokenId>, ApiError> {
+    let mut tokens = Vec::new();
+    for id in ids.into_iter().flatten().flatten() {
+        match TokenId::try_from(id) {
+            Ok(token) if (token as usize) < vocab_size => tokens.push(token),
+            _ => {
+                let message = format!("stop_token_ids must be in [0, {vocab_size}), got {id}.");
+                return Err(ApiError::value(message));
+            }
+        }
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    if tokens.len() > MAX_STOP_TOKEN_IDS {
+        let count = tokens.len();
+        return Err(ApiError::value(format!(
+            "at most {MAX_STOP_TOKEN_IDS} stop_token_ids are allowed, got {count}"
+        )));
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Result<SamplingSpec, String> {
+        let json = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        SamplingSpec::new(json, 100, 1).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn defaults_are_sglangs() {
+        let spec = spec("{}").unwrap();
+        assert!(spec.params.sampling_seed.is_some());
+        let params = SamplingParams { sampling_seed: None, ..spec.params };
+        assert_eq!(params, SamplingParams::default());
+        assert_eq!((spec.n, spec.checks_total), (1, false));
+        assert!(spec.text.skip_special_tokens && !spec.text.no_stop_trim);
+    }
+
+    #[test]
+    fn null_means_default_except_for_max_new_tokens() {
+        let all = r#"{"max_new_tokens":null,"temperature":null,"top_k":null,"stop":null,"n":null}"#;
+        let spec = spec(all).unwrap();
+        assert_eq!(spec.params.max_new_tokens, None);
+        assert_eq!((spec.params.temperature, spec.params.top_k), (1.0, TOP_K_ALL));
+    }
+
+    #[test]
+    fn ranges_are_checked_by_name() {
+        for (json, name) in [
+            (r#"{"temperature":-1}"#, "temperature"),
+            (r#"{"temperature":1e300}"#, "temperature"),
+            (r#"{"top_p":0}"#, "top_p"),
+            (r#"{"top_p":1.5}"#, "top_p"),
+            (r#"{"top_k":0}"#, "top_k"),
+            (r#"{"top_k":-2}"#, "top_k"),
+            (r#"{"min_p":2}"#, "min_p"),
+            (r#"{"max_new_tokens":-1}"#, "max_new_tokens"),
+            (r#"{"min_new_tokens":-1}"#, "min_new_tokens"),
+            (r#"{"min_new_tokens":9,"max_new_tokens":8}"#, "min_new_tokens"),
+            (r#"{"n":0}"#, "n must"),
+            (r#"{"n":1000000000}"#, "n must"),
+            (r#"{"stop_token_ids":[100]}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
+            (r#"{"stream_interval":0}"#, "stream_interval"),
+        ] {
+            let error = spec(json).unwrap_err();
+            assert!(error.contains(name), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn samples_have_their_own_seeds() {
+        let spec = spec(r#"{"sampling_seed":-1,"n":2}"#).unwrap();
+        assert_eq!(spec.params_of(0).sampling_seed, Some(u64::MAX));
+        assert_eq!(spec.params_of(1).sampling_seed, Some(0));
+    }
+}

@@ -1,0 +1,280 @@
+//! One sequence being generated: ids in, text out.
+//!
+//! A sequence owns the receiver of its tokens. Dropping it before its end
+//! aborts it, and tells the engine so in a message besides: that reaches the
+//! engine before any later request with the same name.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use metrics::FinishedRequest;
+use tokenizer::{IncrementalDecoder, StopChecker};
+use tokio::sync::mpsc;
+use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
+
+use super::sampling::TextOptions;
+use crate::{AppState, error::ApiError};
+
+/// A step of a sequence: where the new text and the new ids begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Update {
+    pub(crate) text_from: usize,
+    pub(crate) ids_from: usize,
+    /// No step of this sequence came before.
+    pub(crate) is_first: bool,
+}
+
+/// What a sequence is told at its start.
+pub(super) struct SequenceParts {
+    pub(super) state: AppState,
+    /// Already claimed.
+    pub(super) rid: Rid,
+    pub(super) index: usize,
+    pub(super) prompt_ids: Arc<[TokenId]>,
+    pub(super) text: TextOptions,
+    pub(super) flags: SequenceFlags,
+}
+
+/// How a request is answered and counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SequenceFlags {
+    pub(crate) arrived: Instant,
+    pub(crate) is_streaming: bool,
+    pub(crate) log_metrics: bool,
+}
+
+/// See the module.
+pub(crate) struct Sequence {
+    state: AppState,
+    rid: Rid,
+    index: usize,
+    prompt_ids: Arc<[TokenId]>,
+    events: mpsc::UnboundedReceiver<ReqEvent>,
+    decoder: IncrementalDecoder,
+    stop: StopChecker,
+    options: TextOptions,
+    flags: SequenceFlags,
+    text: String,
+    output_ids: Vec<TokenId>,
+    counts: ReqCounts,
+    finish_reason: Option<FinishReason>,
+    /// Reported by the last update: lengths of text and ids.
+    reported: Option<(usize, usize)>,
+    /// The engine has nothing more to say.
+    is_engine_done: bool,
+    latencies: Latencies,
+}
+
+#[derive(Debug, Default)]
+struct Latencies {
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    /// Seconds since the token before, and how many came at once. Kept until
+    /// the end: an observation takes a lock.
+    between: Vec<(f32, u32)>,
+    e2e: Option<f64>,
+}
+
+impl Sequence {
+    pub(super) fn new(parts: SequenceParts, events: mpsc::UnboundedReceiver<ReqEvent>) -> Self {
+        let SequenceParts { state, rid, index, prompt_ids, text: options, flags } = parts;
+        let skip_special_tokens = options.skip_special_tokens;
+        let decoder =
+            IncrementalDecoder::after_prompt(&state.tokenizer, skip_special_tokens, &prompt_ids);
+        Self {
+            decoder,
+            stop: StopChecker::new(&options.stop, options.no_stop_trim),
+            counts: ReqCounts { prompt_tokens: prompt_ids.len(), ..ReqCounts::default() },
+            state,
+            rid,
+            index,
+            prompt_ids,
+            events,
+            options,
+            flags,
+            text: String::new(),
+            output_ids: Vec::new(),
+            finish_reason: None,
+            reported: None,
+            is_engine_done: false,
+            latencies: Latencies::default(),
+        }
+    }
+
+    pub(crate) fn rid(&self) -> &str {
+        self.rid.as_str()
+    }
+
+    /// Position in the answer: prompt by prompt, samples in a row.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn prompt_ids(&self) -> &[TokenId] {
+        &self.prompt_ids
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn output_ids(&self) -> &[TokenId] {
+        &self.output_ids
+    }
+
+    pub(crate) fn counts(&self) -> ReqCounts {
+        self.counts
+    }
+
+    pub(crate) fn finish_reason(&self) -> Option<&FinishReason> {
+        self.finish_reason.as_ref()
+    }
+
+    /// The stop string or token that ended it.
+    pub(crate) fn matched_stop(&self) -> Option<&MatchedStop> {
+        match &self.finish_reason {
+            Some(FinishReason::Stop { matched }) => matched.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Seconds from arrival to the end, once it has ended.
+    pub(crate) fn e2e_latency(&self) -> Option<f64> {
+        self.latencies.e2e
+    }
+
+    /// Waits until there is something to report.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub(super) async fn advance(&mut self) -> Result<Update, ApiError> {
+        loop {
+            let event = self.events.recv().await.ok_or_else(ApiError::engine_gone)?;
+            self.state.num_events.fetch_add(1, Ordering::Relaxed);
+            self.accept(event);
+            if self.is_due() {
+                return Ok(self.report());
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let num_tokens = self.output_ids.len();
+        let interval = self.options.stream_interval;
+        let last = self.reported.map(|(_, ids)| ids);
+        self.finish_reason.is_some() || last.is_none_or(|last| num_tokens >= last + interval)
+    }
+
+    fn report(&mut self) -> Update {
+        let (text_from, ids_from) = self.reported.unwrap_or_default();
+        let is_first = self.reported.is_none();
+        self.reported = Some((self.text.len(), self.output_ids.len()));
+        Update { text_from, ids_from, is_first }
+    }
+
+    fn accept(&mut self, event: ReqEvent) {
+        self.observe_tokens(event.token_ids.len());
+        self.counts = event.counts;
+        self.is_engine_done = event.finish_reason.is_some();
+        let ending_token = match &event.finish_reason {
+            Some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) }) => Some(*token),
+            _ => None,
+        };
+        let num_tokens = event.token_ids.len();
+        for (position, token) in event.token_ids.into_iter().enumerate() {
+            self.output_ids.push(token);
+            let ends_here = position + 1 == num_tokens && ending_token == Some(token);
+            if ends_here && !self.options.no_stop_trim {
+                break; // in the ids, not in the text
+            }
+            let checked = self.stop.push(self.decoder.push(&[token]));
+            self.text.push_str(&checked.text);
+            if let Some(stop) = checked.matched {
+                return self.end_at_stop_string(stop);
+            }
+        }
+        if let Some(reason) = event.finish_reason {
+            let rest = self.stop.push(self.decoder.flush());
+            self.text.push_str(&rest.text);
+            self.text.push_str(&self.stop.flush());
+            self.end(reason);
+        }
+    }
+
+    fn end_at_stop_string(&mut self, stop: String) {
+        self.counts.completion_tokens = self.output_ids.len();
+        self.stop_engine();
+        self.end(FinishReason::Stop { matched: Some(MatchedStop::Text(stop)) });
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        self.latencies.e2e = Some(self.flags.arrived.elapsed().as_secs_f64());
+        let is_abort = matches!(reason, FinishReason::Abort { .. });
+        self.finish_reason = Some(reason);
+        if !self.flags.log_metrics {
+            return;
+        }
+        match is_abort {
+            true => self.state.metrics.request.observe_aborted(),
+            false => self.observe_finished(),
+        }
+    }
+
+    /// Aborts what the engine still does for this sequence.
+    fn stop_engine(&mut self) {
+        self.events.close();
+        if !self.is_engine_done {
+            self.is_engine_done = true;
+            // A full inbox loses this message; the closed receiver is enough.
+            let _ = self.state.engine.submit(EngineMsg::Abort { rid: Some(self.rid.clone()) });
+        }
+    }
+
+    fn observe_tokens(&mut self, num_tokens: usize) {
+        if num_tokens == 0 {
+            return;
+        }
+        let now = Instant::now();
+        self.latencies.first_token.get_or_insert(now);
+        if let Some(last) = self.latencies.last_token.replace(now) {
+            let seconds = now.duration_since(last).as_secs_f32();
+            self.latencies.between.push((seconds, num_tokens as u32));
+        }
+    }
+
+    fn observe_finished(&self) {
+        let metrics = &self.state.metrics.request;
+        let is_streaming = self.flags.is_streaming;
+        if let Some(first) = self.latencies.first_token {
+            let seconds = first.duration_since(self.flags.arrived).as_secs_f64();
+            metrics.observe_first_token(seconds, is_streaming);
+        }
+        for &(seconds, num_tokens) in &self.latencies.between {
+            metrics.observe_inter_token(seconds.into(), num_tokens as usize);
+        }
+        let span = self.latencies.first_token.zip(self.latencies.last_token);
+        let rest = self.output_ids.len().saturating_sub(1);
+        metrics.observe_finished(&FinishedRequest {
+            is_streaming,
+            prompt_tokens: self.counts.prompt_tokens,
+            generation_tokens: self.counts.completion_tokens,
+            cached_tokens: self.counts.cached_tokens,
+            e2e_latency: self.latencies.e2e.unwrap_or_default(),
+            time_per_output_token: span
+                .filter(|_| rest > 0)
+                .map(|(first, last)| last.duration_since(first).as_secs_f64() / rest as f64),
+        });
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        if self.finish_reason.is_none() && self.flags.log_metrics {
+            self.state.metrics.request.observe_aborted();
+        }
+        self.stop_engine();
+        self.state.release(&self.rid);
+    }
+}

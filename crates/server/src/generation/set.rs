@@ -1,0 +1,195 @@
+//! The sequences of one request, running side by side.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use protocol::{MAX_BATCH_SIZE, OneOrMany};
+use tokio::sync::mpsc;
+use types::{EngineMsg, GenerateReq, Rid, TokenId};
+use uuid::Uuid;
+
+use super::{
+    Prompts, SamplingSpec,
+    sequence::{Sequence, SequenceFlags, SequenceParts, Update},
+};
+use crate::{AppState, error::ApiError};
+
+/// A validated request.
+pub(crate) struct GenerationPlan {
+    pub(crate) prompts: Prompts,
+    /// One for each prompt, all with the same `n`.
+    pub(crate) specs: Vec<SamplingSpec>,
+    pub(crate) rid: Option<OneOrMany<String>>,
+    pub(crate) flags: SequenceFlags,
+}
+
+/// See the module.
+pub(crate) struct SequenceSet {
+    running: FuturesUnordered<BoxFuture<'static, (Sequence, Result<Update, ApiError>)>>,
+    /// Lent out by the last [`Self::next`].
+    lent: Option<Sequence>,
+    finished: Vec<Sequence>,
+}
+
+impl GenerationPlan {
+    /// Tokenizes the prompts and hands every sequence to the engine.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request, a full queue, a server that stops.
+    pub(crate) async fn start(self, state: &AppState) -> Result<SequenceSet, ApiError> {
+        state.accept_requests()?;
+        let names = self.names()?;
+        let Self { prompts, specs, flags, .. } = self;
+        let prompts = prompts.tokenize(state).await?;
+        for (ids, spec) in prompts.iter().zip(&specs) {
+            spec.check_length(ids.len(), state.engine.model().context_length)?;
+        }
+        let mut names = names.into_iter();
+        let mut set = SequenceSet::default();
+        for (ids, spec) in prompts.into_iter().zip(&specs) {
+            let ids: Arc<[TokenId]> = ids.into();
+            for sample in 0..spec.n {
+                let rid = names.next().expect("a name for each sequence");
+                let index = set.running.len();
+                let (req, parts) = sequence(state, (rid, index), (&ids, spec, sample), flags)?;
+                set.submit(req, parts).await?;
+            }
+        }
+        Ok(set)
+    }
+
+    /// A name for each sequence: the client's where it gave one for it.
+    fn names(&self) -> Result<Vec<Rid>, ApiError> {
+        let n = self.specs.first().map_or(1, |spec| spec.n);
+        let (num_prompts, total) = (self.prompts.len(), self.prompts.len().saturating_mul(n));
+        if total > MAX_BATCH_SIZE {
+            let message = format!("at most {MAX_BATCH_SIZE} sequences a request, got {total}");
+            return Err(ApiError::value(message));
+        }
+        let derived = |name: &str, i: usize| Rid::new(format!("{name}_{i}"));
+        let names: Vec<Rid> = match &self.rid {
+            None => (0..total).map(|_| Rid::new(Uuid::new_v4().simple().to_string())).collect(),
+            Some(OneOrMany::One(name)) if total == 1 => vec![Rid::new(name.as_str())],
+            Some(OneOrMany::One(name)) => (0..total).map(|i| derived(name, i)).collect(),
+            Some(OneOrMany::Many(names)) if names.len() != num_prompts => {
+                let got = names.len();
+                return Err(ApiError::value(format!("{got} rids for {num_prompts} prompts")));
+            }
+            Some(OneOrMany::Many(names)) if n == 1 => {
+                names.iter().map(|name| Rid::new(name.as_str())).collect()
+            }
+            Some(OneOrMany::Many(names)) => {
+                names.iter().flat_map(|name| (0..n).map(|i| derived(name, i))).collect()
+            }
+        };
+        let mut seen = HashSet::new();
+        match names.iter().find(|name| !seen.insert(*name)) {
+            Some(name) => Err(duplicate(name)),
+            None => Ok(names),
+        }
+    }
+}
+
+fn duplicate(rid: &Rid) -> ApiError {
+    ApiError::value(format!("Duplicate request ID detected: {rid}"))
+}
+
+/// Claims the name; from here on the parts must become a [`Sequence`].
+fn sequence(
+    state: &AppState,
+    (rid, index): (Rid, usize),
+    (ids, spec, sample): (&Arc<[TokenId]>, &SamplingSpec, usize),
+    flags: SequenceFlags,
+) -> Result<(GenerateReq, SequenceParts), ApiError> {
+    if !state.claim(&rid) {
+        return Err(duplicate(&rid));
+    }
+    let req = GenerateReq {
+        rid: rid.clone(),
+        input_ids: ids.to_vec(),
+        sampling_params: spec.params_of(sample),
+        eos_token_ids: state.eos_token_ids.clone(),
+    };
+    let parts = SequenceParts {
+        state: state.clone(),
+        rid,
+        index,
+        prompt_ids: Arc::clone(ids),
+        text: spec.text.clone(),
+        flags,
+    };
+    Ok((req, parts))
+}
+
+impl Default for SequenceSet {
+    fn default() -> Self {
+        Self { running: FuturesUnordered::new(), lent: None, finished: Vec::new() }
+    }
+}
+
+impl SequenceSet {
+    /// The first sequence of a request is refused when the inbox is full; the
+    /// others wait for room, or a batch larger than the inbox could never run.
+    async fn submit(&mut self, req: GenerateReq, parts: SequenceParts) -> Result<(), ApiError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let state = parts.state.clone();
+        let sequence = Sequence::new(parts, receiver);
+        let message = EngineMsg::Generate { req: Box::new(req), events: sender };
+        match self.running.is_empty() {
+            true => state.engine.submit(message)?,
+            false => state.engine.send(message).await?,
+        }
+        self.run(sequence);
+        Ok(())
+    }
+
+    fn run(&mut self, mut sequence: Sequence) {
+        self.running.push(Box::pin(async move {
+            let update = sequence.advance().await;
+            (sequence, update)
+        }));
+    }
+
+    /// The next step of any sequence; `None` when all have ended.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub(crate) async fn next(&mut self) -> Option<Result<(&Sequence, Update), ApiError>> {
+        if let Some(sequence) = self.lent.take() {
+            self.run(sequence);
+        }
+        let (sequence, update) = self.running.next().await?;
+        let update = match update {
+            Ok(update) => update,
+            Err(error) => return Some(Err(error)),
+        };
+        let sequence = match sequence.finish_reason() {
+            Some(_) => {
+                self.finished.push(sequence);
+                self.finished.last()
+            }
+            None => Some(&*self.lent.insert(sequence)),
+        };
+        sequence.map(|sequence| Ok((sequence, update)))
+    }
+
+    /// Those that have ended, in that order.
+    pub(crate) fn finished(&self) -> &[Sequence] {
+        &self.finished
+    }
+
+    /// Runs all to their end, in the order of the request.
+    ///
+    /// # Errors
+    /// The engine is gone or gave a sequence up.
+    pub(crate) async fn collect(mut self) -> Result<Vec<Sequence>, ApiError> {
+        while let Some(step) = self.next().await {
+            let (sequence, _) = step?;
+            if let Some(error) = sequence.finish_reason().and_then(ApiError::from_abort) {
+                return Err(error);
+            }
+        }
+        self.finished.sort_by_key(Sequence::index);
+        Ok(self.finished)
+    }
+}

@@ -1,0 +1,52 @@
+//! The table of routes.
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tower_http::cors::CorsLayer;
+
+use crate::{AppState, auth, http_metrics, routes::*};
+
+/// Every route, with authentication, CORS and request counting around them.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .merge(generation_routes())
+        .merge(info_routes())
+        .fallback(root::not_found)
+        .method_not_allowed_fallback(root::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), http_metrics::count_requests))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_api_key))
+        .layer(CorsLayer::permissive())
+        .with_state(state)
+}
+
+fn generation_routes() -> Router<AppState> {
+    Router::new()
+        .route("/generate", post(generate::generate).put(generate::generate))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/chat/completions", post(chat_completions::chat_completions))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/v1/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(detokenize::detokenize))
+        .route("/v1/detokenize", post(detokenize::detokenize))
+        .route("/abort_request", post(abort_request::abort_request))
+        .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
+}
+
+fn info_routes() -> Router<AppState> {
+    Router::new()
+        .route("/", get(root::root))
+        .route("/ping", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/health", get(health::health))
+        .route("/health_generate", get(health::health_generate))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::retrieve))
+        .route("/model_info", get(model_info::model_info))
+        .route("/get_model_info", get(model_info::model_info))
+        .route("/server_info", get(server_info::server_info))
+        .route("/get_server_info", get(server_info::server_info))
+        .route("/v1/loads", get(loads::loads))
+        .route("/metrics", get(metrics::metrics))
+}

@@ -1,0 +1,215 @@
+//! `/v1/completions`.
+//!
+//! Upstream: `sglang/srt/entrypoints/openai/serving_completions.py`.
+
+use std::time::Instant;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use protocol::{
+    native::{MaxNewTokens, SamplingJson},
+    openai::{
+        COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionRequest, CompletionResponse,
+        Metadata, Prompt,
+    },
+};
+use serde_json::json;
+use types::FinishReason;
+
+use super::{
+    generate::check_ids,
+    usage::{UsagePolicy, usage_of},
+};
+use crate::{
+    AppState,
+    body::{read_json, require_json_content_type},
+    error::ApiError,
+    generation::{GenerationPlan, Prompts, SamplingSpec, Sequence, SequenceFlags, Update},
+    sse::{self, Frames, StreamFormat},
+    state::unix_seconds,
+};
+
+const OBJECT: &str = "text_completion";
+const DEFAULT_MAX_TOKENS: i64 = 16;
+
+pub(crate) async fn completions(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    state.accept_requests()?;
+    require_json_content_type(request.headers())?;
+    let request: CompletionRequest = read_json(&state, request, Some(&COMPLETION_TABLE)).await?;
+    let is_streaming = request.stream.unwrap_or(false);
+    let n = request.n.unwrap_or(1);
+    if request.best_of.is_some_and(|best_of| best_of != n) {
+        return Err(ApiError::value("`best_of` other than n is not supported by this server"));
+    }
+    let flags = SequenceFlags { arrived, is_streaming, log_metrics: true };
+    let prompts = prompts(&state, request.prompt.clone())?;
+    let echo = echo_texts(&state, &request, &prompts);
+    let vocab_size = state.engine.model().vocab_size;
+    let specs: Result<Vec<_>, _> = (0..prompts.len())
+        .map(|_| SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval))
+        .collect();
+    let plan = GenerationPlan { prompts, specs: specs?, rid: request.rid.clone(), flags };
+    let set = plan.start(&state).await?;
+    let n = n as usize;
+    let words = Words {
+        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
+        model: request.model.unwrap_or_else(|| "default".to_owned()),
+        created: unix_seconds() as u64,
+        echo,
+    };
+    if is_streaming {
+        return Ok(sse::respond(set, words));
+    }
+    let sequences = set.collect().await?;
+    Ok(words.response(&state, &sequences))
+}
+
+fn prompts(state: &AppState, prompt: Prompt) -> Result<Prompts, ApiError> {
+    let prompts = match prompt {
+        Prompt::Text(texts) => Prompts::Texts(texts.into_vec()),
+        Prompt::Ids(ids) => Prompts::Ids(check_ids(state, ids)?.into_vec()),
+    };
+    let is_empty = match &prompts {
+        Prompts::Texts(texts) => texts.iter().any(String::is_empty),
+        Prompts::Ids(ids) => ids.iter().any(Vec::is_empty),
+    };
+    match is_empty || prompts.len() == 0 {
+        true => Err(ApiError::value("Prompt cannot be empty")),
+        false => Ok(prompts),
+    }
+}
+
+/// The prompts as text, if they are to be repeated.
+fn echo_texts(
+    state: &AppState,
+    request: &CompletionRequest,
+    prompts: &Prompts,
+) -> Option<Vec<String>> {
+    let decode = |ids: &Vec<_>| state.tokenizer.decode(ids, true);
+    request.echo.unwrap_or(false).then(|| match prompts {
+        Prompts::Texts(texts) => texts.clone(),
+        Prompts::Ids(prompts) => prompts.iter().map(decode).collect(),
+    })
+}
+
+fn sampling(request: &CompletionRequest) -> SamplingJson {
+    SamplingJson {
+        max_new_tokens: MaxNewTokens::Exactly(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
+        min_new_tokens: request.min_tokens,
+        stop: request.stop.clone(),
+        stop_token_ids: request.stop_token_ids.clone(),
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        n: request.n,
+        ignore_eos: request.ignore_eos,
+        skip_special_tokens: request.skip_special_tokens,
+        no_stop_trim: request.no_stop_trim,
+        stream_interval: None,
+        sampling_seed: request.seed,
+    }
+}
+
+/// How answers and chunks are worded.
+struct Words {
+    usage: UsagePolicy,
+    model: String,
+    created: u64,
+    echo: Option<Vec<String>>,
+}
+
+impl Words {
+    fn echo_of(&self, sequence: &Sequence) -> &str {
+        let prompt = sequence.index() / self.usage.n;
+        self.echo.as_ref().map_or("", |texts| &texts[prompt])
+    }
+
+    fn choice<'a>(sequence: &'a Sequence, text: &'a str) -> CompletionChoice<'a> {
+        CompletionChoice {
+            index: sequence.index(),
+            text,
+            logprobs: None,
+            finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
+            matched_stop: sequence.matched_stop(),
+        }
+    }
+
+    fn response(&self, state: &AppState, sequences: &[Sequence]) -> Response {
+        let texts: Vec<String> =
+            sequences.iter().map(|s| format!("{}{}", self.echo_of(s), s.text())).collect();
+        let response = CompletionResponse {
+            id: sequences.first().map_or("", Sequence::rid),
+            object: OBJECT,
+            created: self.created,
+            model: &self.model,
+            choices: sequences.iter().zip(&texts).map(|(s, text)| Self::choice(s, text)).collect(),
+            usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
+            metadata: Metadata { weight_version: state.config.weight_version.clone() },
+        };
+        Json(response).into_response()
+    }
+
+    fn chunk<'a>(
+        &'a self,
+        sequence: &'a Sequence,
+        choices: Vec<CompletionChoice<'a>>,
+    ) -> CompletionChunk<'a> {
+        CompletionChunk {
+            id: sequence.rid(),
+            object: OBJECT,
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage: self.usage.chunk(sequence),
+        }
+    }
+}
+
+impl StreamFormat for Words {
+    fn update(&mut self, sequence: &Sequence, update: &Update, frames: &mut Frames) {
+        if let Some(error) = sequence.finish_reason().and_then(ApiError::from_abort) {
+            return self.error(&error, frames);
+        }
+        let echo = if update.is_first { self.echo_of(sequence) } else { "" };
+        let text = format!("{echo}{}", &sequence.text()[update.text_from..]);
+        if !text.is_empty() || sequence.finish_reason().is_some() {
+            frames.push(&self.chunk(sequence, vec![Self::choice(sequence, &text)]));
+        }
+    }
+
+    fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
+        if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
+            let usage = usage_of(sequences, self.usage.n, self.usage.with_cache);
+            frames.push(&CompletionChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
+        }
+    }
+
+    fn error(&mut self, error: &ApiError, frames: &mut Frames) {
+        frames.push(&json!({"error": error.body()}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::OneOrMany;
+
+    use super::*;
+
+    #[test]
+    fn sampling_uses_openai_names() {
+        let json = r#"{"prompt":"a","max_tokens":null,"min_tokens":2,"seed":-5,"stop":"x"}"#;
+        let request: CompletionRequest = serde_json::from_str(json).unwrap();
+        let params = sampling(&request);
+        assert_eq!(params.max_new_tokens, MaxNewTokens::Exactly(16));
+        assert_eq!((params.min_new_tokens, params.sampling_seed), (Some(2), Some(-5)));
+        assert_eq!(request.prompt, Prompt::Text(OneOrMany::One("a".into())));
+    }
+}

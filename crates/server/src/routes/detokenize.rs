@@ -1,0 +1,33 @@
+//! `/detokenize`.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use protocol::{
+    OneOrMany,
+    native::{DetokenizeRequest, DetokenizeResponse},
+};
+
+use super::generate::check_ids;
+use crate::{AppState, body::read_json, error::ApiError};
+
+pub(crate) async fn detokenize(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Json<DetokenizeResponse>, ApiError> {
+    let request: DetokenizeRequest = read_json(&state, request, None).await?;
+    let tokens = check_ids(&state, request.tokens)?;
+    let skip_special_tokens = request.skip_special_tokens.unwrap_or(true);
+    let job_state = state.clone();
+    let text = state
+        .run_text_job(move || {
+            let decode = |ids: &Vec<_>| job_state.tokenizer.decode(ids, skip_special_tokens);
+            Ok(match &tokens {
+                OneOrMany::One(ids) => OneOrMany::One(decode(ids)),
+                OneOrMany::Many(lists) => OneOrMany::Many(lists.iter().map(decode).collect()),
+            })
+        })
+        .await?;
+    Ok(Json(DetokenizeResponse { text }))
+}

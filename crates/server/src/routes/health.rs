@@ -1,0 +1,94 @@
+//! `/health`, `/health_generate`, `/ready`, `/ping`.
+//!
+//! A probe asks the engine for one token and is content with *any* sign of
+//! life: while other requests run, theirs is enough.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use axum::{extract::State, http::StatusCode};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use types::{EngineMsg, GenerateReq, Rid, SamplingParams, SubmitError};
+use uuid::Uuid;
+
+use crate::AppState;
+
+/// How often the probe looks for a sign of life of other requests.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub(crate) async fn ready(State(state): State<AppState>) -> StatusCode {
+    status(state.is_ready())
+}
+
+pub(crate) async fn health(State(state): State<AppState>) -> StatusCode {
+    if !state.config.health_generation {
+        return status(state.is_ready());
+    }
+    probe(&state).await
+}
+
+pub(crate) async fn health_generate(State(state): State<AppState>) -> StatusCode {
+    probe(&state).await
+}
+
+async fn probe(state: &AppState) -> StatusCode {
+    if !state.is_ready() {
+        return status(false);
+    }
+    let (sender, events) = mpsc::unbounded_channel();
+    let seen = state.num_events.load(Ordering::Relaxed);
+    let req = Box::new(GenerateReq {
+        rid: Rid::new(format!("HEALTH_CHECK_{}", Uuid::new_v4().simple())),
+        input_ids: vec![0],
+        sampling_params: SamplingParams {
+            max_new_tokens: Some(1),
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        eos_token_ids: Vec::new(),
+    });
+    match state.engine.submit(EngineMsg::Generate { req, events: sender }) {
+        Err(SubmitError::Closed) => return status(false),
+        // A full inbox is no answer: the engine may be busy or stuck.
+        Ok(()) | Err(SubmitError::Full) => {}
+    }
+    let sign = sign_of_life(state, events, seen);
+    let is_alive = timeout(state.config.health_timeout, sign).await.unwrap_or(false);
+    if !is_alive {
+        tracing::error!("health check failed: the engine gave no token in time");
+    }
+    status(is_alive)
+}
+
+/// True once the engine answers anyone, false if it is gone.
+async fn sign_of_life(
+    state: &AppState,
+    mut events: mpsc::UnboundedReceiver<types::ReqEvent>,
+    seen: u64,
+) -> bool {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_queued = true;
+    loop {
+        tokio::select! {
+            event = events.recv(), if is_queued => match event {
+                Some(_) => return true,
+                None => is_queued = false,
+            },
+            _ = ticks.tick() => {
+                if state.num_events.load(Ordering::Relaxed) != seen {
+                    return true;
+                }
+                if !is_queued && !state.is_ready() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+fn status(is_healthy: bool) -> StatusCode {
+    if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

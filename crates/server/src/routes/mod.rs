@@ -1,0 +1,17 @@
+//! One file per endpoint.
+
+pub(crate) mod abort_request;
+pub(crate) mod chat_completions;
+pub(crate) mod completions;
+pub(crate) mod detokenize;
+pub(crate) mod flush_cache;
+pub(crate) mod generate;
+pub(crate) mod health;
+pub(crate) mod loads;
+pub(crate) mod metrics;
+pub(crate) mod model_info;
+pub(crate) mod models;
+pub(crate) mod root;
+pub(crate) mod server_info;
+pub(crate) mod tokenize;
+mod usage;
