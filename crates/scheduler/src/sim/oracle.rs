@@ -1,0 +1,63 @@
+//! What each request must produce, from its own words alone: no batch, no
+//! cache, no scheduler.
+
+use types::{FinishReason, GenerateReq, MatchedStop, TokenId};
+
+/// Small, so that stop tokens and equal pages happen.
+pub(super) const VOCAB_SIZE: u64 = 12;
+
+/// Identifies a prefix: what K/V at its last position depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PrefixHash(u64);
+
+impl PrefixHash {
+    pub(super) const EMPTY: Self = Self(0);
+
+    pub(super) fn push(self, token: TokenId) -> Self {
+        Self(mix(self.0 ^ (u64::from(token) + 1)))
+    }
+
+    /// The "model" and the "sampler": the next token after this prefix.
+    pub(super) fn sample(self, temperature: f32, seed: u64, suppress: &[TokenId]) -> TokenId {
+        let mut state = if temperature == 0.0 { self.0 } else { mix(self.0 ^ seed) };
+        loop {
+            state = mix(state);
+            let token = (state % VOCAB_SIZE) as TokenId;
+            if !suppress.contains(&token) {
+                return token;
+            }
+        }
+    }
+}
+
+/// The completion and the end of a request that nothing interrupts.
+pub(super) fn complete(req: &GenerateReq, context_length: usize) -> (Vec<TokenId>, FinishReason) {
+    let params = &req.sampling_params;
+    let room = context_length - req.input_ids.len();
+    let max_new_tokens = params.max_new_tokens.map_or(room, |max| max.min(room));
+    let stops: Vec<_> = req.eos_token_ids.iter().chain(&params.stop_token_ids).copied().collect();
+    let mut prefix = req.input_ids.iter().fold(PrefixHash::EMPTY, |hash, &id| hash.push(id));
+    let mut output = Vec::new();
+    while output.len() < max_new_tokens {
+        let early = output.len() < params.min_new_tokens;
+        let suppress = if early { &stops[..] } else { &[] };
+        let seed = params.sampling_seed.unwrap_or(0);
+        let token = prefix.sample(params.temperature, seed, suppress);
+        output.push(token);
+        prefix = prefix.push(token);
+        let is_last = output.len() == max_new_tokens;
+        if !is_last && !early && !params.ignore_eos && stops.contains(&token) {
+            return (output, FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
+        }
+    }
+    let length = output.len();
+    (output, FinishReason::Length { length })
+}
+
+/// SplitMix64's finaliser.
+pub(super) fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,1 @@
+//! Named situations, each with its exact outcome.

@@ -1,0 +1,154 @@
+//! A configuration and a list of happenings, from a seed.
+
+use types::{GenerateReq, Rid, SamplingParams, TokenId};
+
+use super::oracle::{VOCAB_SIZE, mix};
+use crate::{SchedulePolicy, SchedulerLimits};
+
+/// What the clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Send the request of this index.
+    Send(usize),
+    Abort(usize),
+    AbortAll,
+    Flush,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Workload {
+    pub(super) limits: SchedulerLimits,
+    /// A request's `sampling_seed` is its index here.
+    pub(super) reqs: Vec<GenerateReq>,
+    /// By step, ascending.
+    pub(super) actions: Vec<(usize, Action)>,
+}
+
+/// SplitMix64: small, and the same everywhere.
+#[derive(Debug, Clone)]
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(mix(seed))
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(self.0)
+    }
+
+    /// In `low..=high`.
+    pub(super) fn between(&mut self, low: usize, high: usize) -> usize {
+        low + (self.next() % (high - low + 1) as u64) as usize
+    }
+
+    /// True once in `n`.
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
+        self.next().is_multiple_of(n)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.between(0, from.len() - 1)]
+    }
+
+    fn tokens(&mut self, len: usize) -> Vec<TokenId> {
+        (0..len).map(|_| (self.next() % VOCAB_SIZE) as TokenId).collect()
+    }
+}
+
+impl Workload {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let limits = limits(&mut rng);
+        let reqs = reqs(&mut rng, &limits);
+        let actions = actions(&mut rng, &reqs);
+        Self { limits, reqs, actions }
+    }
+}
+
+fn limits(rng: &mut Rng) -> SchedulerLimits {
+    let page_size = 1 << rng.between(0, 6);
+    let context_length = rng.between(8, 100);
+    // From less than one request needs to more than all of them do.
+    let pool = rng.between(context_length / 3, context_length * 4);
+    let chunk = page_size + rng.between(0, 2 * page_size) + rng.between(0, 12);
+    SchedulerLimits {
+        max_running_requests: rng.between(1, 10),
+        max_prefill_tokens: rng.between(1, 200),
+        chunked_prefill_size: (!rng.one_in(3)).then_some(chunk),
+        page_size,
+        num_pages: pool.div_ceil(page_size),
+        context_length,
+        schedule_policy: rng.pick(&[SchedulePolicy::Fcfs, SchedulePolicy::Lpm]),
+        schedule_conservativeness: rng.pick(&[0.01, 0.3, 1.0, 2.0]),
+        disable_radix_cache: rng.one_in(4),
+        overlap: !rng.one_in(4),
+    }
+}
+
+fn reqs(rng: &mut Rng, limits: &SchedulerLimits) -> Vec<GenerateReq> {
+    let longest = limits.context_length + 1;
+    let bases: Vec<_> = (0..rng.between(1, 3)).map(|_| rng.tokens(longest)).collect();
+    let num_reqs = rng.between(1, 10);
+    let mut reqs: Vec<GenerateReq> = Vec::new();
+    for index in 0..num_reqs {
+        let base = &bases[rng.between(0, bases.len() - 1)];
+        let num_shared = rng.between(0, longest);
+        let num_own = if rng.one_in(3) { 0 } else { rng.between(0, 12) };
+        let mut input_ids = base[..num_shared].to_vec();
+        input_ids.extend(rng.tokens(num_own));
+        // Too long, or empty, only now and then.
+        if !rng.one_in(12) {
+            input_ids.truncate(rng.between(1, limits.context_length - 1));
+        }
+        let is_duplicate = index > 0 && rng.one_in(20);
+        let rid = if is_duplicate { rng.between(0, index - 1) } else { index };
+        reqs.push(GenerateReq {
+            rid: Rid::new(format!("r{rid}")),
+            input_ids,
+            sampling_params: sampling_params(rng, index),
+            eos_token_ids: if rng.one_in(4) { Vec::new() } else { vec![0] },
+        });
+    }
+    reqs
+}
+
+fn sampling_params(rng: &mut Rng, index: usize) -> SamplingParams {
+    let max_new_tokens = match rng.between(0, 11) {
+        0 => None,
+        1 => Some(0),
+        2 => Some(1),
+        _ => Some(rng.between(1, 60)),
+    };
+    SamplingParams {
+        max_new_tokens,
+        min_new_tokens: if rng.one_in(4) { rng.between(0, max_new_tokens.unwrap_or(9)) } else { 0 },
+        stop_token_ids: if rng.one_in(4) { vec![1, 5] } else { Vec::new() },
+        ignore_eos: rng.one_in(3),
+        temperature: rng.pick(&[0.0, 1.0]),
+        sampling_seed: Some(index as u64),
+        ..Default::default()
+    }
+}
+
+fn actions(rng: &mut Rng, reqs: &[GenerateReq]) -> Vec<(usize, Action)> {
+    // All at once, or spread until the first are done.
+    let span = rng.pick(&[0, 3, 20, 120]);
+    let mut actions = Vec::new();
+    for index in 0..reqs.len() {
+        let step = rng.between(0, span);
+        actions.push((step, Action::Send(index)));
+        if rng.one_in(8) {
+            actions.push((step + rng.between(0, 30), Action::Abort(index)));
+        }
+    }
+    if rng.one_in(10) {
+        actions.push((rng.between(0, span + 20), Action::AbortAll));
+    }
+    for _ in 0..rng.between(0, 2) {
+        actions.push((rng.between(0, span + 100), Action::Flush));
+    }
+    actions.sort_by_key(|&(step, _)| step);
+    actions
+}
