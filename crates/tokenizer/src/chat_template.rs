@@ -19,6 +19,7 @@ use crate::{SpecialTokens, Tokenizer, TokenizerError, tokenizer::read_optional};
 mod environment;
 mod json;
 mod messages;
+mod methods;
 mod sources;
 mod strftime;
 mod value;
@@ -200,7 +201,8 @@ impl Inner {
     ) -> Result<String, ChatTemplateError> {
         let name = environment::template_name(&self.environment, !options.tools.is_empty());
         let template = self.environment.get_template(name).map_err(ChatTemplateError::Syntax)?;
-        let mut variables: Vec<(&str, minijinja::Value)> = Vec::new();
+        // Always defined, as in transformers: templates tell none from undefined.
+        let mut variables = vec![("documents", minijinja::Value::from(()))];
         variables.extend(self.special_tokens.roles().map(|(role, text)| (role, text.into())));
         let kwargs = options.kwargs.iter();
         variables.extend(kwargs.map(|(name, value)| (name.as_str(), value::from_json(value))));

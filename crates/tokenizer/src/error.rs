@@ -38,6 +38,16 @@ pub enum TokenizerError {
         /// What the tokenizer library said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// `tokenizer_config.json` adds a token that does not fit `tokenizer.json`.
+    #[error("added token '{content}' would get id {got}, tokenizer_config.json says {id}")]
+    AddedTokenId {
+        /// The token.
+        content: String,
+        /// Its id by `tokenizer_config.json`.
+        id: u32,
+        /// Its id by `tokenizer.json`, or the next one that is free.
+        got: u32,
+    },
     /// An id far beyond any vocabulary.
     #[error("token ids go up to {size}, more than {max}")]
     VocabSize {

@@ -15,6 +15,8 @@ mod gguf;
 mod incremental;
 mod special_tokens;
 mod stop;
+#[cfg(test)]
+mod testing;
 mod tokenizer;
 
 pub use chat_template::{ChatTemplate, ChatTemplateError, ContentFormat, RenderOptions};

@@ -191,10 +191,18 @@ fn add_missing_tokens(
         added.push((id, token));
     }
     added.sort_by_key(|(id, _)| *id);
-    let unknown =
-        |(_, token): &(TokenId, AddedToken)| encoder.token_to_id(&token.content).is_none();
-    let added: Vec<_> = added.into_iter().filter(unknown).map(|(_, token)| token).collect();
-    encoder.add_tokens(added).map_err(invalid)?;
+    let tokens = added.iter().map(|(_, token)| token.clone());
+    let unknown: Vec<_> =
+        tokens.filter(|token| encoder.token_to_id(&token.content).is_none()).collect();
+    encoder.add_tokens(unknown).map_err(invalid)?;
+    for (id, AddedToken { content, .. }) in added {
+        match encoder.token_to_id(&content) {
+            Some(got) if got != id => {
+                return Err(TokenizerError::AddedTokenId { content, id, got });
+            }
+            _ => {}
+        }
+    }
 
     let named = special_tokens.roles().map(|(_, text)| text);
     let named = named.chain(special_tokens.additional().iter().map(String::as_str));

@@ -2,14 +2,14 @@
 
 use minijinja::{Environment, Error, ErrorKind, syntax::SyntaxConfig};
 
-use super::{ChatTemplateError, json};
+use super::{ChatTemplateError, json, methods};
 
 const DEFAULT: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
 /// Instructions per rendering; 64 bytes of text count as one. Long chats take
 /// some ten thousand; this many run for about a second.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 5_000_000;
 
 /// Nested macro calls and blocks.
 const RECURSION_LIMIT: usize = 200;
@@ -24,7 +24,7 @@ pub(super) fn new(default: &str, tool_use: Option<&str>) -> Result<Environment<'
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.add_filter("tojson", json::tojson);

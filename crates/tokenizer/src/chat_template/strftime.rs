@@ -49,7 +49,8 @@ struct Time {
 impl Time {
     fn from_unix(seconds: u64) -> Self {
         let days = seconds / 86_400;
-        let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let divides = |by: u64, year: u64| year.is_multiple_of(by);
+        let is_leap = |year| divides(4, year) && (!divides(100, year) || divides(400, year));
         // 400 years have 146 097 days: skip those, then walk.
         let (mut year, mut left) = (1970 + days / 146_097 * 400, days % 146_097);
         while left >= 365 + u64::from(is_leap(year)) {

@@ -1,1 +1,140 @@
+use std::fs;
 
+use serde_json::json;
+
+use super::*;
+use crate::{ChatTemplate, RenderOptions, testing};
+
+/// A model folder with the small byte-level tokenizer.
+fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tokenizer = gguf::tokenizer_json(&testing::byte_level_vocab()).unwrap();
+    tokenizer["truncation"] =
+        json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    for (name, content) in files {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn rendered(dir: &tempfile::TempDir, options: &RenderOptions) -> Option<String> {
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let template = ChatTemplate::for_tokenizer(&tokenizer).unwrap()?;
+    Some(template.render(&[json!({"role": "user", "content": "hi"})], options).unwrap())
+}
+
+#[test]
+fn a_folder_says_the_same_as_a_gguf_file() {
+    let dir = folder(&[
+        (
+            "tokenizer_config.json",
+            json!({"bos_token": "<|im_start|>", "chat_template": "{{ bos_token }}config"}),
+        ),
+        ("special_tokens_map.json", json!({"eos_token": {"content": "<|im_end|>"}})),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let other = testing::byte_level();
+    let text = "in the 12<|im_end|>";
+    assert_eq!(tokenizer.encode(text, true).unwrap(), other.encode(text, true).unwrap());
+    assert_eq!(tokenizer.vocab_size(), other.vocab_size());
+    assert_eq!((tokenizer.bos_token_id(), tokenizer.eos_token_id()), (Some(1), Some(2)));
+    assert_eq!(tokenizer.pad_token_id(), None);
+    assert_eq!(rendered(&dir, &RenderOptions::default()).unwrap(), "<|im_start|>config");
+}
+
+#[test]
+fn tokens_of_the_config_are_added() {
+    let token = |content, special| {
+        json!({"content": content, "special": special, "lstrip": false,
+        "rstrip": false, "single_word": false, "normalized": false})
+    };
+    let added = json!({"272": token("<b>", false), "271": token("<a>", true), "1": token("<|im_start|>", true)});
+    let dir = folder(&[(
+        "tokenizer_config.json",
+        json!({"added_tokens_decoder": added, "additional_special_tokens": ["<tool>"]}),
+    )]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode("<a><b><tool>", false).unwrap(), [271, 272, 3]);
+    assert_eq!([271, 272, 3].map(|id| tokenizer.is_special(id)), [true, false, true]);
+    assert_eq!(tokenizer.decode(&[271, 272, 3], true), "<b>");
+    assert_eq!(tokenizer.vocab_size(), 273);
+}
+
+#[test]
+fn an_added_token_with_another_id_is_refused() {
+    let token = json!({"content": "<a>", "special": true, "lstrip": false, "rstrip": false,
+        "single_word": false, "normalized": false});
+    let dir = folder(&[("tokenizer_config.json", json!({"added_tokens_decoder": {"900": token}}))]);
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "added token '<a>' would get id 271, tokenizer_config.json says 900"
+    );
+}
+
+#[test]
+fn newer_template_files_win() {
+    let config = ("tokenizer_config.json", json!({"chat_template": "config"}));
+    let json_file = ("chat_template.json", json!({"chat_template": "json"}));
+    let jinja_file = ("chat_template.jinja", json!("jinja"));
+    let options = RenderOptions::default();
+    let with = |files: &[(&str, Value)]| rendered(&folder(files), &options);
+    assert_eq!(with(&[]), None);
+    assert_eq!(with(std::slice::from_ref(&config)).unwrap(), "config");
+    assert_eq!(with(&[config.clone(), json_file.clone()]).unwrap(), "json");
+    assert_eq!(with(&[config, json_file, jinja_file]).unwrap(), "jinja");
+}
+
+#[test]
+fn named_templates_are_chosen_by_tools() {
+    let named = json!([{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]);
+    let dir = folder(&[("tokenizer_config.json", json!({"chat_template": named}))]);
+    let options = RenderOptions::default();
+    assert_eq!(rendered(&dir, &options).unwrap(), "plain");
+    let options = RenderOptions { tools: vec![json!({})], ..options };
+    assert_eq!(rendered(&dir, &options).unwrap(), "tools");
+}
+
+#[test]
+fn a_template_of_the_users_choice() {
+    let dir = folder(&[
+        ("mine.jinja", json!("mine {{ eos_token }}")),
+        ("mine.json", json!({"chat_template": "json"})),
+        ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"})),
+    ]);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let render = |name| {
+        let template = ChatTemplate::from_file(&dir.path().join(name), &tokenizer)?;
+        template.render(&[], &RenderOptions::default())
+    };
+    assert_eq!(render("mine.jinja").unwrap(), "mine <|im_end|>");
+    assert_eq!(render("mine.json").unwrap(), "json");
+    let error = render("absent.jinja").unwrap_err();
+    assert!(error.to_string().starts_with("no chat template at "), "{error}");
+    assert!(!error.is_request_fault());
+}
+
+#[test]
+fn files_that_are_missing_or_broken_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert_eq!(error.to_string(), format!("no tokenizer.json in {}", dir.path().display()));
+    fs::write(dir.path().join("tokenizer.json"), "{\"model\":").unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert!(matches!(error, TokenizerError::Invalid { .. }), "{error:?}");
+    let dir = folder(&[("tokenizer_config.json", json!("{broken"))]);
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("tokenizer_config.json is not valid JSON"), "{error}");
+}
+
+#[test]
+fn long_texts_of_one_character_are_encoded() {
+    let tokenizer = testing::byte_level();
+    for c in [" ", "a", "1", "\n", "😀", "<|im_"] {
+        let text = c.repeat(20_000);
+        let ids = tokenizer.encode(&text, true).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false), text);
+    }
+}
