@@ -1,0 +1,33 @@
+//! Who gets how much memory.
+
+use clap::Args;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Memory")]
+pub(crate) struct MemoryArgs {
+    /// Share of the device's memory for weights and K/V pool.
+    #[arg(long, value_name = "FRACTION")]
+    pub(crate) mem_fraction_static: Option<f64>,
+
+    /// Requests in one decode batch.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_running_requests: Option<usize>,
+
+    /// Tokens in the K/V pool.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_total_tokens: Option<usize>,
+
+    /// Tokens of one prefill step; -1: prompts are not split. By default by
+    /// device and memory.
+    #[arg(long, allow_negative_numbers = true, value_name = "TOKENS")]
+    pub(crate) chunked_prefill_size: Option<i64>,
+
+    /// Tokens in a page of the K/V pool.
+    #[arg(long, default_value_t = 16, value_name = "TOKENS")]
+    pub(crate) page_size: usize,
+
+    /// Forget the K/V of finished requests.
+    #[arg(long)]
+    pub(crate) disable_radix_cache: bool,
+}

@@ -1,0 +1,53 @@
+//! Which model, and how it is read.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use engine::DtypeChoice;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A folder (MLX or Hugging Face format), a GGUF file or a hub id; without
+    /// it, the small model that `make setup` fetches.
+    #[arg(long, visible_alias = "model", value_name = "PATH")]
+    pub(crate) model_path: Option<String>,
+
+    /// A folder or tokenizer.json to use instead of the model's own.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tokenizer_path: Option<PathBuf>,
+
+    /// auto, safetensors, gguf, or dummy: random weights from config.json alone.
+    #[arg(long, default_value = "auto", value_name = "FORMAT")]
+    pub(crate) load_format: String,
+
+    /// Branch, tag or commit of a hub id.
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+
+    /// Where models of the hub are kept.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) download_dir: Option<PathBuf>,
+
+    /// Tokens of prompt and completion together, at most the model's own.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context_length: Option<usize>,
+
+    /// auto, half, float16, bfloat16, float or float32.
+    #[arg(long, default_value = "auto")]
+    #[serde(serialize_with = "super::as_text")]
+    pub(crate) dtype: DtypeChoice,
+
+    /// Quantize on load. Checkpoints that are quantized need no flag.
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) quantization: Option<String>,
+
+    /// Element type of the K/V pool: auto, as computed.
+    #[arg(long, default_value = "auto", value_name = "DTYPE")]
+    pub(crate) kv_cache_dtype: String,
+
+    /// JSON merged over the model's config.json.
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    pub(crate) json_model_override_args: String,
+}

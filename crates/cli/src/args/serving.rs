@@ -1,0 +1,67 @@
+//! The HTTP side.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Serving")]
+pub(crate) struct ServingArgs {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+
+    /// Port to listen on; 0: any free one.
+    #[arg(long, default_value_t = 30000)]
+    pub(crate) port: u16,
+
+    /// Required as `Authorization: Bearer` on every route but health and metrics.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) api_key: Option<String>,
+
+    /// Name in `/v1/models`; by default the model path.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) served_model_name: Option<String>,
+
+    /// A jinja file to use instead of the model's own chat template.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+
+    /// Where sampling defaults come from: model (generation_config.json) or openai.
+    #[arg(long, default_value = "model", value_name = "SOURCE")]
+    pub(crate) sampling_defaults: String,
+
+    /// Report cached tokens in OpenAI `usage`.
+    #[arg(long)]
+    pub(crate) enable_cache_report: bool,
+
+    /// Serve `/metrics`.
+    #[arg(long)]
+    pub(crate) enable_metrics: bool,
+
+    /// Tokens between two chunks of a stream.
+    #[arg(long, default_value_t = 1, value_name = "TOKENS")]
+    pub(crate) stream_interval: usize,
+
+    /// Chunks of `/generate` carry new text only, not all text so far.
+    #[arg(long)]
+    pub(crate) incremental_streaming_output: bool,
+
+    /// OpenAI streams end with `usage` unless the request says otherwise.
+    #[arg(long)]
+    pub(crate) stream_response_default_include_usage: bool,
+
+    /// JSON object of further variables for the chat template.
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    pub(crate) default_chat_template_kwargs: String,
+
+    /// Reported by `/model_info`.
+    #[arg(long, default_value = "default", value_name = "VERSION")]
+    pub(crate) weight_version: String,
+
+    /// Do not send a request to oneself before reporting readiness.
+    #[arg(long)]
+    pub(crate) skip_server_warmup: bool,
+}

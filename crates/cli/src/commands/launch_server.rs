@@ -1,0 +1,210 @@
+//! `launch-server`: engine, HTTP, signals, and how the process ends.
+//!
+//! Exit codes: 0 after a drain; 1 if the engine could not start, died or hung;
+//! 128 + n at a second signal n. The port is tried before the model is loaded,
+//! so that a mistake there does not cost the time of a load.
+//!
+//! Upstream: `sglang/launch_server.py`, `sglang/srt/entrypoints/engine.py`.
+
+use std::{
+    future::Future,
+    net::{TcpListener, ToSocketAddrs},
+    process::{ExitCode, exit},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use engine::{EngineError, StartedEngine, StepClock};
+use server::{AppState, SamplingDefaults, ServerConfig};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    args::{ServerArgs, ServingArgs},
+    logging, text,
+};
+
+/// How long streams may take to tell their clients that the engine is gone.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
+    logging::init(&args.engine.observability.log_level)?;
+    let config = args.engine.resolve()?;
+    args.serving.check()?;
+    let watchdog = args.engine.device.watchdog_timeout()?;
+    try_port(&args.serving)?;
+
+    tracing::info!("loading {}", config.model_path);
+    let model_path = config.model_path.clone();
+    let engine = engine::start(config)?;
+    let model = engine.handle.model();
+    tracing::info!("device: {}", model.device);
+    tracing::info!("{}", engine.plan);
+
+    let template = args.serving.chat_template.as_ref();
+    let (tokenizer, template) = text::load(&args.engine.model, &engine.text, template)?;
+    let server_config = server_config(args, &engine, &model_path)?;
+    let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(args, state, engine, watchdog));
+    // Blocking text jobs of requests that are gone must not hold up the exit.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(
+    args: &ServerArgs,
+    state: AppState,
+    engine: StartedEngine,
+    watchdog: Duration,
+) -> Result<()> {
+    let serving = &args.serving;
+    let listener = tokio::net::TcpListener::bind((serving.host.as_str(), serving.port))
+        .await
+        .with_context(|| serving.cannot_listen())?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tracing::info!("listening on {url}");
+
+    tokio::spawn(watch(engine.clock.clone(), watchdog));
+    let mut ended = engine_end(engine)?;
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = shutdown(stopped)?;
+    let mut server = tokio::spawn(server::serve(state.clone(), listener, shutdown));
+
+    if !serving.skip_server_warmup {
+        server::warmup(&state).await?;
+    }
+    tracing::info!("The server is fired up and ready to roll! ({url})");
+
+    tokio::select! {
+        result = &mut server => {
+            result??;
+            ended.await??;
+            tracing::info!("drained; good-bye");
+            Ok(())
+        }
+        result = &mut ended => {
+            // Only a failure ends the engine before the server has drained it.
+            let _ = stop.send(());
+            let _ = tokio::time::timeout(LAST_WORDS, &mut server).await;
+            result??;
+            bail!("the engine has ended")
+        }
+    }
+}
+
+/// Resolves when the engine's thread has ended.
+fn engine_end(engine: StartedEngine) -> Result<oneshot::Receiver<Result<(), EngineError>>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("engine-end".to_owned()).spawn(move || {
+        // Nobody listens any more only if the process is on its way out.
+        let _ = sender.send(engine.join());
+    })?;
+    Ok(receiver)
+}
+
+/// Resolves at the first SIGTERM or SIGINT, or if `stopped` says so; a second
+/// signal ends the process at once.
+fn shutdown(stopped: oneshot::Receiver<()>) -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, first) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+            }
+        };
+        next().await;
+        tracing::info!("stopping: live requests may finish, a second signal ends them");
+        let _ = sender.send(());
+        let kind = next().await;
+        tracing::warn!("a second signal: exiting at once");
+        exit(128 + kind.as_raw_value());
+    });
+    Ok(async move {
+        tokio::select! {
+            _ = first => (),
+            _ = stopped => (),
+        }
+    })
+}
+
+/// Ends the process if a step hangs: nothing inside the step could.
+async fn watch(clock: StepClock, timeout: Duration) {
+    let mut ticks = tokio::time::interval((timeout / 4).max(Duration::from_millis(100)));
+    loop {
+        ticks.tick().await;
+        if let Some(elapsed) = clock.elapsed().filter(|&elapsed| elapsed > timeout) {
+            tracing::error!(
+                "watchdog: a step has taken {:.0} s (--watchdog-timeout {})",
+                elapsed.as_secs_f64(),
+                timeout.as_secs_f64()
+            );
+            exit(1);
+        }
+    }
+}
+
+fn try_port(serving: &ServingArgs) -> Result<()> {
+    let address = (serving.host.as_str(), serving.port);
+    let mut addresses =
+        address.to_socket_addrs().with_context(|| format!("--host {}", serving.host))?;
+    let address = addresses.next().with_context(|| format!("--host {}", serving.host))?;
+    TcpListener::bind(address).map(drop).with_context(|| serving.cannot_listen())
+}
+
+impl ServingArgs {
+    fn check(&self) -> Result<()> {
+        ensure!(self.stream_interval >= 1, "--stream-interval must be at least 1");
+        ensure!(
+            ["model", "openai"].contains(&self.sampling_defaults.as_str()),
+            "--sampling-defaults {} is not one of model, openai",
+            self.sampling_defaults
+        );
+        ensure!(
+            self.chat_template.as_ref().is_none_or(|file| file.is_file()),
+            "--chat-template {}: no such file (the built-in names of SGLang are not supported)",
+            self.chat_template.as_deref().unwrap_or("".as_ref()).display()
+        );
+        Ok(())
+    }
+
+    fn cannot_listen(&self) -> String {
+        format!("cannot listen on {}:{} (--host, --port)", self.host, self.port)
+    }
+}
+
+fn server_config(
+    args: &ServerArgs,
+    engine: &StartedEngine,
+    model_path: &str,
+) -> Result<ServerConfig> {
+    let serving = &args.serving;
+    let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
+    Ok(ServerConfig {
+        host: serving.host.clone(),
+        port: serving.port,
+        api_key: serving.api_key.clone(),
+        served_model_name: serving.served_model_name.clone().unwrap_or(model_path.to_owned()),
+        tokenizer_path: tokenizer_path
+            .map_or_else(|| model_path.to_owned(), |path| path.display().to_string()),
+        weight_version: serving.weight_version.clone(),
+        enable_metrics: serving.enable_metrics,
+        enable_cache_report: serving.enable_cache_report,
+        incremental_streaming_output: serving.incremental_streaming_output,
+        stream_interval: serving.stream_interval,
+        stream_response_default_include_usage: serving.stream_response_default_include_usage,
+        sampling_defaults: match serving.sampling_defaults.as_str() {
+            "model" => text::sampling_defaults(&engine.text),
+            _ => SamplingDefaults::default(),
+        },
+        chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
+            .context("--default-chat-template-kwargs")?,
+        server_args: args.as_shown(engine, model_path)?,
+        ..ServerConfig::default()
+    })
+}

@@ -1,0 +1,140 @@
+//! From what was typed to what is run: every option checked and combined once,
+//! before anything heavy is touched.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use engine::{ChunkedPrefill, EngineConfig, LoadConfig, MemoryOptions, ScheduleConfig};
+use serde_json::{Map, Value};
+
+use crate::{
+    args::{EngineArgs, MemoryArgs, ModelArgs, ScheduleArgs, refused::DOCUMENT},
+    default_model::default_model_path,
+};
+
+impl EngineArgs {
+    /// Checks the options and turns them into the engine's configuration.
+    ///
+    /// # Errors
+    /// The first option that cannot be honoured, by its name.
+    pub(crate) fn resolve(&self) -> Result<EngineConfig> {
+        engine::check_backends(&self.exec.attention_backend, &self.exec.graph_runner)?;
+        ensure!(
+            self.observability.decode_log_interval >= 1,
+            "--decode-log-interval must be at least 1"
+        );
+        Ok(EngineConfig {
+            model_path: self.model.resolved_path()?,
+            load: self.model.load_config()?,
+            device: self.device.device,
+            dtype: self.model.dtype,
+            attention_backend: self.exec.attention_backend.clone(),
+            graph_runner: self.exec.graph_runner.clone(),
+            memory: self.memory_options()?,
+            schedule: self.schedule.resolve(&self.memory)?,
+            random_seed: self.device.random_seed.unwrap_or_else(seed_of_this_start),
+            decode_log_interval: self.observability.decode_log_interval,
+            warm_up: true,
+        })
+    }
+
+    fn memory_options(&self) -> Result<MemoryOptions> {
+        let memory = &self.memory;
+        Ok(MemoryOptions {
+            mem_fraction_static: memory.mem_fraction_static,
+            max_total_tokens: memory.max_total_tokens,
+            max_running_requests: memory.max_running_requests,
+            context_length: self.model.context_length,
+            chunked_prefill: chunked_prefill(memory.chunked_prefill_size)?,
+            page_size: memory.page_size,
+            wired_limit_bytes: match self.device.mlx_wired_limit_gb {
+                Some(gib) if gib > 0.0 && gib.is_finite() => Some((gib * (1u64 << 30) as f64) as usize),
+                Some(gib) => bail!("--mlx-wired-limit-gb must be positive, got {gib}"),
+                None => None,
+            },
+        })
+    }
+}
+
+impl ModelArgs {
+    /// The model that was named, or the default one.
+    ///
+    /// # Errors
+    /// None was named, and the default one was never fetched.
+    pub(crate) fn resolved_path(&self) -> Result<String> {
+        match &self.model_path {
+            Some(path) => Ok(path.clone()),
+            None => Ok(default_model_path()?.to_string_lossy().into_owned()),
+        }
+    }
+
+    fn load_config(&self) -> Result<LoadConfig> {
+        if let Some(method) = &self.quantization {
+            bail!(
+                "--quantization {method} is not supported: checkpoints that are already \
+                 quantized need no flag; see {DOCUMENT}"
+            );
+        }
+        if self.kv_cache_dtype != "auto" {
+            bail!(
+                "--kv-cache-dtype {} is not supported (only `auto`); see {DOCUMENT}",
+                self.kv_cache_dtype
+            );
+        }
+        Ok(LoadConfig {
+            format: self.load_format.parse().with_context(|| format!("--load-format {}", self.load_format))?,
+            revision: self.revision.clone(),
+            download_dir: self.download_dir.clone(),
+            config_overrides: json_object(&self.json_model_override_args)
+                .context("--json-model-override-args")?,
+        })
+    }
+}
+
+impl ScheduleArgs {
+    fn resolve(&self, memory: &MemoryArgs) -> Result<ScheduleConfig> {
+        let conservativeness = self.schedule_conservativeness;
+        ensure!(
+            conservativeness > 0.0 && conservativeness.is_finite(),
+            "--schedule-conservativeness must be positive, got {conservativeness}"
+        );
+        ensure!(self.max_prefill_tokens >= 1, "--max-prefill-tokens must be at least 1");
+        let policy = match self.schedule_policy.as_str() {
+            "fcfs" => scheduler::SchedulePolicy::Fcfs,
+            "lpm" => scheduler::SchedulePolicy::Lpm,
+            other => bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}"),
+        };
+        Ok(ScheduleConfig {
+            policy,
+            conservativeness,
+            max_prefill_tokens: self.max_prefill_tokens,
+            disable_radix_cache: memory.disable_radix_cache,
+            disable_overlap: self.disable_overlap_schedule,
+        })
+    }
+}
+
+fn chunked_prefill(given: Option<i64>) -> Result<ChunkedPrefill> {
+    match given {
+        None => Ok(ChunkedPrefill::Auto),
+        Some(-1) => Ok(ChunkedPrefill::Off),
+        Some(tokens) if tokens >= 1 => Ok(ChunkedPrefill::Tokens(tokens as usize)),
+        Some(other) => bail!("--chunked-prefill-size must be -1 or at least 1, got {other}"),
+    }
+}
+
+pub(crate) fn json_object(text: &str) -> Result<Map<String, Value>> {
+    match serde_json::from_str(text)? {
+        Value::Object(object) => Ok(object),
+        other => bail!("expected a JSON object, got {other}"),
+    }
+}
+
+/// Different on each start, as upstream's default is.
+fn seed_of_this_start() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64) ^ u64::from(std::process::id())
+}
+
+#[cfg(test)]
+mod tests;

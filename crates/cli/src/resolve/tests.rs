@@ -1,0 +1,76 @@
+use clap::Parser;
+use engine::{DeviceChoice, DtypeChoice};
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    args: EngineArgs,
+}
+
+fn resolve(words: &str) -> Result<EngineConfig> {
+    let words = ["test", "--model-path", "m"].into_iter().chain(words.split_whitespace());
+    Line::try_parse_from(words)?.args.resolve()
+}
+
+#[test]
+fn defaults() {
+    let config = resolve("--random-seed 5").unwrap();
+    assert_eq!(config.model_path, "m");
+    assert_eq!((config.device, config.dtype), (DeviceChoice::Mlx, DtypeChoice::Auto));
+    assert_eq!((config.attention_backend.as_str(), config.graph_runner.as_str()), ("mlx", "auto"));
+    assert_eq!(config.memory, MemoryOptions { page_size: 16, ..Default::default() });
+    assert_eq!(config.schedule.policy, scheduler::SchedulePolicy::Fcfs);
+    assert_eq!(config.schedule.max_prefill_tokens, 16384);
+    assert!(!config.schedule.disable_overlap && !config.schedule.disable_radix_cache);
+    assert_eq!((config.random_seed, config.decode_log_interval), (5, 40));
+}
+
+#[test]
+fn options_arrive() {
+    let config = resolve(
+        "--device cpu --dtype half --chunked-prefill-size -1 --max-total-tokens 512 --page-size 4 \
+         --max-running-requests 3 --context-length 99 --mem-fraction-static 0.5 \
+         --schedule-policy lpm --disable-radix-cache --disable-overlap-schedule \
+         --mlx-wired-limit-gb 0.5 --json-model-override-args {\"rope_theta\":5}",
+    )
+    .unwrap();
+    assert_eq!(config.device, DeviceChoice::Cpu);
+    assert_eq!(
+        config.memory,
+        MemoryOptions {
+            mem_fraction_static: Some(0.5),
+            max_total_tokens: Some(512),
+            max_running_requests: Some(3),
+            context_length: Some(99),
+            chunked_prefill: ChunkedPrefill::Off,
+            page_size: 4,
+            wired_limit_bytes: Some(1 << 29),
+        }
+    );
+    assert_eq!(config.schedule.policy, scheduler::SchedulePolicy::Lpm);
+    assert!(config.schedule.disable_overlap && config.schedule.disable_radix_cache);
+    assert_eq!(config.load.config_overrides["rope_theta"], 5);
+}
+
+#[test]
+fn what_cannot_be_honoured_is_named() {
+    for (words, text) in [
+        ("--quantization awq", "--quantization awq is not supported"),
+        ("--kv-cache-dtype fp8_e4m3", "--kv-cache-dtype fp8_e4m3 is not supported"),
+        ("--schedule-policy lof", "--schedule-policy lof is not supported"),
+        ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),
+        ("--attention-backend flashinfer", "--attention-backend: `flashinfer` is not one of"),
+        ("--graph-runner compiled", "--graph-runner: `compiled` is not one of auto, eager"),
+        ("--chunked-prefill-size 0", "--chunked-prefill-size must be -1 or at least 1, got 0"),
+        ("--load-format pt", "--load-format pt"),
+        ("--json-model-override-args []", "--json-model-override-args: expected a JSON object"),
+        ("--device npu", "error: invalid value 'npu' for '--device"),
+        ("--decode-log-interval 0", "--decode-log-interval must be at least 1"),
+        ("--mlx-wired-limit-gb 0", "--mlx-wired-limit-gb"),
+    ] {
+        let error = format!("{:#}", resolve(words).expect_err(words));
+        assert!(error.contains(text), "{words}: {error}");
+    }
+}

@@ -1,0 +1,297 @@
+//! The loop of the thread that owns MLX and the scheduler: take messages, step,
+//! hand out what came back.
+//!
+//! It blocks only while there is nothing to do, so an idle engine costs nothing.
+//! A client that left is noticed before each step, whether its request runs or
+//! waits. A step that fails ends the requests that were live, not the process;
+//! failures in a row, and panics, end the thread, and every stream hears of it.
+//!
+//! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
+
+use std::{
+    collections::VecDeque,
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use rustc_hash::FxHashMap;
+use scheduler::{Executor, Progress, Scheduler, SchedulerEvent, SchedulerMsg};
+use tokio::sync::mpsc;
+use types::{
+    EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, Reply, ReqCounts, ReqEvent,
+    Rid, StatusCell,
+};
+
+use crate::{
+    EngineError, StepClock,
+    sampler::splitmix64,
+    step_log::{LaunchedBatch, StepLog},
+};
+
+/// Steps that may fail one after the other before the device is given up.
+const MAX_FAILURES_IN_A_ROW: usize = 3;
+
+/// What the loop needs of an executor besides running batches.
+pub(crate) trait Device: Executor<Error: Display> {
+    /// Back to a known state after a step has failed; cached K/V is gone.
+    fn reset(&mut self) -> Result<(), Self::Error>;
+    /// Memory figures for `GetState`; the loop fills in the rest.
+    fn memory(&self) -> EngineState;
+    /// The batch launched by the last step, once.
+    fn take_launched(&mut self) -> Option<LaunchedBatch>;
+}
+
+/// Everything the loop owns.
+pub(crate) struct EngineThread<D: Device> {
+    scheduler: Scheduler<D>,
+    inbox: mpsc::Receiver<EngineMsg>,
+    status: StatusCell,
+    streams: FxHashMap<Rid, mpsc::UnboundedSender<ReqEvent>>,
+    flushes: VecDeque<Reply<bool>>,
+    /// For the scheduler, in the order they came.
+    queue: Vec<SchedulerMsg>,
+    events: Vec<SchedulerEvent>,
+    draining: bool,
+    /// State of the generator of seeds, for requests that bring none.
+    seed: u64,
+    log: StepLog,
+    clock: StepClock,
+}
+
+/// What the loop is told at its start.
+pub(crate) struct ThreadOptions {
+    pub(crate) inbox: mpsc::Receiver<EngineMsg>,
+    pub(crate) status: StatusCell,
+    pub(crate) random_seed: u64,
+    pub(crate) log: StepLog,
+    pub(crate) clock: StepClock,
+}
+
+impl<D: Device> EngineThread<D> {
+    pub(crate) fn new(scheduler: Scheduler<D>, options: ThreadOptions) -> Self {
+        Self {
+            scheduler,
+            inbox: options.inbox,
+            status: options.status,
+            streams: FxHashMap::default(),
+            flushes: VecDeque::new(),
+            queue: Vec::new(),
+            events: Vec::new(),
+            draining: false,
+            seed: options.random_seed,
+            log: options.log,
+            clock: options.clock,
+        }
+    }
+
+    /// Runs until drained, until every handle is gone, or until it fails.
+    pub(crate) fn run(mut self) -> Result<(), EngineError> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|panic| {
+            Err(EngineError::Panic { message: panic_message(panic.as_ref()) })
+        });
+        match &result {
+            Ok(()) => self.status.set(EngineStatus::Stopped),
+            Err(error) => {
+                tracing::error!("the engine has failed: {error}");
+                self.status.set(EngineStatus::Failed);
+                self.end_streams(&failure(&error.to_string()));
+            }
+        }
+        self.inbox.close();
+        result
+    }
+
+    fn serve(&mut self) -> Result<(), EngineError> {
+        let mut progress = Progress::Idle;
+        let mut failures = 0;
+        loop {
+            if !self.receive(progress) {
+                return Ok(());
+            }
+            self.abort_deserted();
+            match self.step() {
+                Ok(after) => {
+                    progress = after;
+                    failures = 0;
+                }
+                Err(message) => {
+                    failures += 1;
+                    self.recover(&message, failures)?;
+                    progress = Progress::Idle;
+                }
+            }
+            self.publish();
+            self.log_step();
+        }
+    }
+
+    /// Takes all messages that are there; waits for one if there is no work.
+    /// False if there is none and will be none.
+    fn receive(&mut self, progress: Progress) -> bool {
+        if progress == Progress::Idle && self.queue.is_empty() {
+            if self.draining {
+                return false;
+            }
+            self.log.idle();
+            match self.inbox.blocking_recv() {
+                Some(msg) => self.take(msg),
+                None => return false,
+            }
+        }
+        while let Ok(msg) = self.inbox.try_recv() {
+            self.take(msg);
+        }
+        true
+    }
+
+    fn take(&mut self, msg: EngineMsg) {
+        match msg {
+            EngineMsg::Generate { req, events } => self.take_request(req, events),
+            EngineMsg::Abort { rid: Some(rid) } => self.queue.push(SchedulerMsg::Abort(rid)),
+            EngineMsg::Abort { rid: None } => self.queue.push(SchedulerMsg::AbortAll),
+            EngineMsg::FlushCache(reply) => {
+                self.flushes.push_back(reply);
+                self.queue.push(SchedulerMsg::FlushCache);
+            }
+            EngineMsg::GetState(reply) => {
+                // Nobody waits for an answer any more: nothing to do about it.
+                let _ = reply.send(self.state());
+            }
+            EngineMsg::Drain => {
+                self.draining = true;
+                self.status.set(EngineStatus::Draining);
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        mut req: Box<GenerateReq>,
+        events: mpsc::UnboundedSender<ReqEvent>,
+    ) {
+        let refusal = if self.draining {
+            Some(abort("The server is shutting down.", 503, "ServiceUnavailableError"))
+        } else if self.streams.contains_key(&req.rid) {
+            let message = format!("Duplicate request ID detected: {}", req.rid);
+            Some(abort(&message, 400, "BadRequestError"))
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            send_end(&events, reason);
+            return;
+        }
+        if req.sampling_params.sampling_seed.is_none() {
+            self.seed = splitmix64(self.seed);
+            req.sampling_params.sampling_seed = Some(self.seed);
+        }
+        self.streams.insert(req.rid.clone(), events);
+        self.queue.push(SchedulerMsg::Generate(req));
+    }
+
+    /// Aborts the requests whose clients have left.
+    fn abort_deserted(&mut self) {
+        let queue = &mut self.queue;
+        self.streams.retain(|rid, events| {
+            let deserted = events.is_closed();
+            if deserted {
+                queue.push(SchedulerMsg::Abort(rid.clone()));
+            }
+            !deserted
+        });
+    }
+
+    fn step(&mut self) -> Result<Progress, String> {
+        self.clock.begin();
+        let result = self.scheduler.step(self.queue.drain(..), &mut self.events);
+        self.clock.end();
+        result.map_err(|error| error.to_string())
+    }
+
+    fn publish(&mut self) {
+        for event in self.events.drain(..) {
+            match event {
+                SchedulerEvent::Req { rid, event } => {
+                    let last = event.finish_reason.is_some();
+                    let Some(events) = self.streams.get(&rid) else { continue };
+                    // A client that left is noticed before the next step.
+                    let _ = events.send(event);
+                    if last {
+                        self.streams.remove(&rid);
+                    }
+                }
+                SchedulerEvent::Refused { rid, reason } => {
+                    if let Some(events) = self.streams.remove(&rid) {
+                        send_end(&events, reason);
+                    }
+                }
+                SchedulerEvent::CacheFlushed { ok } => {
+                    if let Some(reply) = self.flushes.pop_front() {
+                        let _ = reply.send(ok);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what was live and starts over with an empty cache: the pool's
+    /// contents are unknown after a failed step.
+    fn recover(&mut self, message: &str, failures: usize) -> Result<(), EngineError> {
+        tracing::error!("a step has failed ({failures} in a row): {message}");
+        self.scheduler.fail_all(message, &mut self.events);
+        if failures >= MAX_FAILURES_IN_A_ROW {
+            self.publish();
+            return Err(EngineError::Device { message: message.to_owned() });
+        }
+        let reset = self.scheduler.executor_mut().reset();
+        reset.map_err(|error| EngineError::Device { message: error.to_string() })
+    }
+
+    fn end_streams(&mut self, reason: &FinishReason) {
+        for (_, events) in self.streams.drain() {
+            send_end(&events, reason.clone());
+        }
+    }
+
+    fn log_step(&mut self) {
+        if let Some(batch) = self.scheduler.executor_mut().take_launched() {
+            self.log.after_step(&batch, &self.scheduler.stats());
+        }
+    }
+
+    fn state(&self) -> EngineState {
+        EngineState {
+            scheduler: self.scheduler.stats(),
+            last_gen_throughput: self.log.last_gen_throughput(),
+            ..self.scheduler.executor().memory()
+        }
+    }
+}
+
+fn send_end(events: &mpsc::UnboundedSender<ReqEvent>, reason: FinishReason) {
+    let counts = ReqCounts::default();
+    let _ = events.send(ReqEvent { token_ids: Vec::new(), counts, finish_reason: Some(reason) });
+}
+
+fn failure(message: &str) -> FinishReason {
+    abort(message, 500, "InternalServerError")
+}
+
+fn abort(message: &str, status_code: u16, err_type: &str) -> FinishReason {
+    FinishReason::Abort {
+        message: message.to_owned(),
+        status_code,
+        err_type: err_type.to_owned(),
+    }
+}
+
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

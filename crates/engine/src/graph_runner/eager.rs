@@ -1,0 +1,18 @@
+//! Builds the graph anew each step. The reference, and the CPU's runner: tracing
+//! there would shell out to a compiler.
+
+use attention::ForwardBatch;
+use mlx::{Array, Result};
+use models::CausalLm;
+
+use super::{GraphRunner, RunnerEntry};
+
+pub(super) const ENTRY: RunnerEntry = RunnerEntry { name: "eager", new: || Box::new(Eager) };
+
+struct Eager;
+
+impl GraphRunner for Eager {
+    fn run(&mut self, model: &dyn CausalLm, batch: &ForwardBatch) -> Result<Array> {
+        model.forward(batch)
+    }
+}

@@ -1,0 +1,160 @@
+use super::*;
+use crate::platform::PLATFORMS;
+
+const GIB: usize = 1 << 30;
+
+fn platform(name: &str, memory_bytes: usize) -> Platform {
+    let entry = PLATFORMS.iter().find(|entry| entry.name == name).unwrap();
+    Platform { entry, device_name: name.to_owned(), memory_bytes }
+}
+
+/// Llama-3.2-3B, 4-bit, bf16 activations.
+fn llama_3b() -> ModelShape {
+    ModelShape {
+        weight_bytes: 1_810_000_000,
+        kv_bytes_per_token: 28 * 2 * 8 * 128 * 2,
+        itemsize: 2,
+        hidden_size: 3072,
+        intermediate_size: 8192,
+        num_heads: 24,
+        expanded_kv_dim: 24 * 128,
+        vocab_size: 128_256,
+        context_length: 131_072,
+    }
+}
+
+/// SmolLM2-135M in f32.
+fn smol() -> ModelShape {
+    ModelShape {
+        weight_bytes: 540_000_000,
+        kv_bytes_per_token: 30 * 2 * 3 * 64 * 4,
+        itemsize: 4,
+        hidden_size: 576,
+        intermediate_size: 1536,
+        num_heads: 9,
+        expanded_kv_dim: 9 * 64,
+        vocab_size: 49_152,
+        context_length: 8192,
+    }
+}
+
+fn options() -> MemoryOptions {
+    MemoryOptions { page_size: 16, ..Default::default() }
+}
+
+fn plan(
+    name: &str,
+    gib: usize,
+    model: &ModelShape,
+    options: &MemoryOptions,
+) -> Result<MemoryPlan, PlanError> {
+    MemoryPlan::new(&platform(name, gib * GIB), model, options, 16384)
+}
+
+#[test]
+fn defaults_by_platform() {
+    let cpu = plan("cpu", 16, &smol(), &options()).unwrap();
+    assert_eq!(cpu.max_total_num_tokens(), 8 * 8192);
+    assert_eq!(cpu.kv_pool_bytes, 8 * 8192 * 46_080);
+    assert_eq!(cpu.chunked_prefill_size, Some(512));
+    assert_eq!((cpu.max_running_requests, cpu.context_length), (64, 8192));
+    assert_eq!(cpu.max_req_input_len, 8191);
+
+    let cuda = plan("cuda", 80, &llama_3b(), &options()).unwrap();
+    assert_eq!(cuda.chunked_prefill_size, Some(8192));
+    assert_eq!(cuda.max_running_requests, 256);
+    assert!(cuda.weight_bytes + cuda.kv_pool_bytes + cuda.activation_bytes <= 80 * GIB);
+    assert!(cuda.weight_bytes + cuda.kv_pool_bytes <= (80.0 * 0.85 * GIB as f64) as usize);
+}
+
+#[test]
+fn options_are_obeyed() {
+    let asked = MemoryOptions {
+        max_total_tokens: Some(1000),
+        max_running_requests: Some(7),
+        context_length: Some(4096),
+        chunked_prefill: ChunkedPrefill::Tokens(16),
+        ..options()
+    };
+    let plan16 = plan("cpu", 16, &smol(), &asked).unwrap();
+    assert_eq!((plan16.num_pages, plan16.max_total_num_tokens()), (62, 992));
+    assert_eq!(plan16.max_running_requests, 7);
+    assert_eq!(plan16.context_length, 4096);
+    assert_eq!(plan16.chunked_prefill_size, Some(16));
+    assert_eq!(plan16.max_req_input_len, 991);
+
+    let off = MemoryOptions { chunked_prefill: ChunkedPrefill::Off, ..options() };
+    assert_eq!(plan("cpu", 32, &smol(), &off).unwrap().chunked_prefill_size, None);
+
+    let half = MemoryOptions { mem_fraction_static: Some(0.5), ..options() };
+    let half = plan("cpu", 16, &smol(), &half).unwrap();
+    let bytes = half.weight_bytes + half.kv_pool_bytes;
+    assert!(bytes <= 8 * GIB && bytes + 16 * 46_080 > 8 * GIB, "an explicit share is used up");
+}
+
+#[test]
+fn activations_of_a_step_do_not_depend_on_the_prompt() {
+    let model = llama_3b();
+    let stream = 2048 * (8 * 3072 + 3 * 8192) * 2;
+    let gathered = 4 * 8192 * 3072 * 2;
+    let logits = 8 * 64 * 128_256 * 4;
+    let mask = 2048 * 8192 * 2;
+    let fused = activation_bytes(&model, 2048, 64, 8192, false);
+    assert_eq!(fused, stream + gathered + mask + logits);
+    let scores = 2 * 24 * 2048 * 8192 * 4;
+    let plain = activation_bytes(&model, 2048, 64, 8192, true);
+    assert_eq!(plain, stream + gathered + scores + logits);
+}
+
+#[test]
+fn automatic_chunk_shrinks_to_fit() {
+    let asked = MemoryOptions { context_length: Some(32_768), ..options() };
+    let small = plan("cpu", 16, &llama_3b(), &asked).unwrap();
+    let chunk = small.chunked_prefill_size.unwrap();
+    assert!((64..512).contains(&chunk) && small.activation_bytes <= 16 * GIB / 4, "{small}");
+}
+
+#[test]
+fn what_cannot_fit_is_refused() {
+    let error = plan("cpu", 1, &llama_3b(), &options()).unwrap_err();
+    assert!(matches!(error, PlanError::TooSmall { .. }));
+    assert!(error.to_string().starts_with("the model does not fit: weights take 1.69 GiB"));
+
+    let huge = MemoryOptions { max_total_tokens: Some(10_000_000), ..options() };
+    let PlanError::PoolTooLarge { asked, fits, .. } =
+        plan("cpu", 16, &smol(), &huge).unwrap_err()
+    else {
+        panic!("a pool that cannot fit must be refused");
+    };
+    assert_eq!(asked, 10_000_000);
+    let most = MemoryOptions { max_total_tokens: Some(fits), ..options() };
+    assert_eq!(plan("cpu", 16, &smol(), &most).unwrap().max_total_num_tokens(), fits);
+}
+
+#[test]
+fn ranges_are_checked() {
+    let bad: [(MemoryOptions, &str); 7] = [
+        (MemoryOptions { mem_fraction_static: Some(1.0), ..options() }, "--mem-fraction-static"),
+        (MemoryOptions { mem_fraction_static: Some(f64::NAN), ..options() }, "--mem-fraction"),
+        (MemoryOptions { max_running_requests: Some(0), ..options() }, "--max-running-requests"),
+        (MemoryOptions { page_size: 0, ..options() }, "--page-size"),
+        (MemoryOptions { context_length: Some(8193), ..options() }, "--context-length"),
+        (MemoryOptions { max_total_tokens: Some(31), ..options() }, "--max-total-tokens"),
+        (
+            MemoryOptions { chunked_prefill: ChunkedPrefill::Tokens(100), ..options() },
+            "--chunked-prefill-size must be -1 or a multiple of --page-size 16, got 100",
+        ),
+    ];
+    for (options, text) in bad {
+        let error = plan("cpu", 16, &smol(), &options).unwrap_err();
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
+}
+
+#[test]
+fn plan_prints_every_figure() {
+    let text = plan("cpu", 16, &smol(), &options()).unwrap().to_string();
+    for part in ["weights 515.0 MiB", "K/V pool 2.81 GiB (65536 tokens in 4096 pages of 16)"] {
+        assert!(text.contains(part), "{text}");
+    }
+}

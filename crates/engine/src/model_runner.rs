@@ -1,0 +1,156 @@
+//! Runs the scheduler's batches: page tables to tensors, model, sampler.
+//!
+//! A launch only builds the graph and hands it over; the one host read of a step
+//! is [`ModelRunner::wait`]. Tokens that the batch before has sampled go from its
+//! result into this batch's input on the device, unseen by the host.
+//!
+//! Upstream: `sglang/srt/model_executor/model_runner.py`.
+
+use std::time::{Duration, Instant};
+
+use mem_cache::PageTables;
+use mlx::{Array, Dtype};
+use models::CausalLm;
+use scheduler::{Executor, InputId, SamplingRow, ScheduleBatch};
+use types::{EngineState, TokenId};
+
+use crate::{
+    engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
+    step_log::LaunchedBatch,
+};
+
+/// The model on its device, with its K/V pool.
+pub(crate) struct ModelRunner {
+    model: Box<dyn CausalLm>,
+    graph: Box<dyn GraphRunner>,
+    kv: Kv,
+    /// `[num_sampled]` int32, of the batch launched last.
+    last_ids: Option<Array>,
+    launched: Option<LaunchedBatch>,
+    waited: Duration,
+    weight_bytes: usize,
+}
+
+/// A batch on its way.
+pub(crate) struct Launch {
+    /// `[num_sampled]` int32. Depends on every write of the batch.
+    ids: Array,
+    /// False: nobody asked for a token, `ids` only tells when the batch is done.
+    wanted: bool,
+}
+
+impl ModelRunner {
+    pub(crate) fn new(
+        model: Box<dyn CausalLm>,
+        graph: Box<dyn GraphRunner>,
+        kv: Kv,
+        weight_bytes: usize,
+    ) -> Self {
+        Self {
+            model,
+            graph,
+            kv,
+            last_ids: None,
+            launched: None,
+            waited: Duration::ZERO,
+            weight_bytes,
+        }
+    }
+
+    /// Time spent waiting for the device since the last call.
+    pub(crate) fn take_wait_time(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// `[num_tokens]` int32.
+    fn input_ids(&self, batch: &ScheduleBatch) -> mlx::Result<Array> {
+        let num_tokens = batch.num_tokens();
+        let host: Vec<i32> = batch
+            .input_ids
+            .iter()
+            .filter_map(|id| match id {
+                InputId::Host(id) => Some(*id as i32),
+                InputId::Previous { .. } => None,
+            })
+            .collect();
+        if host.len() == num_tokens {
+            return Array::from_slice(&host, &[num_tokens]);
+        }
+        let last = self.last_ids.as_ref().expect("a batch was launched before");
+        // Place of each token in `last` followed by `host`.
+        let mut next_host = last.dim(0);
+        let places: Vec<i32> = batch
+            .input_ids
+            .iter()
+            .map(|id| match id {
+                InputId::Previous { row } => *row as i32,
+                InputId::Host(_) => {
+                    next_host += 1;
+                    next_host as i32 - 1
+                }
+            })
+            .collect();
+        let in_order = places.iter().enumerate().all(|(place, &from)| place as i32 == from);
+        if host.is_empty() {
+            if in_order && places.len() == last.dim(0) {
+                return Ok(last.clone());
+            }
+            return last.take(&Array::from_slice(&places, &[num_tokens])?, 0);
+        }
+        let host = Array::from_slice(&host, &[host.len()])?;
+        Array::concatenate(&[last, &host], 0)?
+            .take(&Array::from_slice(&places, &[num_tokens])?, 0)
+    }
+}
+
+impl Executor for ModelRunner {
+    type Handle = Launch;
+    type Error = mlx::Error;
+
+    fn launch(&mut self, batch: &ScheduleBatch, tables: &PageTables) -> mlx::Result<Launch> {
+        self.launched = Some(batch.into());
+        let input_ids = self.input_ids(batch)?;
+        // A batch without a sampled row still yields one logit row, for `wait`.
+        let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
+        let wanted = !sampling.is_empty();
+        let forward = self.kv.forward_batch(batch, tables, input_ids)?;
+        let logits = self.graph.run(self.model.as_ref(), &forward)?;
+        let ids = match wanted {
+            true => sample(&logits, &sampling)?,
+            false => logits.argmax(-1, false)?.astype(Dtype::Int32)?,
+        };
+        mlx::async_eval(&[&ids])?;
+        self.last_ids = Some(ids.clone());
+        Ok(Launch { ids, wanted })
+    }
+
+    fn wait(&mut self, handle: Launch) -> mlx::Result<Vec<TokenId>> {
+        let start = Instant::now();
+        let ids: Vec<i32> = handle.ids.to_vec()?;
+        self.waited += start.elapsed();
+        Ok(if handle.wanted { ids.into_iter().map(|id| id as TokenId).collect() } else { Vec::new() })
+    }
+}
+
+impl Device for ModelRunner {
+    fn reset(&mut self) -> mlx::Result<()> {
+        self.last_ids = None;
+        self.kv.reset()?;
+        mlx::memory::clear_cache();
+        Ok(())
+    }
+
+    fn memory(&self) -> EngineState {
+        EngineState {
+            weight_bytes: self.weight_bytes,
+            kv_pool_bytes: self.kv.nbytes(),
+            active_memory_bytes: mlx::memory::active_bytes(),
+            peak_memory_bytes: mlx::memory::peak_bytes(),
+            ..EngineState::default()
+        }
+    }
+
+    fn take_launched(&mut self) -> Option<LaunchedBatch> {
+        self.launched.take()
+    }
+}
