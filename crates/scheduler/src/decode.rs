@@ -71,27 +71,21 @@ impl<E: Executor> Scheduler<E> {
         }
         self.raise_new_token_ratio(&kept);
         let needed = self.decode_pages(&kept, 1);
-        self.cache.ensure_free_pages(needed) || self.make_room_for_last(kept[0], out)
+        let has_room = self.cache.ensure_free_pages(needed);
+        if !has_room {
+            self.end_last(kept[0], out);
+        }
+        has_room
     }
 
-    /// For the last request that could be kept. The prefill that is part-way
-    /// goes before it does: that one has generated nothing yet.
-    fn make_room_for_last(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) -> bool {
+    /// For the last request that could be kept.
+    fn end_last(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
         if self.running.len() > 1 || self.reqs[id].num_pending > 0 {
-            // Others leave, or this one ends, when the batch in flight is read.
-            return false;
-        }
-        if let Some(chunked) = self.chunked {
-            self.retract(chunked);
-            let needed = self.decode_pages(&[id], 1);
-            if self.cache.ensure_free_pages(needed) {
-                return true;
-            }
+            return; // others leave, or this one ends, when the batch in flight is read
         }
         let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
         self.running.clear();
         self.finish(id, Vec::new(), internal_error(message), out);
-        false
     }
 
     /// Pages that these requests lack for up to `steps` more tokens each.
@@ -127,7 +121,6 @@ impl<E: Executor> Scheduler<E> {
         req.move_to(ReqState::Waiting);
         self.waiting.push_front(id);
         self.running.retain(|&other| other != id);
-        self.chunked = self.chunked.filter(|&chunked| chunked != id);
         self.admission_blocked = false;
         self.totals.retractions += 1;
     }

@@ -57,12 +57,10 @@ impl<E: Executor> Scheduler<E> {
             self.admission_blocked = false;
         }
         let mut budget = self.budget();
-        if let Some(id) = self.chunked
-            && !self.continue_chunked(id, &mut budget, batch)
-        {
-            return;
+        if let Some(id) = self.chunked {
+            self.continue_chunked(id, &mut budget, batch);
         }
-        if self.waiting.is_empty() || self.admission_blocked {
+        if self.chunked.is_some() || self.waiting.is_empty() || self.admission_blocked {
             return;
         }
         let mut in_batch = InBatchPrefixes::default();
@@ -100,22 +98,14 @@ impl<E: Executor> Scheduler<E> {
         }
     }
 
-    /// The next piece of the request that is part-way. False if the batch can
-    /// take nothing more, be it for budget or for memory.
-    fn continue_chunked(
-        &mut self,
-        id: ReqId,
-        budget: &mut Budget,
-        batch: &mut ScheduleBatch,
-    ) -> bool {
+    /// The next piece of the request that is part-way.
+    fn continue_chunked(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) {
         let req = &self.reqs[id];
         let row = req.table_row.expect("a chunked request has a row");
         let len = self.piece_len(req.tokens.len() - req.kv_len, budget);
-        // Short of pages: decoding goes on, and frees some in the end.
-        if !self.cache.reserve(row, req.kv_len + len) {
-            return false;
-        }
-        self.add_row(id, len, budget, batch) == Added::Whole
+        let has_pages = self.cache.reserve(row, req.kv_len + len);
+        assert!(has_pages, "it was admitted with room for its prompt, and nobody grew since");
+        self.add_row(id, len, budget, batch);
     }
 
     fn try_add(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) -> Added {

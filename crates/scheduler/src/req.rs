@@ -19,7 +19,8 @@ new_key_type! {
 pub(crate) enum ReqState {
     /// In the waiting queue, without pages.
     Waiting,
-    /// Part of its prompt is prefilled. At most one request at a time.
+    /// Part of its prompt is prefilled. At most one request at a time, and no
+    /// decoding meanwhile: the pages that its prompt needs stay available.
     Chunked,
     /// Its prompt is prefilled (or launched); takes part in decode batches.
     Running,
@@ -33,7 +34,6 @@ const LEGAL_MOVES: &[(ReqState, ReqState)] = &[
     (ReqState::Waiting, ReqState::Running),  // admitted whole
     (ReqState::Waiting, ReqState::Finished), // aborted; retracted as its last token was in flight
     (ReqState::Chunked, ReqState::Running),  // last chunk launched
-    (ReqState::Chunked, ReqState::Waiting),  // retracted
     (ReqState::Chunked, ReqState::Finished), // aborted
     (ReqState::Running, ReqState::Waiting),  // retracted
     (ReqState::Running, ReqState::Finished), // done or aborted

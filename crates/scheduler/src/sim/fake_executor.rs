@@ -6,18 +6,18 @@
 //! first token on and panics unless it spells the request's tokens. Aliased
 //! pages, early frees, wrong slots, bad splits and lost tokens all end there.
 
-use std::{cell::Cell, collections::VecDeque, convert::Infallible, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, convert::Infallible, ops::Range, rc::Rc};
 
 use mem_cache::PageTables;
 use types::{PageId, TokenId};
 
 use super::{oracle::PrefixHash, workload::Workload};
-use crate::{Executor, ForwardMode, InputId, ScheduleBatch};
+use crate::{Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
 
 #[derive(Debug)]
 pub(super) struct FakeExecutor {
     page_size: usize,
-    slots: Vec<Option<PrefixHash>>,
+    slots: Vec<PrefixHash>,
     /// Launched and not run.
     queue: VecDeque<Launched>,
     num_launched: usize,
@@ -25,15 +25,23 @@ pub(super) struct FakeExecutor {
     results: Vec<Option<Vec<TokenId>>>,
     /// Tokens sampled by the batch that ran last.
     previous: Vec<TokenId>,
-    /// Prompt and all sampled tokens of each request; its seed is the index.
-    histories: Vec<Vec<TokenId>>,
-    prompt_lens: Rc<[usize]>,
+    /// By seed.
+    histories: Vec<History>,
     /// Rows with suppressed tokens.
     pub(super) num_suppressed: u64,
     pub(super) num_sampled: u64,
     /// Told, from the third launch on, to write each batch's last token to a
     /// slot that is not its own; set once that happened.
     pub(super) wrong_slot: Option<Rc<Cell<bool>>>,
+}
+
+/// A request as the device knows it: prompt and all tokens sampled.
+#[derive(Debug, Default)]
+struct History {
+    prompt_len: usize,
+    tokens: Vec<TokenId>,
+    /// After each token.
+    prefixes: Vec<PrefixHash>,
 }
 
 /// What a device would have copied at launch.
@@ -46,16 +54,14 @@ struct Launched {
 
 impl FakeExecutor {
     pub(super) fn new(workload: &Workload) -> Self {
-        let histories: Vec<_> = workload.reqs.iter().map(|req| req.input_ids.clone()).collect();
         Self {
             page_size: workload.limits.page_size,
-            slots: vec![None; workload.limits.max_total_num_tokens()],
+            slots: vec![PrefixHash::EMPTY; workload.limits.max_total_num_tokens()],
             queue: VecDeque::new(),
             num_launched: 0,
             results: Vec::new(),
             previous: Vec::new(),
-            prompt_lens: histories.iter().map(Vec::len).collect(),
-            histories,
+            histories: workload.reqs.iter().map(|req| History::new(&req.input_ids)).collect(),
             num_suppressed: 0,
             num_sampled: 0,
             wrong_slot: None,
@@ -68,38 +74,14 @@ impl FakeExecutor {
         let mut start = 0;
         for (row, pages) in batch.rows.iter().zip(pages) {
             let index = row.sampling.seed as usize;
-            let end = start + row.extend_len;
-            let inputs = batch.input_ids[start..end].iter().map(|&input| match input {
-                InputId::Host(token) => token,
-                InputId::Previous { row } => self.previous[row],
-            });
-            let inputs: Vec<_> = inputs.collect();
+            let tokens = start..start + row.extend_len;
+            self.write(index, row.prefix_len, batch, tokens.clone());
             let len = row.prefix_len + row.extend_len;
-            let expected = &self.histories[index][..len];
-            assert_eq!(inputs, expected[row.prefix_len..], "request {index}: its input");
-
-            let mut prefix = PrefixHash::EMPTY;
-            for (position, &token) in expected.iter().enumerate() {
-                prefix = prefix.push(token);
-                if let Some(i) = position.checked_sub(row.prefix_len) {
-                    assert_eq!(batch.positions[start + i] as usize, position);
-                    self.slots[batch.out_cache_loc[start + i].0 as usize] = Some(prefix);
-                }
-            }
-            self.read_back(index, expected, pages);
+            self.read_back(index, len, pages);
             if row.sampled {
-                let prompt_len = self.prompt_lens[index];
-                assert_eq!(len, prompt_len + row.sampling.token_index, "request {index}");
-                let suppress = row.sampling.suppress.as_deref().unwrap_or(&[]);
-                self.num_suppressed += u64::from(!suppress.is_empty());
-                let temperature = row.sampling.temperature;
-                let token = prefix.sample(temperature, row.sampling.seed, suppress);
-                let history = &mut self.histories[index];
-                assert_eq!(history.len(), len, "request {index}: a token sampled twice");
-                history.push(token);
-                sampled.push(token);
+                sampled.push(self.sample(index, len, &row.sampling));
             }
-            start = end;
+            start = tokens.end;
         }
         assert_eq!(start, batch.num_tokens());
         self.num_sampled += sampled.len() as u64;
@@ -107,19 +89,58 @@ impl FakeExecutor {
         self.previous = sampled;
     }
 
-    fn read_back(&self, index: usize, expected: &[TokenId], pages: &[PageId]) {
-        let mut prefix = PrefixHash::EMPTY;
-        for (position, &token) in expected.iter().enumerate() {
-            prefix = prefix.push(token);
-            let page = pages[position / self.page_size];
-            let slot = page.slot(position % self.page_size, self.page_size);
+    /// Checks a row's inputs and puts their K/V where the batch says.
+    fn write(&mut self, index: usize, prefix_len: usize, batch: &ScheduleBatch, row: Range<usize>) {
+        let history = &self.histories[index];
+        for (position, i) in (prefix_len..).zip(row) {
+            let token = match batch.input_ids[i] {
+                InputId::Host(token) => token,
+                InputId::Previous { row } => self.previous[row],
+            };
+            assert_eq!(token, history.tokens[position], "request {index}: input at {position}");
+            assert_eq!(batch.positions[i] as usize, position, "request {index}");
+            let slot = batch.out_cache_loc[i].0 as usize;
+            self.slots[slot] = history.prefixes[position];
+        }
+    }
+
+    fn read_back(&self, index: usize, len: usize, pages: &[PageId]) {
+        let history = &self.histories[index];
+        for (page, expected) in pages.iter().zip(history.prefixes[..len].chunks(self.page_size)) {
+            let first = page.slot(0, self.page_size).0 as usize;
             assert_eq!(
-                self.slots[slot.0 as usize],
-                Some(prefix),
-                "request {index}: position {position} is not in slot {}",
-                slot.0
+                &self.slots[first..first + expected.len()],
+                expected,
+                "request {index}: page {} does not hold its tokens",
+                page.0
             );
         }
+        assert!(len <= pages.len() * self.page_size, "request {index}: too few pages");
+    }
+
+    fn sample(&mut self, index: usize, len: usize, row: &SamplingRow) -> TokenId {
+        let history = &mut self.histories[index];
+        assert_eq!(len, history.prompt_len + row.token_index, "request {index}");
+        assert_eq!(len, history.tokens.len(), "request {index}: a token sampled twice");
+        let suppress = row.suppress.as_deref().unwrap_or(&[]);
+        self.num_suppressed += u64::from(!suppress.is_empty());
+        let token = history.prefixes[len - 1].sample(row.temperature, row.seed, suppress);
+        history.push(token);
+        token
+    }
+}
+
+impl History {
+    fn new(prompt: &[TokenId]) -> Self {
+        let mut history = Self { prompt_len: prompt.len(), ..Self::default() };
+        prompt.iter().for_each(|&token| history.push(token));
+        history
+    }
+
+    fn push(&mut self, token: TokenId) {
+        let before = self.prefixes.last().copied().unwrap_or(PrefixHash::EMPTY);
+        self.tokens.push(token);
+        self.prefixes.push(before.push(token));
     }
 }
 

@@ -56,7 +56,7 @@ fn run_quarter(quarter: u64) {
         aborted: 500,
         refused: 500,
         out_of_memory: 50,
-        retractions: 2_000,
+        retractions: 1_000,
         cached_tokens: 20_000,
         evicted_tokens: 20_000,
         dropped_tokens: 500,

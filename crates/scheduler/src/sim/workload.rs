@@ -60,18 +60,25 @@ impl Rng {
 impl Workload {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let limits = limits(&mut rng);
-        let reqs = reqs(&mut rng, &limits);
-        let actions = actions(&mut rng, &reqs);
+        let is_storm = rng.one_in(3);
+        let limits = limits(&mut rng, is_storm);
+        let reqs = reqs(&mut rng, &limits, is_storm);
+        let actions = actions(&mut rng, &reqs, is_storm);
         Self { limits, reqs, actions }
     }
 }
 
-fn limits(rng: &mut Rng) -> SchedulerLimits {
-    let page_size = 1 << rng.between(0, 6);
-    let context_length = rng.between(8, 100);
+/// In a storm many requests with long completions are admitted into little
+/// memory, as nothing is kept free for what they will generate: retractions.
+fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
+    let page_size = 1 << rng.between(0, if is_storm { 4 } else { 6 });
+    let context_length = if is_storm { rng.between(80, 240) } else { rng.between(8, 100) };
     // From less than one request needs to more than all of them do.
-    let pool = rng.between(context_length / 3, context_length * 4);
+    let pool = if is_storm {
+        rng.between(context_length * 2 / 3, context_length)
+    } else {
+        rng.between(context_length / 3, context_length * 4)
+    };
     let chunk = page_size + rng.between(0, 2 * page_size) + rng.between(0, 12);
     SchedulerLimits {
         max_running_requests: rng.between(1, 10),
@@ -81,16 +88,18 @@ fn limits(rng: &mut Rng) -> SchedulerLimits {
         num_pages: pool.div_ceil(page_size),
         context_length,
         schedule_policy: rng.pick(&[SchedulePolicy::Fcfs, SchedulePolicy::Lpm]),
-        schedule_conservativeness: rng.pick(&[0.01, 0.3, 1.0, 2.0]),
+        schedule_conservativeness: if is_storm { 0.001 } else { rng.pick(&[0.01, 0.3, 1.0, 2.0]) },
         disable_radix_cache: rng.one_in(4),
         overlap: !rng.one_in(4),
     }
 }
 
-fn reqs(rng: &mut Rng, limits: &SchedulerLimits) -> Vec<GenerateReq> {
+fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<GenerateReq> {
     let longest = limits.context_length + 1;
     let bases: Vec<_> = (0..rng.between(1, 3)).map(|_| rng.tokens(longest)).collect();
-    let num_reqs = rng.between(1, 10);
+    let num_reqs = if is_storm { rng.between(6, 16) } else { rng.between(1, 10) };
+    let longest_new = if is_storm { limits.context_length / 2 } else { 30 };
+    let longest_prompt = (limits.context_length - 1) / if is_storm { 12 } else { 1 };
     let mut reqs: Vec<GenerateReq> = Vec::new();
     for index in 0..num_reqs {
         let base = &bases[rng.between(0, bases.len() - 1)];
@@ -100,26 +109,27 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits) -> Vec<GenerateReq> {
         input_ids.extend(rng.tokens(num_own));
         // Too long, or empty, only now and then.
         if !rng.one_in(12) {
-            input_ids.truncate(rng.between(1, limits.context_length - 1));
+            input_ids.truncate(rng.between(1, longest_prompt));
         }
         let is_duplicate = index > 0 && rng.one_in(20);
         let rid = if is_duplicate { rng.between(0, index - 1) } else { index };
         reqs.push(GenerateReq {
             rid: Rid::new(format!("r{rid}")),
             input_ids,
-            sampling_params: sampling_params(rng, index),
-            eos_token_ids: if rng.one_in(4) { Vec::new() } else { vec![0] },
+            sampling_params: sampling_params(rng, index, longest_new),
+            eos_token_ids: if is_storm || rng.one_in(4) { Vec::new() } else { vec![0] },
         });
     }
     reqs
 }
 
-fn sampling_params(rng: &mut Rng, index: usize) -> SamplingParams {
-    let max_new_tokens = match rng.between(0, 11) {
+fn sampling_params(rng: &mut Rng, index: usize, longest_new: usize) -> SamplingParams {
+    // Those without a limit run alone, so a storm has few.
+    let max_new_tokens = match rng.between(0, longest_new) {
         0 => None,
         1 => Some(0),
         2 => Some(1),
-        _ => Some(rng.between(1, 60)),
+        _ => Some(rng.between(longest_new / 3, longest_new)),
     };
     SamplingParams {
         max_new_tokens,
@@ -132,9 +142,9 @@ fn sampling_params(rng: &mut Rng, index: usize) -> SamplingParams {
     }
 }
 
-fn actions(rng: &mut Rng, reqs: &[GenerateReq]) -> Vec<(usize, Action)> {
+fn actions(rng: &mut Rng, reqs: &[GenerateReq], is_storm: bool) -> Vec<(usize, Action)> {
     // All at once, or spread until the first are done.
-    let span = rng.pick(&[0, 3, 20, 120]);
+    let span = rng.pick(if is_storm { &[0, 3, 20] } else { &[0, 3, 20, 120] });
     let mut actions = Vec::new();
     for index in 0..reqs.len() {
         let step = rng.between(0, span);
