@@ -35,6 +35,7 @@ pub(crate) struct Detokenizer {
     leading: Leading,
     /// Put between two tokens.
     joiner: &'static [u8],
+    spells_all_bytes: bool,
 }
 
 impl Detokenizer {
@@ -49,6 +50,7 @@ impl Detokenizer {
             special: Vec::with_capacity(tokens.len()),
             leading: rules.leading,
             joiner: rules.joiner,
+            spells_all_bytes: rules.byte_level || rules.byte_fallback,
         };
         let byte_of_char = rules.byte_level.then(byte_level_alphabet);
         for token in tokens {
@@ -80,6 +82,12 @@ impl Detokenizer {
 
     pub(crate) fn leading(&self) -> Leading {
         self.leading
+    }
+
+    /// True if text outside the vocabulary is spelt byte by byte and not as
+    /// one unknown token.
+    pub(crate) fn spells_all_bytes(&self) -> bool {
+        self.spells_all_bytes
     }
 
     pub(crate) fn joiner(&self) -> &'static [u8] {

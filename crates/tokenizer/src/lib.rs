@@ -13,6 +13,7 @@ mod eos;
 mod error;
 mod gguf;
 mod incremental;
+mod length_bound;
 mod special_tokens;
 mod stop;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use types::TokenId;
 
 use crate::{
     GgufVocab, IncrementalDecoder, Result, SpecialTokens, TokenizerError,
-    chat_template::TemplateSources, detokenizer::Detokenizer, gguf,
+    chat_template::TemplateSources, detokenizer::Detokenizer, gguf, length_bound,
 };
 
 /// Keeps a stray id in a damaged file from claiming all memory.
@@ -31,6 +31,8 @@ pub struct Tokenizer(Arc<Inner>);
 struct Inner {
     encoder: tokenizers::Tokenizer,
     detokenizer: Detokenizer,
+    /// `None`: no limit.
+    max_text_bytes_per_token: Option<usize>,
     special_tokens: SpecialTokens,
     templates: TemplateSources,
 }
@@ -79,7 +81,15 @@ impl Tokenizer {
         let decoder = serde_json::to_value(encoder.get_decoder())
             .map_err(|error| TokenizerError::Invalid { source: error.into() })?;
         let detokenizer = Detokenizer::new(&decoder, &token_list(&encoder)?)?;
-        Ok(Self(Arc::new(Inner { encoder, detokenizer, special_tokens, templates })))
+        let max_text_bytes_per_token =
+            length_bound::max_text_bytes_per_token(&encoder, &detokenizer);
+        Ok(Self(Arc::new(Inner {
+            encoder,
+            detokenizer,
+            max_text_bytes_per_token,
+            special_tokens,
+            templates,
+        })))
     }
 
     /// Token ids of `text`. Special tokens that are spelt out in the text are
@@ -97,6 +107,13 @@ impl Tokenizer {
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed("the pre-tokenizer gave up".to_owned())),
         }
+    }
+
+    /// No text of `len_bytes` bytes is fewer tokens than this. A prompt that is
+    /// too long by this count need not be encoded, which would take some hundred
+    /// bytes of memory per byte of text. 0 if the tokenizer sets no such limit.
+    pub fn fewest_tokens(&self, len_bytes: usize) -> usize {
+        self.0.max_text_bytes_per_token.map_or(0, |most| len_bytes.div_ceil(most))
     }
 
     /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD, ids outside

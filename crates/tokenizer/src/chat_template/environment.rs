@@ -7,8 +7,9 @@ use super::{ChatTemplateError, json, methods};
 const DEFAULT: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
-/// Instructions per rendering; 64 bytes of text count as one. Long chats take
-/// some ten thousand; this many run for about a second.
+/// Instructions per rendering; 64 bytes of text that an instruction handles
+/// count as one more. A chat of a megabyte takes some hundred thousand; this
+/// many run for about a second.
 const FUEL: u64 = 5_000_000;
 
 /// Nested macro calls and blocks.
