@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::Deref,
+    process::{Output, Stdio},
     sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -14,11 +15,26 @@ pub fn sglang_mlx() -> Binary {
     Binary::find("sglang-mlx")
 }
 
+/// What every run gets: f32 on the CPU, so that outcomes are the same
+/// everywhere. `E2E_DEVICE` names another device.
+pub fn device_args() -> Vec<String> {
+    let device = std::env::var("E2E_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    ["--device", &device, "--dtype", "float32"].map(str::to_owned).to_vec()
+}
+
 /// Starts a server of its own for one test, with the default model unless
 /// `args` names another.
 pub fn start(args: &[&str]) -> io::Result<ServerProcess> {
-    let args: Vec<&str> = ["launch-server"].iter().chain(args).copied().collect();
+    let device = device_args();
+    let device = device.iter().map(String::as_str);
+    let args: Vec<&str> =
+        ["launch-server"].into_iter().chain(device).chain(args.iter().copied()).collect();
     ServerProcess::start(&sglang_mlx(), &args)
+}
+
+/// Runs `command` of the binary to its end.
+pub fn run(command: &str, args: &[&str]) -> io::Result<Output> {
+    sglang_mlx().command().arg(command).args(device_args()).args(args).stdin(Stdio::null()).output()
 }
 
 /// The server that most tests share, with the default model and default

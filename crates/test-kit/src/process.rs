@@ -48,11 +48,6 @@ impl Binary {
     pub fn command(&self) -> Command {
         Command::new(&self.0)
     }
-
-    /// Runs it to its end with `args` and returns what it printed.
-    pub fn output(&self, args: &[&str]) -> io::Result<std::process::Output> {
-        self.command().args(args).stdin(Stdio::null()).output()
-    }
 }
 
 /// What a process printed so far.

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use e2e::{Goldens, sglang_mlx, tiny_config};
+use e2e::{Goldens, run, sglang_mlx, tiny_config};
 use serde_json::Value;
 
-fn json_lines(args: &[&str]) -> Vec<Value> {
-    let output = sglang_mlx().output(args).unwrap();
+fn json_lines(command: &str, args: &[&str]) -> Vec<Value> {
+    let output = run(command, args).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {errors}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -19,7 +19,7 @@ fn generate_prints_tokens_and_text() {
     let golden = goldens.prompt("capital");
     let ids: Vec<String> = golden.input_ids.iter().map(u32::to_string).collect();
     let ids = ids.join(",");
-    let lines = json_lines(&["generate", "--input-ids", &ids, "--max-new-tokens", "8", "--json"]);
+    let lines = json_lines("generate", &["--input-ids", &ids, "--max-new-tokens", "8", "--json"]);
     let [answer] = lines.as_slice() else { panic!("one line expected: {lines:?}") };
     let found: Vec<u32> = serde_json::from_value(answer["output_ids"].clone()).unwrap();
     assert!(golden.output_ids.starts_with(&found) && !found.is_empty(), "{found:?}");
@@ -30,8 +30,8 @@ fn generate_prints_tokens_and_text() {
 
 #[test]
 fn generate_applies_the_chat_template() {
-    let args = ["generate", "--chat", "--prompt", "What is the capital of France?", "--json"];
-    let lines = json_lines(&[args.as_slice(), &["--max-new-tokens", "16"]].concat());
+    let args = ["--chat", "--prompt", "What is the capital of France?", "--json"];
+    let lines = json_lines("generate", &[args.as_slice(), &["--max-new-tokens", "16"]].concat());
     assert!(lines[0]["text"].as_str().unwrap().contains("Paris"), "{lines:?}");
 }
 
@@ -40,21 +40,23 @@ fn bench_runs_with_nothing_but_a_config() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), tiny_config().to_string()).unwrap();
     let model = folder.path().to_str().unwrap();
-    let lines = json_lines(&[
+    let lines = json_lines(
         "bench-one-batch",
-        "--model-path",
-        model,
-        "--load-format",
-        "dummy",
-        "--batch-size",
-        "1",
-        "4",
-        "--input-len",
-        "32",
-        "--output-len",
-        "8",
-        "--json",
-    ]);
+        &[
+            "--model-path",
+            model,
+            "--load-format",
+            "dummy",
+            "--batch-size",
+            "1",
+            "4",
+            "--input-len",
+            "32",
+            "--output-len",
+            "8",
+            "--json",
+        ],
+    );
     let sizes: Vec<&Value> = lines.iter().map(|line| &line["batch_size"]).collect();
     assert_eq!(sizes, [1, 4]);
     for line in &lines {
@@ -67,7 +69,7 @@ fn bench_runs_with_nothing_but_a_config() {
 
 #[test]
 fn check_env_finds_this_machine_fit() {
-    let output = sglang_mlx().output(&["check-env"]).unwrap();
+    let output = sglang_mlx().command().arg("check-env").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("MLX"), "{text}");
@@ -75,7 +77,7 @@ fn check_env_finds_this_machine_fit() {
 
 #[test]
 fn flags_we_lack_are_refused_by_name() {
-    let output = sglang_mlx().output(&["launch-server", "--tp-size", "2"]).unwrap();
+    let output = run("launch-server", &["--tp-size", "2"]).unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_ne!(output.status.code(), Some(0));
     assert!(text.contains("--tp-size"), "{text}");

@@ -3,15 +3,14 @@
 
 use std::{fs, path::Path};
 
-use e2e::{sglang_mlx, tiny_config};
+use e2e::{run, tiny_config};
 use serde_json::{Value, json};
 
 /// Exit must be non-zero; returns what was printed.
 fn fails(model_path: &Path) -> String {
     let path = model_path.to_str().unwrap();
-    let output = sglang_mlx()
-        .output(&["generate", "--model-path", path, "--input-ids", "1", "--max-new-tokens", "1"])
-        .unwrap();
+    let args = ["--model-path", path, "--input-ids", "1", "--max-new-tokens", "1"];
+    let output = run("generate", &args).unwrap();
     let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(!printed.contains("panicked"), "{printed}");

@@ -1,9 +1,9 @@
 //! Greedy tokens against mlx-lm's on the same weights, in f32.
 
-use std::thread;
+use std::{fs, path::Path, thread};
 
-use e2e::{Golden, Goldens, Weights, generate, model_folder, shared, smollm2_gguf, start};
-use serde_json::json;
+use e2e::{Golden, Goldens, Weights, generate, model_folder, run, shared, smollm2_gguf, start};
+use serde_json::{Value, json};
 use test_kit::Client;
 
 /// mlx-lm's lead below which either token is right: two f32 programs may
@@ -45,6 +45,40 @@ fn the_gguf_file_gives_mlx_lms_tokens() {
 }
 
 #[test]
+fn the_gguf_file_gives_mlx_lms_logits() {
+    check_logits(&smollm2_gguf(), &Goldens::read("plain").unwrap());
+}
+
+/// Compares the logits after one prompt, element by element.
+fn check_logits(model_path: &Path, goldens: &Goldens) {
+    let out = tempfile::tempdir().unwrap();
+    let file = out.path().join("logits.safetensors");
+    let ids = &goldens.prompt(&goldens.logits_of).input_ids;
+    let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let model_path = model_path.to_str().unwrap();
+    let args = ["--model-path", model_path, "--input-ids", &ids, "--dump-logits"];
+    let output = run("generate", &[&args, [file.to_str().unwrap()].as_slice()].concat()).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = last_row(&file, goldens.logits.len());
+    let pairs = found.iter().zip(&goldens.logits);
+    let worst = pairs.map(|(found, golden)| (found - golden).abs()).fold(0.0, f32::max);
+    assert!(worst <= 2e-4, "logits differ by up to {worst}");
+}
+
+/// The last `len` values of the file's only tensor, `logits`.
+fn last_row(file: &Path, len: usize) -> Vec<f32> {
+    let bytes = fs::read(file).unwrap();
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+    assert_eq!(
+        (&header["logits"]["dtype"], &header["logits"]["shape"][1]),
+        (&json!("F32"), &json!(len))
+    );
+    let row = &bytes[bytes.len() - len * 4..];
+    row.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+#[test]
 fn prompts_are_tokenized_as_mlx_lm_does() {
     let server = shared();
     let goldens = Goldens::read("plain").unwrap();
@@ -70,6 +104,7 @@ fn every_form_of_the_model_gives_mlx_lms_tokens() {
         model_folder(&smollm2_gguf(), folder.path(), weights).unwrap();
         let server = start(&["--model-path", folder.path().to_str().unwrap()]).unwrap();
         let goldens = Goldens::read(goldens).unwrap();
+        check_logits(folder.path(), &goldens);
         let short = &goldens.prompts[..18];
         assert_eq!(check_prompts(&server.client(), short), 18 * 48, "{weights:?}");
     }
