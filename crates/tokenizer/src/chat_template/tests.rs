@@ -1,3 +1,5 @@
+//! Chat templates: goldens, message forms, bounds.
+
 use std::time::Duration;
 
 use serde::Deserialize;

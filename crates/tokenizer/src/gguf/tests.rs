@@ -1,3 +1,5 @@
+//! Both kinds of GGUF vocabularies, and what is refused.
+
 use super::*;
 use crate::{Tokenizer, testing};
 

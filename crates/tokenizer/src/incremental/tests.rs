@@ -1,3 +1,5 @@
+//! Streamed text against the text of all tokens.
+
 use proptest::prelude::*;
 
 use super::*;

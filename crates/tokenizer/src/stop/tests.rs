@@ -1,3 +1,5 @@
+//! Stop strings: every split of a text against a search in the whole.
+
 use proptest::prelude::*;
 
 use super::*;

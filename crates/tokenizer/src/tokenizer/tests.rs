@@ -1,3 +1,5 @@
+//! Model folders: which file wins, what is added, what is refused.
+
 use std::fs;
 
 use serde_json::json;
