@@ -1,1 +1,25 @@
-//! attention
+//! Attention over a paged K/V pool: what a model calls ([`RadixAttention`]),
+//! what a step looks like ([`ForwardBatch`]), where keys and values live
+//! ([`KvPool`]) and who computes ([`AttentionBackend`]).
+//!
+//! Upstream: `sglang/srt/layers/radix_attention.py`,
+//! `sglang/srt/layers/attention/`, `sglang/srt/mem_cache/memory_pool.py`.
+
+mod backend;
+mod backends;
+mod error;
+mod forward_batch;
+mod kv_pool;
+mod radix_attention;
+#[cfg(test)]
+mod reference;
+mod registry;
+mod shape;
+
+pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, StepLayout};
+pub use error::AttentionError;
+pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
+pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache};
+pub use radix_attention::RadixAttention;
+pub use registry::{BACKENDS, BackendEntry, find};
+pub use shape::{AttentionShape, CacheKind};

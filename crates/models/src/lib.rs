@@ -1,1 +1,14 @@
-//! models
+//! Model families: one file each, found through [`registry`](load).
+//!
+//! A model is the graph of one step over flat tokens. It sees no request, no
+//! page, no quantization and no backend.
+//!
+//! Upstream: `sglang/srt/models/`.
+
+mod causal_lm;
+mod llama;
+mod registry;
+
+pub use causal_lm::CausalLm;
+pub use nn::HfConfig;
+pub use registry::{MODELS, ModelEntry, known_architectures, load};

@@ -1,0 +1,86 @@
+//! The seam between a layer and the code that computes its attention.
+//!
+//! A backend is stateless: what it works out for a step travels in the
+//! [`ForwardBatch`](crate::ForwardBatch), so the graph of one step can be built
+//! while another one runs.
+//!
+//! Upstream: `sglang/srt/layers/attention/base_attn_backend.py`.
+
+use std::any::Any;
+
+use mlx::{Array, Result};
+
+use crate::{AttentionShape, Extent, ForwardMode, KvPool};
+
+/// The host's view of a step, for [`AttentionBackend::init_forward_metadata`].
+#[derive(Debug, Clone, Copy)]
+pub struct StepLayout<'a> {
+    /// The kind of the step.
+    pub mode: ForwardMode,
+    /// One for each request.
+    pub extents: &'a [Extent],
+    /// Tokens in a page.
+    pub page_size: usize,
+}
+
+/// What a backend worked out for a step: index arrays, masks.
+pub struct ForwardMetadata(Box<dyn Any>);
+
+impl ForwardMetadata {
+    /// Wraps a backend's own type.
+    pub fn new<T: 'static>(metadata: T) -> Self {
+        Self(Box::new(metadata))
+    }
+
+    /// # Panics
+    /// If another backend made it: a step stays with the backend it began with.
+    pub fn get<T: 'static>(&self) -> &T {
+        self.0.downcast_ref().expect("metadata is read by the backend that made it")
+    }
+}
+
+/// One layer's attention in one step. K and V are in the pool already.
+pub struct AttentionCall<'a> {
+    /// The layer.
+    pub shape: &'a AttentionShape,
+    /// `[num_tokens, num_heads, head_dim]`.
+    pub q: &'a Array,
+    /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
+    pub k: &'a Array,
+    /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
+    pub v: &'a Array,
+    /// One for each request.
+    pub extents: &'a [Extent],
+    /// Made by the same backend for this step.
+    pub metadata: &'a ForwardMetadata,
+    /// All keys and values.
+    pub kv_pool: &'a KvPool,
+}
+
+/// Computes attention over the K/V pool.
+///
+/// A request's rows depend on its own tokens only, up to rounding: what else is
+/// in the step, and in which chunks a prompt came, must not show.
+pub trait AttentionBackend {
+    /// Name for `--attention-backend`.
+    fn name(&self) -> &'static str;
+
+    /// Prepares a step, once for all layers.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata>;
+
+    /// Several tokens a request, each seeing its prefix and the tokens up to
+    /// itself. Returns `[num_tokens, num_heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array>;
+
+    /// One token a request. Returns `[num_tokens, num_heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array>;
+}

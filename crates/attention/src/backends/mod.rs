@@ -1,0 +1,3 @@
+//! Attention backends, one file each.
+
+pub(crate) mod sdpa;

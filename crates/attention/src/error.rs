@@ -1,0 +1,24 @@
+//! What can go wrong before the first step; a running step only fails in MLX.
+
+/// An attention set-up that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttentionError {
+    /// `--attention-backend` names nothing known.
+    #[error("unknown attention backend {name:?} (known: {known})")]
+    UnknownBackend { name: String, known: String },
+
+    /// The backend exists and cannot run this model.
+    #[error("attention backend {name:?} does not support this model")]
+    Unsupported { name: &'static str },
+
+    /// One head of one layer is larger than the device's largest buffer.
+    #[error(
+        "a K/V pool of {num_slots} slots needs buffers of {bytes} bytes, the device allows {limit}"
+    )]
+    BufferTooLarge { num_slots: usize, bytes: usize, limit: usize },
+
+    /// Allocation failed.
+    #[error("the K/V pool cannot be allocated")]
+    Mlx(#[from] mlx::Error),
+}

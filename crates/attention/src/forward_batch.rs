@@ -1,0 +1,134 @@
+//! One step as the model sees it: flat tokens of all requests, end to end.
+//!
+//! ```text
+//!            |<- extents[0] ->|<-- extents[1] -->|  ...
+//! input_ids  [ t t t t t t t t|t t t t t t t t t | .. ]   [num_tokens]
+//! ```
+//!
+//! There is no batch axis and no padding of sequences: matmuls get
+//! `[num_tokens, hidden]`, and only the attention backend looks at extents.
+//!
+//! Upstream: `sglang/srt/model_executor/forward_batch_info.py`.
+
+use std::{cell::RefCell, rc::Rc};
+
+use mlx::{Array, Result};
+
+use crate::{AttentionBackend, ForwardMetadata, KvPool, StepLayout};
+
+/// The kind of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardMode {
+    /// Prompts, or chunks of them, over a cached prefix.
+    Extend,
+    /// One token for each request.
+    Decode,
+}
+
+/// One request's part of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Row of its first token.
+    pub start: usize,
+    /// Its tokens in this step; 1 if the mode is decode.
+    pub len: usize,
+    /// Tokens before this step's, in the pool already.
+    pub prefix_len: usize,
+    /// Pages that hold the whole sequence, this step's tokens included, in
+    /// order. The last one may be partly filled; pages beyond are ignored.
+    pub pages: Vec<u32>,
+}
+
+impl Extent {
+    /// Tokens of the sequence after this step.
+    pub fn seq_len(&self) -> usize {
+        self.prefix_len + self.len
+    }
+}
+
+/// What the host knows of a step.
+#[derive(Debug, Clone)]
+pub struct BatchInputs {
+    /// The kind of the step.
+    pub mode: ForwardMode,
+    /// `[num_tokens]` int32. An array, since the ids of a decode step may still
+    /// be on the device.
+    pub input_ids: Array,
+    /// `[num_tokens]`, from 0 at the start of each request.
+    pub positions: Vec<i32>,
+    /// `[num_tokens]`, the slot that each token's K/V goes to. No slot twice.
+    pub out_cache_loc: Vec<i32>,
+    /// One for each request, in the order of their rows, without gaps.
+    pub extents: Vec<Extent>,
+    /// `[num_sampled]`, the rows whose logits are wanted.
+    pub sampled_rows: Vec<i32>,
+}
+
+/// One step as tensors, with the pool that it reads and writes.
+pub struct ForwardBatch {
+    /// The kind of the step.
+    pub mode: ForwardMode,
+    /// `[num_tokens]` int32.
+    pub input_ids: Array,
+    /// `[num_tokens]` int32.
+    pub positions: Array,
+    /// `[num_tokens]` int32.
+    pub out_cache_loc: Array,
+    /// One for each request.
+    pub extents: Vec<Extent>,
+    /// `[num_sampled]` int32; `None` if every row is sampled, in order.
+    pub sampled_rows: Option<Array>,
+    /// What the backend worked out once for all layers.
+    pub metadata: ForwardMetadata,
+    /// Who computes attention.
+    pub backend: Rc<dyn AttentionBackend>,
+    /// Keys and values. Written while the graph of the step is built.
+    pub kv_pool: Rc<RefCell<KvPool>>,
+}
+
+impl ForwardBatch {
+    /// Moves a step to the device and lets the backend prepare for it.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn new(
+        inputs: BatchInputs,
+        backend: Rc<dyn AttentionBackend>,
+        kv_pool: Rc<RefCell<KvPool>>,
+    ) -> Result<Self> {
+        let num_tokens = inputs.positions.len();
+        debug_assert_eq!(inputs.out_cache_loc.len(), num_tokens);
+        debug_assert_eq!(inputs.extents.iter().map(|extent| extent.len).sum::<usize>(), num_tokens);
+        let metadata = backend.init_forward_metadata(&StepLayout {
+            mode: inputs.mode,
+            extents: &inputs.extents,
+            page_size: kv_pool.borrow().page_size(),
+        })?;
+        let int32 = |values: &[i32]| Array::from_slice(values, &[values.len()]);
+        let every_row = inputs.sampled_rows.len() == num_tokens
+            && (0..).zip(&inputs.sampled_rows).all(|(row, &sampled)| row == sampled);
+        Ok(Self {
+            mode: inputs.mode,
+            positions: int32(&inputs.positions)?,
+            out_cache_loc: int32(&inputs.out_cache_loc)?,
+            sampled_rows: (!every_row).then(|| int32(&inputs.sampled_rows)).transpose()?,
+            input_ids: inputs.input_ids,
+            extents: inputs.extents,
+            metadata,
+            backend,
+            kv_pool,
+        })
+    }
+
+    /// The rows that will be sampled: `[num_tokens, hidden]` to
+    /// `[num_sampled, hidden]`. Call it before the vocabulary matmul.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn select_sampled(&self, hidden: &Array) -> Result<Array> {
+        match &self.sampled_rows {
+            Some(rows) => hidden.take(rows, 0),
+            None => Ok(hidden.clone()),
+        }
+    }
+}

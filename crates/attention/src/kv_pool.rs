@@ -1,0 +1,100 @@
+//! Keys and values of every token that is alive, one slot a token.
+//!
+//! Allocated once, written in place. MLX scatters into the buffer it is given
+//! only if nobody else holds it; a second holder means a copy of the whole
+//! pool, silently. So a layer's array has one owner, here, every write replaces
+//! the handle, and readers get lazy gathers, never the array.
+//!
+//! The same rule reaches across steps: a step that still *runs* holds the
+//! buffers it reads. Build the next step's graph meanwhile, but submit it only
+//! after the running one is done ([`KvPool::write`]).
+//!
+//! Upstream: `sglang/srt/mem_cache/memory_pool.py`.
+
+use mlx::{Array, Dtype, Result};
+
+use crate::{AttentionError, AttentionShape, CacheKind};
+
+mod full;
+#[cfg(test)]
+mod tests;
+
+pub use full::FullCache;
+
+/// Size and element type of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvPoolConfig {
+    /// Pages.
+    pub num_pages: usize,
+    /// Tokens in a page.
+    pub page_size: usize,
+    /// Element type of K and V.
+    pub dtype: Dtype,
+    /// Largest buffer of the device, if it has a limit.
+    pub max_buffer_bytes: Option<usize>,
+}
+
+/// The cache of one layer.
+#[non_exhaustive]
+pub enum LayerCache {
+    /// K and V of every token.
+    Full(FullCache),
+}
+
+/// The caches of all layers; a slot means the same token in each of them.
+pub struct KvPool {
+    page_size: usize,
+    num_slots: usize,
+    layers: Vec<LayerCache>,
+}
+
+impl KvPool {
+    /// Allocates the caches of a model, zeroed. `layers[i]` gets `layer_id` i.
+    ///
+    /// # Errors
+    /// The device lacks the memory, or allows only smaller buffers.
+    pub fn new(layers: &[AttentionShape], config: &KvPoolConfig) -> Result<Self, AttentionError> {
+        let layers = layers
+            .iter()
+            .map(|shape| match shape.cache {
+                CacheKind::Full => FullCache::new(shape, config).map(LayerCache::Full),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let num_slots = config.num_pages * config.page_size;
+        Ok(Self { page_size: config.page_size, num_slots, layers })
+    }
+
+    /// Tokens in a page.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Tokens that fit.
+    pub fn num_slots(&self) -> usize {
+        self.num_slots
+    }
+
+    /// Bytes of all layers.
+    pub fn nbytes(&self) -> usize {
+        self.layers.iter().map(|LayerCache::Full(cache)| cache.nbytes()).sum()
+    }
+
+    /// Writes K and V of this step's tokens, `[num_tokens, num_kv_heads,
+    /// head_dim]`, to `slots`, `[num_tokens]` int32, when the graph runs.
+    ///
+    /// In place if at the time of `eval` no earlier step that reads the pool is
+    /// still running.
+    ///
+    /// # Errors
+    /// Those of MLX. The pool keeps what it had.
+    pub fn write(&mut self, layer_id: usize, slots: &Array, k: &Array, v: &Array) -> Result<()> {
+        match &mut self.layers[layer_id] {
+            LayerCache::Full(cache) => cache.write(slots, k, v),
+        }
+    }
+
+    /// The cache of a layer, for a backend that knows its kind.
+    pub fn layer(&self, layer_id: usize) -> &LayerCache {
+        &self.layers[layer_id]
+    }
+}

@@ -1,0 +1,103 @@
+//! K and V of every token: the cache of ordinary attention.
+
+use mlx::{Array, Result};
+
+use super::KvPoolConfig;
+use crate::{AttentionError, AttentionShape};
+
+/// K and V, `[num_slots, num_kv_heads, head_dim]` each.
+///
+/// Where that exceeds the device's largest buffer, each is split by heads into
+/// as few parts as fit: every part has all slots, so indices stay the same.
+pub struct FullCache {
+    k: Vec<Array>,
+    v: Vec<Array>,
+    page_size: usize,
+    heads_per_part: usize,
+}
+
+impl FullCache {
+    pub(super) fn new(
+        shape: &AttentionShape,
+        config: &KvPoolConfig,
+    ) -> Result<Self, AttentionError> {
+        let num_slots = config.num_pages * config.page_size;
+        let head_bytes = num_slots * shape.head_dim * config.dtype.size_in_bytes();
+        let heads_per_part = match config.max_buffer_bytes {
+            None => shape.num_kv_heads,
+            Some(limit) if head_bytes > limit => {
+                return Err(AttentionError::BufferTooLarge { num_slots, bytes: head_bytes, limit });
+            }
+            Some(limit) => shape.num_kv_heads.min(limit / head_bytes.max(1)),
+        };
+        let part_sizes = (0..shape.num_kv_heads)
+            .step_by(heads_per_part)
+            .map(|first| heads_per_part.min(shape.num_kv_heads - first));
+        let parts = || {
+            let zeros = |heads| Array::zeros(&[num_slots, heads, shape.head_dim], config.dtype);
+            let parts = part_sizes.clone().map(zeros).collect::<mlx::Result<Vec<_>>>()?;
+            // Now, not at the first write: what does not fit must show at start.
+            mlx::eval(&parts.iter().collect::<Vec<_>>())?;
+            Ok::<_, mlx::Error>(parts)
+        };
+        Ok(Self { k: parts()?, v: parts()?, page_size: config.page_size, heads_per_part })
+    }
+
+    pub(super) fn nbytes(&self) -> usize {
+        self.k.iter().chain(&self.v).map(Array::nbytes).sum()
+    }
+
+    pub(super) fn write(&mut self, slots: &Array, k: &Array, v: &Array) -> Result<()> {
+        put(&mut self.k, self.heads_per_part, slots, k)?;
+        put(&mut self.v, self.heads_per_part, slots, v)
+    }
+
+    /// K and V of whole pages: `pages` is `[n]` int32, each result
+    /// `[n * page_size, num_kv_heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn gather(&self, pages: &Array) -> Result<(Array, Array)> {
+        Ok((self.gather_from(&self.k, pages)?, self.gather_from(&self.v, pages)?))
+    }
+
+    fn gather_from(&self, parts: &[Array], pages: &Array) -> Result<Array> {
+        let parts = parts.iter().map(|part| self.gather_part(part, pages));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        match parts.as_slice() {
+            [whole] => Ok(whole.clone()),
+            parts => Array::concatenate(&parts.iter().collect::<Vec<_>>(), 1),
+        }
+    }
+
+    fn gather_part(&self, part: &Array, pages: &Array) -> Result<Array> {
+        if self.page_size == 1 {
+            return part.take(pages, 0);
+        }
+        let (heads, head_dim) = (part.dim(1), part.dim(2));
+        let by_page = part.reshape(&[
+            part.dim(0) / self.page_size,
+            self.page_size,
+            heads,
+            head_dim,
+        ])?;
+        by_page.take(pages, 0)?.reshape(&[pages.dim(0) * self.page_size, heads, head_dim])
+    }
+}
+
+/// Writes `rows`, split by heads like `parts`.
+fn put(parts: &mut [Array], heads_per_part: usize, slots: &Array, rows: &Array) -> Result<()> {
+    let [num_tokens, num_heads, head_dim] = [rows.dim(0), rows.dim(1), rows.dim(2)];
+    for (index, part) in parts.iter_mut().enumerate() {
+        let rows = rows.astype(part.dtype())?;
+        let first = index * heads_per_part;
+        let last = (first + heads_per_part).min(num_heads);
+        let rows = if last - first == num_heads {
+            rows
+        } else {
+            rows.slice(&[0, first, 0], &[num_tokens, last, head_dim], &[1, 1, 1])?
+        };
+        *part = part.put_rows(slots, &rows)?;
+    }
+    Ok(())
+}

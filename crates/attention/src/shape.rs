@@ -1,0 +1,40 @@
+//! What one attention layer looks like from outside: enough to size its cache
+//! and to choose a backend.
+
+/// Which cache a layer keeps for each token. One kind today; latent (MLA),
+/// recurrent and windowed caches become further kinds, each with its own
+/// variant of [`LayerCache`](crate::LayerCache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheKind {
+    /// K and V of every token, for as long as the token lives.
+    Full,
+}
+
+/// The shape of one attention layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionShape {
+    /// Index of its cache in the [`KvPool`](crate::KvPool).
+    pub layer_id: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on the scores before the softmax.
+    pub scale: f32,
+    /// A token sees this many tokens, itself included. `None`: all before it.
+    pub sliding_window: Option<usize>,
+    /// What the layer keeps.
+    pub cache: CacheKind,
+}
+
+impl AttentionShape {
+    /// Bytes of cache that one token takes in this layer.
+    pub fn cache_bytes_per_token(&self, itemsize: usize) -> usize {
+        match self.cache {
+            CacheKind::Full => 2 * self.num_kv_heads * self.head_dim * itemsize,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What the engine asks of a model.
+
+use attention::{AttentionShape, ForwardBatch};
+use mlx::{Array, Result};
+
+/// A language model that predicts the next token.
+pub trait CausalLm {
+    /// Builds the graph of one step. Logits of the sampled rows,
+    /// `[num_sampled, vocab_size]`, in the compute dtype.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array>;
+
+    /// Attention layers in the order of their `layer_id`: what the K/V pool
+    /// must hold.
+    fn kv_layout(&self) -> Vec<AttentionShape>;
+
+    /// Width of the logits.
+    fn vocab_size(&self) -> usize;
+
+    /// Width of the residual stream.
+    fn hidden_size(&self) -> usize;
+
+    /// Inner width of the widest MLP.
+    fn intermediate_size(&self) -> usize;
+
+    /// Tokens of prompt and completion that the model was made for.
+    fn context_length(&self) -> usize;
+}

@@ -1,0 +1,98 @@
+//! All model families, by architecture.
+//!
+//! Upstream: `sglang/srt/models/registry.py`.
+
+use nn::{HfConfig, LeftOver, LoadError, Weights};
+
+use crate::{CausalLm, llama};
+
+/// A family and how to load it.
+pub struct ModelEntry {
+    /// Values of `architectures` in config.json, sorted.
+    pub architectures: &'static [&'static str],
+    /// Values of `model_type`, for folders whose config names no architecture.
+    pub model_types: &'static [&'static str],
+    /// Tensors that some checkpoints hold and the model has no use for.
+    pub left_over: fn(&HfConfig) -> Vec<LeftOver<'static>>,
+    /// Builds the model.
+    pub load: fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>,
+}
+
+/// Sorted by first architecture.
+pub const MODELS: &[ModelEntry] = &[llama::ENTRY];
+
+/// Builds the model of a checkpoint. Every tensor must be used exactly once.
+///
+/// # Errors
+/// An architecture that is not known (lists the known), a config value that
+/// changes the graph in a way no code here follows, a tensor missing, left over
+/// or of the wrong shape.
+pub fn load(config: &HfConfig, weights: &Weights) -> Result<Box<dyn CausalLm>, LoadError> {
+    let entry = find(config)?;
+    let model = (entry.load)(config, weights)?;
+    weights.finish(&(entry.left_over)(config))?;
+    Ok(model)
+}
+
+/// Every architecture that [`load`] knows, sorted.
+pub fn known_architectures() -> Vec<&'static str> {
+    let mut known: Vec<_> = MODELS.iter().flat_map(|entry| entry.architectures).copied().collect();
+    known.sort_unstable();
+    known
+}
+
+fn find(config: &HfConfig) -> Result<&'static ModelEntry, LoadError> {
+    let architectures = config.architectures();
+    let by_architecture = || {
+        MODELS.iter().find(|entry| {
+            architectures.iter().any(|name| entry.architectures.contains(&name.as_str()))
+        })
+    };
+    let by_type = || {
+        let model_type = config.model_type().filter(|_| architectures.is_empty())?;
+        MODELS.iter().find(|entry| entry.model_types.contains(&model_type))
+    };
+    by_architecture().or_else(by_type).ok_or_else(|| {
+        let named = match architectures {
+            [] => config.model_type().unwrap_or("(none)").to_owned(),
+            names => names.join(", "),
+        };
+        LoadError::Config {
+            file: "config.json",
+            field: "architectures".to_owned(),
+            reason: format!("{named} is not known (known: {})", known_architectures().join(", ")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_unique_and_sorted() {
+        let all: Vec<_> = MODELS.iter().flat_map(|entry| entry.architectures).collect();
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
+    }
+
+    #[test]
+    fn an_unknown_architecture_lists_the_known() {
+        let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
+        assert_eq!(
+            error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
+            "config.json: architectures: OptForCausalLM is not known \
+             (known: LlamaForCausalLM, MistralForCausalLM)"
+        );
+        assert_eq!(
+            error("{}"),
+            "config.json: architectures: (none) is not known \
+             (known: LlamaForCausalLM, MistralForCausalLM)"
+        );
+    }
+
+    #[test]
+    fn a_model_type_stands_in_for_a_missing_architecture() {
+        let config = HfConfig::from_json(r#"{"model_type": "mistral"}"#).unwrap();
+        assert!(find(&config).is_ok());
+    }
+}
