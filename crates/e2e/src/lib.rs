@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub use gguf::{Gguf, GgufTensor};
 pub use goldens::{Golden, Goldens};
 pub use model_folder::{Weights, model_folder, tiny_config};
-pub use servers::{Exclusive, Shared, exclusive, generate, sglang_mlx, shared, start};
+pub use servers::{Exclusive, Shared, exclusive, generate, run, sglang_mlx, shared, start};
 
 /// The default model's file; panics with the command that fetches it.
 pub fn smollm2_gguf() -> PathBuf {

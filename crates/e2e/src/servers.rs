@@ -17,7 +17,7 @@ pub fn sglang_mlx() -> Binary {
 
 /// What every run gets: f32 on the CPU, so that outcomes are the same
 /// everywhere. `E2E_DEVICE` names another device.
-pub fn device_args() -> Vec<String> {
+fn device_args() -> Vec<String> {
     let device = std::env::var("E2E_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
     ["--device", &device, "--dtype", "float32"].map(str::to_owned).to_vec()
 }
