@@ -1,1 +1,25 @@
-//! model-loader
+//! A folder, a GGUF file or a hub id becomes a config and strict weights.
+//!
+//! [`ModelSource::resolve`] finds out what a model path names, [`load`] opens
+//! it. Nothing is read ahead: the weights come off the disk one tensor at a
+//! time, while the model takes them.
+//!
+//! Upstream: `sglang/srt/model_loader/`.
+
+mod error;
+mod folder;
+mod gguf;
+mod hub;
+mod load;
+mod progress;
+mod safetensors;
+mod source;
+mod tensor_file;
+
+pub use error::{FileProblem, LoadError, TensorProblem};
+pub use hub::{HubError, HubOptions};
+pub use load::{
+    LoadFormat, LoadedModel, LoaderOptions, TokenizerSource, UnknownLoadFormat, load,
+};
+pub use progress::{Progress, Quiet};
+pub use source::ModelSource;

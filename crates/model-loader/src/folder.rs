@@ -1,0 +1,132 @@
+//! A model folder: config.json, safetensors shards, what else lies there.
+//!
+//! MLX format and plain Hugging Face format differ in config.json alone, so
+//! there is one reader. The weights are `model*.safetensors`; where an index
+//! exists it must be true, since a shard lost in copying is the usual damage.
+//!
+//! Upstream: `DefaultModelLoader._prepare_weights` in
+//! `sglang/srt/model_loader/loader.py`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nn::{LoadOptions, WeightStore};
+use serde::Deserialize;
+
+use crate::{FileProblem, LoadError, safetensors};
+
+const INDEX: &str = "model.safetensors.index.json";
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads the headers of all shards.
+pub(crate) fn open(folder: &Path, options: LoadOptions) -> Result<WeightStore, LoadError> {
+    let index = read_optional(&folder.join(INDEX))?.map(|text| parse_index(folder, &text));
+    let index = index.transpose()?;
+    let shards = match &index {
+        Some(index) => index.weight_map.values().map(|shard| folder.join(shard)).collect(),
+        None => glob(folder)?,
+    };
+    if shards.is_empty() {
+        return Err(LoadError::NoWeights { path: folder.to_owned() });
+    }
+    let mut store = WeightStore::new(options);
+    let mut held = BTreeMap::new();
+    for shard in &shards {
+        for tensor in safetensors::open(shard)? {
+            held.insert(tensor.name().to_owned(), shard.clone());
+            store.insert(tensor.name().to_owned(), Box::new(tensor))?;
+        }
+    }
+    for (name, shard) in index.iter().flat_map(|index| &index.weight_map) {
+        if held.get(name) != Some(&folder.join(shard)) {
+            let problem =
+                FileProblem::IndexedTensor { name: name.clone(), shard: shard.clone() };
+            return Err(LoadError::File { path: folder.join(INDEX), problem });
+        }
+    }
+    Ok(store)
+}
+
+/// Parses the index; every shard is a plain name and is there.
+fn parse_index(folder: &Path, text: &str) -> Result<Index, LoadError> {
+    let wrong = |problem| LoadError::File { path: folder.join(INDEX), problem };
+    let index: Index =
+        serde_json::from_str(text).map_err(|error| wrong(FileProblem::Json(error)))?;
+    for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
+        let shard = shard.clone();
+        if !is_plain_name(&shard) {
+            return Err(wrong(FileProblem::ShardName { shard }));
+        }
+        if !folder.join(&shard).is_file() {
+            return Err(wrong(FileProblem::MissingShard { shard }));
+        }
+    }
+    Ok(index)
+}
+
+/// Whether a name stays inside its folder.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && !name.contains(['/', '\\', '\0'])
+}
+
+/// `model*.safetensors`.
+fn glob(folder: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
+    let is_shard = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+    Ok(entries(folder)?
+        .into_iter()
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_shard))
+        .collect())
+}
+
+/// The files of a folder, sorted.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |source| LoadError::Io { path: folder.to_owned(), source };
+    let mut paths = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+        .map_err(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The text of a file; `None` if there is no such file.
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, LoadError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LoadError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// The chat template as a file of its own, as newer models ship it.
+pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, LoadError> {
+    if let Some(template) = read_optional(&folder.join("chat_template.jinja"))? {
+        return Ok(Some(template));
+    }
+    for file in ["chat_template.json", "tokenizer_config.json"] {
+        let path = folder.join(file);
+        let Some(text) = read_optional(&path)? else { continue };
+        let fields: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| LoadError::File { path, problem: FileProblem::Json(error) })?;
+        match fields.get("chat_template") {
+            Some(serde_json::Value::String(template)) => return Ok(Some(template.clone())),
+            Some(serde_json::Value::Array(named)) => return Ok(default_template(named)),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// A list of `{name, template}`: the one called default.
+fn default_template(named: &[serde_json::Value]) -> Option<String> {
+    let default = named.iter().find(|entry| entry["name"] == "default")?;
+    default["template"].as_str().map(str::to_owned)
+}

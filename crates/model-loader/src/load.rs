@@ -1,0 +1,197 @@
+//! One entry for every kind of model.
+//!
+//! Upstream: `get_model_loader` in `sglang/srt/model_loader/loader.py`.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use nn::{GenerationConfig, HfConfig, LoadOptions, WeightStore, Weights};
+use tokenizer::GgufVocab;
+
+use crate::{
+    LoadError, ModelSource, Progress, folder, gguf,
+    hub::{Hub, HubOptions},
+};
+
+/// `--load-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadFormat {
+    /// What the model is.
+    #[default]
+    Auto,
+    /// A folder of safetensors; anything else is an error.
+    Safetensors,
+    /// A GGUF file; anything else is an error.
+    Gguf,
+    /// Random weights in the shapes that config.json implies.
+    Dummy,
+}
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// How weights become arrays.
+    pub weights: LoadOptions,
+    /// `--load-format`.
+    pub format: LoadFormat,
+    /// `--json-model-override-args`, a JSON object; `{}` for none.
+    pub override_args: String,
+    /// Where models of the hub come from and go to.
+    pub hub: HubOptions,
+    /// Seed of dummy weights.
+    pub dummy_seed: u64,
+}
+
+impl LoaderOptions {
+    /// Everything as the environment says and the model wants.
+    pub fn new(weights: LoadOptions) -> Self {
+        Self {
+            weights,
+            format: LoadFormat::Auto,
+            override_args: "{}".to_owned(),
+            hub: HubOptions::from_env(),
+            dummy_seed: 0,
+        }
+    }
+}
+
+/// A model, ready for `models::load`: nothing of the weights is read yet.
+pub struct LoadedModel {
+    /// config.json, or what a GGUF file says in its place.
+    pub config: HfConfig,
+    /// Every tensor, strict about being used.
+    pub weights: Weights,
+    /// Where the tokenizer comes from.
+    pub tokenizer: TokenizerSource,
+    /// Sampling defaults and end-of-sequence ids; empty without the file.
+    pub generation_config: GenerationConfig,
+    /// The model's own chat template.
+    pub chat_template: Option<String>,
+    /// The folder or file that was read.
+    pub path: PathBuf,
+}
+
+impl LoadedModel {
+    /// End-of-sequence ids: generation_config.json's, or else config.json's.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        self.generation_config.eos_token_ids.as_deref().unwrap_or(self.config.eos_token_ids())
+    }
+}
+
+/// Where a tokenizer comes from.
+#[derive(Debug, Clone)]
+pub enum TokenizerSource {
+    /// A folder with tokenizer.json and its companions.
+    Dir(PathBuf),
+    /// The vocabulary of a GGUF file.
+    Gguf(GgufVocab),
+}
+
+/// Opens a model. Downloads it first if it is a hub id.
+///
+/// # Errors
+/// The model is not there, or its files are damaged. Weights that are missing
+/// or have the wrong shape show when the model takes them.
+pub fn load(
+    source: &ModelSource,
+    options: &LoaderOptions,
+    progress: &dyn Progress,
+) -> Result<LoadedModel, LoadError> {
+    match source {
+        ModelSource::Folder(path) => load_folder(path, options),
+        ModelSource::Gguf(path) => load_gguf(path, options),
+        ModelSource::Hub { id, revision } => {
+            let revision = revision.as_deref();
+            let with_weights = options.format != LoadFormat::Dummy;
+            let folder =
+                Hub::new(options.hub.clone()).snapshot(id, revision, with_weights, progress)?;
+            load_folder(&folder, options)
+        }
+    }
+}
+
+fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadError> {
+    if options.format == LoadFormat::Gguf {
+        return Err(unfit(options.format, path));
+    }
+    let config = folder::read_optional(&path.join("config.json"))?
+        .ok_or_else(|| LoadError::NoConfig { path: path.to_owned(), ggufs: 0 })?;
+    let config = HfConfig::with_overrides(&config, &options.override_args)?;
+    let mut store = match options.format {
+        LoadFormat::Dummy => {
+            WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)
+        }
+        _ => folder::open(path, options.weights)?,
+    };
+    store.set_quant(config.quant().clone());
+    let generation = folder::read_optional(&path.join("generation_config.json"))?;
+    let generation = generation.map(|text| GenerationConfig::from_json(&text)).transpose()?;
+    Ok(LoadedModel {
+        config,
+        weights: Weights::new(store),
+        tokenizer: TokenizerSource::Dir(path.to_owned()),
+        generation_config: generation.unwrap_or_default(),
+        chat_template: folder::chat_template(path)?,
+        path: path.to_owned(),
+    })
+}
+
+fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadError> {
+    if options.format == LoadFormat::Safetensors {
+        return Err(unfit(options.format, path));
+    }
+    let model = gguf::open(path, options.weights)?;
+    let text = serde_json::Value::Object(model.config).to_string();
+    let config = HfConfig::with_overrides(&text, &options.override_args)?;
+    let store = match options.format {
+        LoadFormat::Dummy => {
+            WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)
+        }
+        _ => model.store,
+    };
+    Ok(LoadedModel {
+        config,
+        weights: Weights::new(store),
+        chat_template: model.vocab.chat_template.clone(),
+        tokenizer: TokenizerSource::Gguf(model.vocab),
+        generation_config: GenerationConfig::default(),
+        path: path.to_owned(),
+    })
+}
+
+fn unfit(format: LoadFormat, path: &Path) -> LoadError {
+    LoadError::Format { format: format.to_string(), path: path.to_owned() }
+}
+
+/// A `--load-format` that is not one of ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown load format {0:?} (known: auto, safetensors, gguf, dummy)")]
+pub struct UnknownLoadFormat(String);
+
+impl FromStr for LoadFormat {
+    type Err = UnknownLoadFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownLoadFormat> {
+        Ok(match name {
+            "auto" => Self::Auto,
+            "safetensors" => Self::Safetensors,
+            "gguf" => Self::Gguf,
+            "dummy" => Self::Dummy,
+            other => return Err(UnknownLoadFormat(other.to_owned())),
+        })
+    }
+}
+
+impl fmt::Display for LoadFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Dummy => "dummy",
+        })
+    }
+}
