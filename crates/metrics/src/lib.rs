@@ -58,3 +58,6 @@ impl Metrics {
         export::export(&self.registry, format)
     }
 }
+
+#[cfg(test)]
+mod tests;

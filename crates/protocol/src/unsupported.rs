@@ -78,6 +78,11 @@ pub struct Table {
     pub nested: &'static [(&'static str, &'static Table)],
 }
 
+impl Table {
+    /// Of a body that may say anything, as long as it is an object.
+    pub const EMPTY: Self = Self { unsupported: &[], supported: None, nested: &[] };
+}
+
 /// Why a body is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldError {

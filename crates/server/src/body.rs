@@ -18,7 +18,7 @@ const INLINE_BYTES: usize = 128 << 10;
 pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
     state: &AppState,
     request: Request,
-    table: Option<&'static Table>,
+    table: &'static Table,
 ) -> Result<T, ApiError> {
     let body = read_bytes(request.into_body(), state.config.max_body_bytes).await?;
     if body.len() <= INLINE_BYTES {
@@ -37,10 +37,9 @@ pub(crate) fn require_json_content_type(headers: &HeaderMap) -> Result<(), ApiEr
     Err(ApiError::schema("Unsupported Media Type: Only 'application/json' is allowed"))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8], table: Option<&'static Table>) -> Result<T, ApiError> {
-    if let Some(table) = table {
-        refuse_unsupported(body, table)?;
-    }
+fn parse<T: DeserializeOwned>(body: &[u8], table: &'static Table) -> Result<T, ApiError> {
+    // Also refuses what is no object: serde would take a list for a struct.
+    refuse_unsupported(body, table)?;
     serde_json::from_slice(body)
         .map_err(|error| ApiError::schema(format!("The body does not fit: {error}")))
 }

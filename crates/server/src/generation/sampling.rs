@@ -66,7 +66,8 @@ impl SamplingSpec {
             top_p: json.top_p.map_or(defaults.top_p, |value| value as f32),
             top_k: top_k(json.top_k)?,
             min_p: json.min_p.map_or(defaults.min_p, |value| value as f32),
-            sampling_seed: Some(json.sampling_seed.map_or_else(rand::random, |seed| seed as u64)),
+            // The engine draws one for a request that brings none.
+            sampling_seed: json.sampling_seed.map(|seed| seed as u64),
         };
         let params =
             params.normalized(vocab_size).map_err(|error| ApiError::value(error.to_string()))?;
@@ -84,7 +85,7 @@ impl SamplingSpec {
         Ok(Self { params, n: n as usize, text, checks_total })
     }
 
-    /// The parameters of sample `sample`: every sample has a seed of its own.
+    /// The parameters of sample `sample`: with a seed given, each has its own.
     pub(crate) fn params_of(&self, sample: usize) -> SamplingParams {
         let mut params = self.params.clone();
         params.sampling_seed = params.sampling_seed.map(|seed| seed.wrapping_add(sample as u64));
@@ -170,9 +171,7 @@ mod tests {
     #[test]
     fn defaults_are_sglangs() {
         let spec = spec("{}").unwrap();
-        assert!(spec.params.sampling_seed.is_some());
-        let params = SamplingParams { sampling_seed: None, ..spec.params };
-        assert_eq!(params, SamplingParams::default());
+        assert_eq!(spec.params, SamplingParams::default());
         assert_eq!((spec.n, spec.checks_total), (1, false));
         assert!(spec.text.skip_special_tokens && !spec.text.no_stop_trim);
     }

@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     http::StatusCode,
 };
-use protocol::native::AbortRequest;
+use protocol::{Table, native::AbortRequest};
 use types::EngineMsg;
 
 use crate::{AppState, body::read_json, error::ApiError};
@@ -14,7 +14,7 @@ pub(crate) async fn abort_request(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let request: AbortRequest = read_json(&state, request, None).await?;
+    let request: AbortRequest = read_json(&state, request, &Table::EMPTY).await?;
     let rids = match (request.abort_all, &request.rid) {
         (true, _) => vec![None],
         (false, Some(name)) => state.family_of(name).into_iter().map(Some).collect(),

@@ -43,7 +43,7 @@ pub(crate) async fn chat_completions(
     let arrived = Instant::now();
     state.accept_requests()?;
     require_json_content_type(request.headers())?;
-    let mut request: ChatRequest = read_json(&state, request, Some(&CHAT_TABLE)).await?;
+    let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),

@@ -42,22 +42,20 @@ pub(crate) async fn completions(
     let arrived = Instant::now();
     state.accept_requests()?;
     require_json_content_type(request.headers())?;
-    let request: CompletionRequest = read_json(&state, request, Some(&COMPLETION_TABLE)).await?;
+    let request: CompletionRequest = read_json(&state, request, &COMPLETION_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
-    let n = request.n.unwrap_or(1);
-    if request.best_of.is_some_and(|best_of| best_of != n) {
+    if request.best_of.is_some_and(|best_of| best_of != request.n.unwrap_or(1)) {
         return Err(ApiError::value("`best_of` other than n is not supported by this server"));
     }
     let flags = SequenceFlags { arrived, is_streaming, log_metrics: true };
     let prompts = prompts(&state, request.prompt.clone())?;
     let echo = echo_texts(&state, &request, &prompts);
     let vocab_size = state.engine.model().vocab_size;
-    let specs: Result<Vec<_>, _> = (0..prompts.len())
-        .map(|_| SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval))
-        .collect();
-    let plan = GenerationPlan { prompts, specs: specs?, rid: request.rid.clone(), flags };
+    let spec = SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval)?;
+    let n = spec.n;
+    let specs = vec![spec; prompts.len()];
+    let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags };
     let set = plan.start(&state).await?;
-    let n = n as usize;
     let words = Words {
         usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
         model: request.model.unwrap_or_else(|| "default".to_owned()),

@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
 };
 use protocol::{
-    OneOrMany,
+    OneOrMany, Table,
     native::{DetokenizeRequest, DetokenizeResponse},
 };
 
@@ -16,7 +16,7 @@ pub(crate) async fn detokenize(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<DetokenizeResponse>, ApiError> {
-    let request: DetokenizeRequest = read_json(&state, request, None).await?;
+    let request: DetokenizeRequest = read_json(&state, request, &Table::EMPTY).await?;
     let tokens = check_ids(&state, request.tokens)?;
     let skip_special_tokens = request.skip_special_tokens.unwrap_or(true);
     let job_state = state.clone();

@@ -36,7 +36,7 @@ pub(crate) async fn generate(
 async fn respond(state: &AppState, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     state.accept_requests()?;
-    let request: GenerateRequest = read_json(state, request, Some(&GENERATE_TABLE)).await?;
+    let request: GenerateRequest = read_json(state, request, &GENERATE_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
     let flags =
@@ -120,16 +120,7 @@ fn specs(
     let (vocab_size, interval) = (state.engine.model().vocab_size, state.config.stream_interval);
     let spec = |json| SamplingSpec::new(json, vocab_size, interval);
     match params.unwrap_or(OneOrMany::One(SamplingJson::default())) {
-        OneOrMany::One(json) => {
-            let has_seed = json.sampling_seed.is_some();
-            let common = spec(json.clone())?;
-            let each = |i| match (i, has_seed) {
-                (0, _) | (_, true) => Ok(common.clone()),
-                // Each prompt draws a seed of its own.
-                (_, false) => spec(json.clone()),
-            };
-            (0..num_prompts).map(each).collect()
-        }
+        OneOrMany::One(json) => Ok(vec![spec(json)?; num_prompts]),
         OneOrMany::Many(list) if list.len() == num_prompts => list.into_iter().map(spec).collect(),
         OneOrMany::Many(list) => {
             let got = list.len();

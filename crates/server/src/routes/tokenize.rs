@@ -20,7 +20,7 @@ pub(crate) async fn tokenize(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<TokenizeResponse>, ApiError> {
-    let request: TokenizeRequest = read_json(&state, request, Some(&TOKENIZE_TABLE)).await?;
+    let request: TokenizeRequest = read_json(&state, request, &TOKENIZE_TABLE).await?;
     let tokens = match (request.prompt, request.messages) {
         (Some(prompt), None) => {
             let (is_many, texts) = (prompt.is_many(), prompt.into_vec());

@@ -1,0 +1,122 @@
+//! Leaving, aborting, and an engine that gives up.
+
+use futures_util::StreamExt;
+use serde_json::json;
+use types::{FinishReason, Rid};
+
+use crate::support::{Answer, FakeEngine, Seen, Server};
+
+fn post(path: &str, body: serde_json::Value) -> axum::http::Request<axum::body::Body> {
+    axum::http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(body.to_string().into())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn dropping_a_stream_aborts_every_sequence() {
+    let server = Server::new(FakeEngine::start(|_| Answer::endless("abc")));
+    let body = json!({"text": ["x", "y"], "rid": ["r", "s"], "stream": true});
+    let response = server.raw(post("/generate", body)).await;
+    let mut stream = response.into_body().into_data_stream();
+    assert!(stream.next().await.is_some());
+    assert_eq!(server.state.num_live_requests(), 2);
+    drop(stream);
+    let mut closed = Vec::new();
+    while closed.len() < 2 {
+        if let Seen::Closed(rid) = server.engine.next_seen().await {
+            closed.push(rid.as_str().to_owned());
+        }
+    }
+    closed.sort();
+    assert_eq!(closed, ["r", "s"]);
+    assert_eq!(server.state.num_live_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_stop_string_tells_the_engine() {
+    let server = Server::new(FakeEngine::start(|_| Answer::endless("abc")));
+    let body = json!({"text": "x", "rid": "r", "sampling_params": {"stop": "b"}});
+    assert_eq!(server.post("/generate", body).await.json()["text"], "a");
+    let mut seen = Vec::new();
+    for wanted in [Seen::Abort(Some(Rid::new("r"))), Seen::Closed(Rid::new("r"))] {
+        while !seen.contains(&wanted) {
+            seen.push(server.engine.next_seen().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_finished_request_aborts_nothing() {
+    let server = Server::answering("x");
+    server.post("/generate", json!({"text": "x"})).await;
+    assert!(matches!(server.engine.next_seen().await, Seen::Generate(_)));
+    server.post("/flush_cache", json!({})).await;
+    assert_eq!(server.engine.next_seen().await, Seen::Flush);
+}
+
+#[tokio::test]
+async fn abort_request_names_the_request_and_its_samples() {
+    let server = Server::new(FakeEngine::start(|_| Answer::endless("abc")));
+    let body = json!({"text": "x", "rid": "r", "stream": true, "sampling_params": {"n": 2}});
+    let response = server.raw(post("/generate", body)).await;
+    let other = json!({"text": "x", "rid": "r2", "stream": true});
+    let other = server.raw(post("/generate", other)).await;
+    for _ in 0..3 {
+        assert!(matches!(server.engine.next_seen().await, Seen::Generate(_)));
+    }
+    assert_eq!(server.post("/abort_request", json!({"rid": "r"})).await.status, 200);
+    let mut aborted = [server.engine.next_seen().await, server.engine.next_seen().await];
+    aborted.sort_by_key(|seen| format!("{seen:?}"));
+    let abort = |name: &str| Seen::Abort(Some(Rid::new(name)));
+    assert_eq!(aborted, [abort("r_0"), abort("r_1")]);
+    assert_eq!(server.post("/abort_request", json!({"abort_all": true})).await.status, 200);
+    assert_eq!(server.engine.next_seen().await, Seen::Abort(None));
+    assert_eq!(server.post("/abort_request", json!({})).await.status, 400);
+    drop((response, other));
+}
+
+#[tokio::test]
+async fn an_aborted_request_is_an_answer() {
+    let answer = Answer::ids(&[97], FinishReason::aborted());
+    let server = Server::new(FakeEngine::start(move |_| answer.clone()));
+    let answer = server.post("/generate", json!({"text": "x"})).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["text"], "a");
+    assert_eq!(answer.json()["meta_info"]["finish_reason"]["type"], "abort");
+    let chat = json!({"messages": [{"role": "user", "content": "x"}], "stream": true});
+    let events = server.post("/v1/chat/completions", chat).await.events();
+    assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "abort");
+}
+
+#[tokio::test]
+async fn a_request_that_the_engine_gives_up_is_an_error() {
+    let reason = FinishReason::Abort {
+        message: "out of memory".to_owned(),
+        status_code: 500,
+        err_type: "InternalServerError".to_owned(),
+    };
+    let answer = Answer::ids(&[97], reason);
+    let server = Server::new(FakeEngine::start(move |_| answer.clone()));
+    for path in ["/generate", "/v1/completions"] {
+        let answer = server.post(path, json!({"text": "x", "prompt": "x"})).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.json()["message"], "out of memory");
+    }
+    let body = json!({"prompt": "x", "stream": true});
+    let events = server.post("/v1/completions", body).await.events();
+    assert_eq!(events.last().unwrap()["error"]["message"], "out of memory");
+}
+
+#[tokio::test]
+async fn a_dead_engine_ends_streams_with_an_error() {
+    let server = Server::new(FakeEngine::start(|_| Answer { dies: true, ..Answer::endless("ab") }));
+    for (path, code) in [("/generate", 500), ("/v1/completions", 500)] {
+        let body = json!({"text": "x", "prompt": "x", "stream": true});
+        let events = server.post(path, body).await.events();
+        assert_eq!(events.last().unwrap()["error"]["code"], code);
+        let answer = server.post(path, json!({"text": "x", "prompt": "x"})).await;
+        assert_eq!(answer.status, 500);
+    }
+    assert_eq!(server.state.num_live_requests(), 0);
+}

@@ -1,0 +1,13 @@
+//! The real router over a fake engine.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod abort;
+mod chat;
+mod completions;
+mod errors;
+mod generate;
+mod info;
+mod serving;
+mod support;
+mod unsupported;

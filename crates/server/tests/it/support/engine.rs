@@ -1,0 +1,206 @@
+//! An engine that answers from a script.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use types::{
+    EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, MatchedStop,
+    ModelInfo, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell, TokenId,
+};
+
+use super::{PATIENCE, bytes_as_ids};
+
+/// What the engine says to one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// One event for each entry.
+    pub(crate) events: Vec<Vec<TokenId>>,
+    /// `None`: no end; the events are all there is until the client leaves.
+    pub(crate) finish: Option<FinishReason>,
+    /// Drops the channel without an end.
+    pub(crate) dies: bool,
+}
+
+impl Answer {
+    /// `text`, a byte a token, then EOS.
+    pub(crate) fn text(text: &str) -> Self {
+        let mut events: Vec<_> = bytes_as_ids(text).into_iter().map(|id| vec![id]).collect();
+        events.push(vec![257]);
+        let finish = FinishReason::Stop { matched: Some(MatchedStop::Token(257)) };
+        Self { events, finish: Some(finish), dies: false }
+    }
+
+    pub(crate) fn ids(ids: &[TokenId], finish: FinishReason) -> Self {
+        let events = ids.iter().map(|&id| vec![id]).collect();
+        Self { events, finish: Some(finish), dies: false }
+    }
+
+    pub(crate) fn endless(text: &str) -> Self {
+        Self { finish: None, ..Self::text(text) }
+    }
+}
+
+/// What the engine was told or noticed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Seen {
+    Generate(Box<GenerateReq>),
+    Abort(Option<Rid>),
+    /// The receiver of a request's events is gone.
+    Closed(Rid),
+    Flush,
+    Drain,
+}
+
+pub(crate) struct FakeEngine {
+    handle: EngineHandle,
+    seen: Mutex<mpsc::UnboundedReceiver<Seen>>,
+}
+
+type Script = Arc<dyn Fn(&GenerateReq) -> Answer + Send + Sync>;
+
+impl FakeEngine {
+    pub(crate) fn start(script: impl Fn(&GenerateReq) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with_inbox(64, script)
+    }
+
+    pub(crate) fn with_inbox(
+        capacity: usize,
+        script: impl Fn(&GenerateReq) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let (inbox, messages) = mpsc::channel(capacity);
+        let (report, seen) = mpsc::unbounded_channel();
+        let engine = Self::of(inbox, seen);
+        tokio::spawn(run(messages, report, Arc::new(script)));
+        engine
+    }
+
+    /// Never reads its inbox, which has room for one message.
+    pub(crate) fn stuck() -> (Self, mpsc::Receiver<EngineMsg>) {
+        let (inbox, messages) = mpsc::channel(1);
+        (Self::of(inbox, mpsc::unbounded_channel().1), messages)
+    }
+
+    fn of(inbox: mpsc::Sender<EngineMsg>, seen: mpsc::UnboundedReceiver<Seen>) -> Self {
+        let status = StatusCell::default();
+        status.set(EngineStatus::Running);
+        let handle = EngineHandle::new(inbox, status, model_info());
+        Self { handle, seen: Mutex::new(seen) }
+    }
+
+    pub(crate) fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    pub(crate) async fn next_seen(&self) -> Seen {
+        let mut seen = self.seen.lock().await;
+        tokio::time::timeout(PATIENCE, seen.recv()).await.expect("news in time").expect("news")
+    }
+
+    pub(crate) async fn next_req(&self) -> GenerateReq {
+        match self.next_seen().await {
+            Seen::Generate(req) => *req,
+            other => panic!("expected a request, saw {other:?}"),
+        }
+    }
+
+    /// Waits for `wanted`, over other news.
+    pub(crate) async fn wait_for(&self, wanted: Seen) {
+        while self.next_seen().await != wanted {}
+    }
+}
+
+fn model_info() -> ModelInfo {
+    ModelInfo {
+        model_path: "models/tiny".to_owned(),
+        model_type: "llama".to_owned(),
+        architectures: vec!["LlamaForCausalLM".to_owned()],
+        context_length: 256,
+        vocab_size: 260,
+        max_total_num_tokens: 4096,
+        max_running_requests: 8,
+        max_req_input_len: 250,
+        eos_token_ids: vec![257, 259],
+        device: "fake".to_owned(),
+    }
+}
+
+async fn run(
+    mut inbox: mpsc::Receiver<EngineMsg>,
+    report: mpsc::UnboundedSender<Seen>,
+    script: Script,
+) {
+    let mut num_running = 0;
+    while let Some(message) = inbox.recv().await {
+        let seen = match message {
+            EngineMsg::Generate { req, events } => {
+                num_running += 1;
+                let answer = script(&req);
+                tokio::spawn(answer_one(req.as_ref().clone(), answer, events, report.clone()));
+                Seen::Generate(req)
+            }
+            EngineMsg::Abort { rid } => Seen::Abort(rid),
+            EngineMsg::FlushCache(reply) => {
+                let _ = reply.send(num_running == 0);
+                Seen::Flush
+            }
+            EngineMsg::GetState(reply) => {
+                let _ = reply.send(engine_state());
+                continue;
+            }
+            EngineMsg::Drain => Seen::Drain,
+        };
+        let _ = report.send(seen);
+    }
+}
+
+async fn answer_one(
+    req: GenerateReq,
+    answer: Answer,
+    events: mpsc::UnboundedSender<ReqEvent>,
+    report: mpsc::UnboundedSender<Seen>,
+) {
+    let num_events = answer.events.len();
+    let mut counts = ReqCounts {
+        prompt_tokens: req.input_ids.len(),
+        cached_tokens: req.input_ids.len() / 2,
+        ..ReqCounts::default()
+    };
+    for (i, token_ids) in answer.events.into_iter().enumerate() {
+        counts.completion_tokens += token_ids.len();
+        let is_last = i + 1 == num_events;
+        let finish_reason = answer.finish.clone().filter(|_| is_last);
+        if events.send(ReqEvent { token_ids, counts, finish_reason }).is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    if answer.finish.is_none() && !answer.dies {
+        events.closed().await;
+        let _ = report.send(Seen::Closed(req.rid));
+    }
+}
+
+fn engine_state() -> EngineState {
+    EngineState {
+        scheduler: SchedulerStats {
+            num_running_reqs: 3,
+            num_waiting_reqs: 2,
+            max_total_num_tokens: 4096,
+            num_free_tokens: 3072,
+            num_evictable_tokens: 512,
+            num_protected_tokens: 256,
+            num_private_tokens: 256,
+            num_retractions: 5,
+            prompt_tokens: 100,
+            cached_tokens: 25,
+            evicted_tokens: 7,
+            new_token_ratio: 0.5,
+            ..SchedulerStats::default()
+        },
+        last_gen_throughput: 12.5,
+        weight_bytes: 1 << 30,
+        kv_pool_bytes: 1 << 29,
+        active_memory_bytes: 2 << 30,
+        peak_memory_bytes: 3 << 30,
+    }
+}
