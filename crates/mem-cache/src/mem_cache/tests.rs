@@ -1,3 +1,5 @@
+//! A row from its opening to its end, and what audit says of planted bugs.
+
 use types::{PageId, SlotId, TokenId};
 
 use super::{Fault, MemCache, MemCacheConfig};
