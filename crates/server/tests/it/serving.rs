@@ -73,7 +73,7 @@ async fn five_hundred_connections_at_once() {
     let one = |i: usize| {
         let address = listening.address;
         tokio::spawn(async move {
-            let body = format!(r#"{{"text":"{i}","stream":{}}}"#, i % 2 == 0);
+            let body = format!(r#"{{"text":"{i}","stream":{}}}"#, i.is_multiple_of(2));
             read_all(send(address, "/generate", &body).await).await
         })
     };
