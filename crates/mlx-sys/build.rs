@@ -25,9 +25,22 @@ fn main() {
     build.compile("mlx_shim");
 
     let lib_dir = root.join("lib");
-    println!("cargo::rustc-link-search=native={}", lib_dir.display());
+    println!("cargo::rustc-link-search=native={}", link_in_out_dir(&root).display());
     println!("cargo::rustc-link-lib=dylib=mlx");
     println!("cargo::metadata=LIB_DIR={}", lib_dir.display());
+}
+
+/// `root/lib` by way of a link in `OUT_DIR`: cargo puts library folders below its
+/// target folder on the loader's path of everything it runs, so tests of any
+/// crate find libmlx without an rpath of their own. A link to the whole folder
+/// and not a copy, because libmlx finds its companions relative to itself.
+fn link_in_out_dir(root: &Path) -> PathBuf {
+    let link = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("mlx");
+    if fs::read_link(&link).ok().as_deref() != Some(root) {
+        let _ = fs::remove_file(&link); // There may be none.
+        std::os::unix::fs::symlink(root, &link).expect("OUT_DIR is writable");
+    }
+    link.join("lib")
 }
 
 /// The folder with `include/` and `lib/` of the pinned version.

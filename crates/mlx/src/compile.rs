@@ -1,133 +1,133 @@
-//! Compiled functions: traced once for each set of shapes, then replayed.
+//! Compiled functions: traced once per input shape, then replayed fused.
+//!
+//! On the CPU device MLX compiles by calling a C++ compiler at run time, so
+//! compiled functions belong on GPUs. What the closure captures is baked in as
+//! it is during the trace.
 
 use std::{
-    ffi::{c_int, c_void},
-    marker::PhantomData,
+    any::Any,
+    ffi::c_void,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
 };
 
-use mlx_sys::{smlx_array, smlx_function};
-
-use crate::{
-    array::Array,
-    error::{Error, Result, check},
-    map::Map,
-    transforms::pointers,
+use mlx_sys::{
+    RawArray, RawCompiled, RawVec, mlxs_array_clone, mlxs_compile, mlxs_compiled_call,
+    mlxs_compiled_free, mlxs_set_error, mlxs_vec_push,
 };
 
-type Body = Box<dyn Fn(&[Array]) -> Result<Vec<Array>>>;
+use crate::{
+    Array, Error, Result,
+    error::check,
+    handle::{give, give_vec, pointers, text},
+};
 
-/// A function that MLX traces on its first call with new shapes.
+type Closure = dyn Fn(&[Array]) -> Result<Vec<Array>>;
+
+/// A function made by [`compile`].
+#[derive(Debug)]
 pub struct Compiled {
-    raw: NonNull<smlx_function>,
-    // Holds a closure that need not be `Send`.
-    _not_send: PhantomData<*mut ()>,
+    raw: NonNull<RawCompiled>,
 }
 
-/// Wraps `body`. It runs while tracing only, so it must not depend on anything
-/// but its inputs and must not evaluate them.
+/// Wraps `f` so that MLX traces it on its first call and fuses its operations.
+/// With `shapeless`, later calls with other sizes reuse the trace.
+///
+/// `f` must not evaluate arrays: during the trace they have no values.
 ///
 /// # Errors
-/// What MLX says.
+/// There is no memory.
 pub fn compile(
-    body: impl Fn(&[Array]) -> Result<Vec<Array>> + 'static,
+    f: impl Fn(&[Array]) -> Result<Vec<Array>> + 'static,
     shapeless: bool,
 ) -> Result<Compiled> {
-    let op = "compile";
-    let body: Box<Body> = Box::new(Box::new(body));
-    let payload = Box::into_raw(body).cast::<c_void>();
-    let mut out = std::ptr::null_mut();
-    // SAFETY: `call` and `drop_body` know the payload; the shim drops it once,
-    // also when this fails.
-    check(op, unsafe {
-        mlx_sys::smlx_compile(call, drop_body, free_outputs, payload, shapeless, &mut out)
-    })?;
-    let raw = NonNull::new(out).ok_or_else(|| Error::new(op, "no function came back"))?;
-    Ok(Compiled { raw, _not_send: PhantomData })
+    const OP: &str = "compile";
+    // Boxed twice: a pointer to a closure is two words, C has room for one.
+    let f: Box<Closure> = Box::new(f);
+    let state = Box::into_raw(Box::new(f)).cast::<c_void>();
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: the shim owns `state` from here on, and calls `drop_closure` on
+    // it once; both functions expect what `state` is.
+    check(OP, unsafe { mlxs_compile(&raw mut raw, call_closure, drop_closure, state, shapeless) })?;
+    let raw = NonNull::new(raw).ok_or_else(|| Error::new(OP, "MLX gave no function"))?;
+    Ok(Compiled { raw })
 }
 
 impl Compiled {
-    /// Applies the function; the results are lazy.
+    /// Calls the function. Lazy, as any operation.
     ///
     /// # Errors
-    /// What the closure returned, its panic's message, or what MLX says.
+    /// What the closure returned or panicked with, or MLX cannot trace it.
     pub fn call(&self, inputs: &[Array]) -> Result<Vec<Array>> {
-        let op = "compiled function";
         let inputs = pointers(&inputs.iter().collect::<Vec<_>>());
-        // SAFETY: a live function and live arrays.
-        let map = Map::build(op, |out| unsafe {
-            mlx_sys::smlx_function_call(self.raw.as_ptr(), inputs.as_ptr(), inputs.len(), out)
-        })?;
-        map.list(op)
+        // SAFETY: the function and all inputs are alive.
+        give_vec("compiled", |out| unsafe {
+            mlxs_compiled_call(out, self.raw.as_ptr(), inputs.as_ptr(), inputs.len())
+        })
     }
 }
 
 impl Drop for Compiled {
     fn drop(&mut self) {
-        // SAFETY: the function is ours and not used again.
-        unsafe { mlx_sys::smlx_function_free(self.raw.as_ptr()) };
+        // SAFETY: made by the shim, freed once.
+        unsafe { mlxs_compiled_free(self.raw.as_ptr()) }
     }
 }
 
-/// Runs the closure for the shim. Neither an error nor a panic crosses into C++.
-unsafe extern "C" fn call(
-    payload: *mut c_void,
-    inputs: *const *const smlx_array,
+unsafe extern "C" fn call_closure(
+    state: *mut c_void,
+    inputs: *const *const RawArray,
     num_inputs: usize,
-    outputs: *mut *mut *mut smlx_array,
-    num_outputs: *mut usize,
-) -> c_int {
-    let run = || -> Result<Vec<Array>> {
-        // SAFETY: the payload is the box that `compile` made; it is still alive.
-        let body = unsafe { &*payload.cast::<Body>() };
-        let inputs = (0..num_inputs)
-            .map(|index| {
-                // SAFETY: the shim passes `num_inputs` live arrays.
-                let input = unsafe { *inputs.add(index) };
-                // SAFETY: as above; the handle is copied.
-                Array::build("compile", |out| unsafe {
-                    mlx_sys::smlx_array_copy_handle(input, out)
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        body(&inputs)
-    };
-    let message = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(arrays)) => {
-            let raw: Box<[_]> = arrays.into_iter().map(Array::into_raw).collect();
-            // SAFETY: valid places for pointer and count; `free_outputs` takes
-            // the slice back.
-            unsafe {
-                *num_outputs = raw.len();
-                *outputs = Box::into_raw(raw).cast();
-            }
-            return 0;
-        }
+    outputs: *mut RawVec,
+) -> i32 {
+    // A panic must not unwind into C++.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `state` is what `compile` made, alive while it is called.
+        let f = unsafe { &*state.cast::<Box<Closure>>() };
+        // SAFETY: the shim hands over `num_inputs` live arrays and a live list.
+        unsafe { run(f, inputs, num_inputs, outputs) }
+    }));
+    let message = match result {
+        Ok(Ok(())) => return 0,
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            format!("the closure panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
-        }
+        Err(panic) => format!("the closure panicked: {}", panic_text(panic.as_ref())),
     };
-    // SAFETY: the message is copied.
-    unsafe { mlx_sys::smlx_set_error(message.as_ptr().cast(), message.len()) };
+    let (bytes, len) = text(&message);
+    // SAFETY: the shim copies the text.
+    unsafe { mlxs_set_error(bytes, len) };
     1
 }
 
-unsafe extern "C" fn free_outputs(outputs: *mut *mut smlx_array, num_outputs: usize) {
-    // SAFETY: the slice that `call` gave away, taken back once.
-    let outputs =
-        unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(outputs, num_outputs)) };
-    for raw in outputs {
-        drop(Array::from_raw(raw));
+/// # Safety
+/// `inputs` has `num_inputs` live arrays, and `outputs` is a live list.
+unsafe fn run(
+    f: &Closure,
+    inputs: *const *const RawArray,
+    num_inputs: usize,
+    outputs: *mut RawVec,
+) -> Result<()> {
+    let mut arguments = Vec::with_capacity(num_inputs);
+    for index in 0..num_inputs {
+        // SAFETY: promised by the caller.
+        let input = unsafe { *inputs.add(index) };
+        // SAFETY: promised by the caller.
+        arguments.push(give("compiled", |out| unsafe { mlxs_array_clone(out, input) })?);
     }
+    for array in f(&arguments)? {
+        // SAFETY: promised by the caller; the list takes a reference of its own.
+        check("compiled", unsafe { mlxs_vec_push(outputs, array.as_raw()) })?;
+    }
+    Ok(())
 }
 
-unsafe extern "C" fn drop_body(payload: *mut c_void) {
-    // SAFETY: the box that `compile` made, dropped once. A panic in a
-    // destructor must not unwind into C++.
-    let body = unsafe { Box::from_raw(payload.cast::<Body>()) };
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(body)));
+unsafe extern "C" fn drop_closure(state: *mut c_void) {
+    // SAFETY: `state` is what `compile` made, dropped once.
+    let f = unsafe { Box::from_raw(state.cast::<Box<Closure>>()) };
+    // A captured value that panics when dropped must not unwind into C++.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(f)));
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -1,65 +1,83 @@
-//! Which processor does the work.
+//! Devices. The default device belongs to the process, its streams to threads.
 
 use std::collections::BTreeMap;
 
-use crate::{
-    error::{Result, check},
-    map::Map,
+use mlx_sys::{
+    mlxs_cuda_available, mlxs_default_device_is_gpu, mlxs_device_info, mlxs_metal_available,
+    mlxs_set_default_device, mlxs_synchronize,
 };
 
-/// MLX's two kinds of device.
+use crate::{
+    Result,
+    error::check,
+    handle::{Map, Value},
+};
+
+/// Kinds of device that MLX knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// The processor.
+    /// The host.
     Cpu,
-    /// Metal or CUDA.
+    /// Metal or CUDA, as the library was built for.
     Gpu,
 }
 
-/// Sets the device of all later operations on this thread.
+/// Where operations run from now on.
 ///
 /// # Errors
-/// If there is no such device.
+/// The library has no such device here.
 pub fn set_default(kind: DeviceKind) -> Result<()> {
-    // SAFETY: plain value.
-    check("set_default", unsafe { mlx_sys::smlx_set_default_device(kind == DeviceKind::Gpu) })
+    // SAFETY: takes a plain value.
+    check("set_default", unsafe { mlxs_set_default_device(kind == DeviceKind::Gpu) })
 }
 
-/// The device that operations run on.
+/// Where operations run.
 ///
 /// # Errors
-/// What MLX says.
+/// MLX cannot say.
 pub fn default() -> Result<DeviceKind> {
-    let mut gpu = false;
-    // SAFETY: a valid place for the answer.
-    check("default", unsafe { mlx_sys::smlx_default_device_is_gpu(&mut gpu) })?;
-    Ok(if gpu { DeviceKind::Gpu } else { DeviceKind::Cpu })
+    let mut is_gpu = false;
+    // SAFETY: `is_gpu` is writable.
+    check("default", unsafe { mlxs_default_device_is_gpu(&raw mut is_gpu) })?;
+    Ok(if is_gpu { DeviceKind::Gpu } else { DeviceKind::Cpu })
 }
 
-fn available(metal: bool) -> bool {
-    let mut out = false;
-    // SAFETY: a valid place for the answer.
-    let status = unsafe { mlx_sys::smlx_backend_available(metal, &mut out) };
-    check("available", status).is_ok() && out
-}
-
-/// True on a Mac with the Metal build.
+/// Whether the library drives an Apple GPU here.
 pub fn metal_available() -> bool {
-    available(true)
+    // SAFETY: takes nothing.
+    unsafe { mlxs_metal_available() }
 }
 
-/// True with the CUDA build and a GPU.
+/// Whether the library drives an NVIDIA GPU here.
 pub fn cuda_available() -> bool {
-    available(false)
+    // SAFETY: takes nothing.
+    unsafe { mlxs_cuda_available() }
 }
 
-/// What MLX knows of the GPU (`device_name`, `memory_size`, ...); empty without
-/// one.
+/// What MLX knows about the default device, numbers in decimal: `device_name`,
+/// `architecture`, `memory_size` and others, as the backend has them. Empty if
+/// it knows nothing.
+pub fn device_info() -> BTreeMap<String, String> {
+    const OP: &str = "device_info";
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: `raw` is writable.
+    let entries = check(OP, unsafe { mlxs_device_info(&raw mut raw) })
+        .and_then(|()| Map::from_raw(OP, raw)?.entries(OP))
+        .unwrap_or_default();
+    entries
+        .into_iter()
+        .filter_map(|(name, value)| match value {
+            Value::Text(text) => Some((name, text)),
+            Value::Array(_) | Value::Texts(_) => None,
+        })
+        .collect()
+}
+
+/// Waits until everything that this thread started is done.
 ///
 /// # Errors
-/// What the driver says.
-pub fn device_info() -> Result<BTreeMap<String, String>> {
-    // SAFETY: a valid place for the map.
-    let map = Map::build("device_info", |out| unsafe { mlx_sys::smlx_gpu_info(out) })?;
-    Ok(map.texts())
+/// A computation failed.
+pub fn synchronize() -> Result<()> {
+    // SAFETY: takes nothing.
+    check("synchronize", unsafe { mlxs_synchronize() })
 }

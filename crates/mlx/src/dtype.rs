@@ -1,29 +1,42 @@
 //! Element types.
 
-use half::{bf16, f16};
+use std::fmt;
 
 /// The type of an array's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(i32)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Dtype {
+    /// One byte, 0 or 1.
     Bool,
+    /// 8 bits, unsigned.
     Uint8,
+    /// 16 bits, unsigned.
     Uint16,
+    /// 32 bits, unsigned.
     Uint32,
+    /// 64 bits, unsigned.
     Uint64,
+    /// 8 bits, signed.
     Int8,
+    /// 16 bits, signed.
     Int16,
+    /// 32 bits, signed.
     Int32,
+    /// 64 bits, signed.
     Int64,
+    /// IEEE half precision.
     Float16,
+    /// The upper half of an f32.
     Bfloat16,
+    /// IEEE single precision.
     Float32,
+    /// IEEE double precision; on the CPU device only.
     Float64,
+    /// Two f32.
     Complex64,
 }
 
 impl Dtype {
+    /// In the order of the shim's codes, which is the order of the variants.
     const ALL: [Self; 14] = [
         Self::Bool,
         Self::Uint8,
@@ -41,6 +54,14 @@ impl Dtype {
         Self::Complex64,
     ];
 
+    pub(crate) fn code(self) -> i32 {
+        self as i32
+    }
+
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(code).ok()?).copied()
+    }
+
     /// Bytes of one element.
     pub fn size_in_bytes(self) -> usize {
         match self {
@@ -56,37 +77,44 @@ impl Dtype {
         matches!(self, Self::Float16 | Self::Bfloat16 | Self::Float32 | Self::Float64)
     }
 
-    pub(crate) fn code(self) -> i32 {
-        self as i32
-    }
-
-    pub(crate) fn from_code(code: i32) -> Option<Self> {
-        Self::ALL.get(usize::try_from(code).ok()?).copied()
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// A Rust type that stands for a [`Dtype`]. Every bit pattern that MLX stores
-/// for the type is a valid value of it.
-pub trait Element: Copy + Default + 'static + sealed::Sealed {
-    /// The element type.
-    const DTYPE: Dtype;
-}
-
-macro_rules! elements {
-    ($($rust:ty => $dtype:ident),* $(,)?) => {$(
-        impl sealed::Sealed for $rust {}
-        impl Element for $rust {
-            const DTYPE: Dtype = Dtype::$dtype;
+    /// The name that MLX and NumPy use: `float32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::Uint8 => "uint8",
+            Self::Uint16 => "uint16",
+            Self::Uint32 => "uint32",
+            Self::Uint64 => "uint64",
+            Self::Int8 => "int8",
+            Self::Int16 => "int16",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+            Self::Float32 => "float32",
+            Self::Float64 => "float64",
+            Self::Complex64 => "complex64",
         }
-    )*};
+    }
 }
 
-elements! {
-    bool => Bool, u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64, i8 => Int8,
-    i16 => Int16, i32 => Int32, i64 => Int64, f16 => Float16, bf16 => Bfloat16, f32 => Float32,
-    f64 => Float64,
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_places_in_the_list() {
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_code(dtype.code()), Some(dtype));
+        }
+        assert_eq!(Dtype::from_code(-1), None);
+        assert_eq!(Dtype::from_code(14), None);
+        assert_eq!(format!("[{:>9}]", Dtype::Int8), "[     int8]");
+    }
 }

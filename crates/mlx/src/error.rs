@@ -1,40 +1,39 @@
-//! What can go wrong in MLX. The text is MLX's own and never classified.
+//! The one error type: MLX's text, as opaque as it comes.
 
-use std::ffi::{CStr, c_int};
+use mlx_sys::mlxs_last_error;
 
-/// A failed operation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A call that MLX, or this crate before it, refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{op}: {message}")]
 pub struct Error {
-    /// The operation, by its name here.
+    /// The operation, by its name in this crate.
     pub op: &'static str,
-    /// MLX's words.
+    /// What was wrong. For people: never to be taken apart.
     pub message: String,
 }
 
-/// Most functions of this crate return it.
+/// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.op, self.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Error {
     pub(crate) fn new(op: &'static str, message: impl Into<String>) -> Self {
         Self { op, message: message.into() }
     }
+
+    /// The message that the shim kept for the call that just failed.
+    pub(crate) fn last(op: &'static str) -> Self {
+        let mut len = 0;
+        // SAFETY: `len` is writable; the text lives until the thread's next
+        // failing call and is copied before that.
+        let bytes = unsafe {
+            let text = mlxs_last_error(&raw mut len);
+            std::slice::from_raw_parts(text.cast::<u8>(), len)
+        };
+        Self::new(op, String::from_utf8_lossy(bytes))
+    }
 }
 
 /// Turns a status of the shim into a result.
-pub(crate) fn check(op: &'static str, status: c_int) -> Result<()> {
-    if status == 0 {
-        return Ok(());
-    }
-    // SAFETY: the shim returns a NUL-terminated string of this thread, valid
-    // until its next call; it is copied here.
-    let message = unsafe { CStr::from_ptr(mlx_sys::smlx_last_error()) };
-    Err(Error::new(op, message.to_string_lossy()))
+pub(crate) fn check(op: &'static str, status: i32) -> Result<()> {
+    if status == 0 { Ok(()) } else { Err(Error::last(op)) }
 }

@@ -1,55 +1,59 @@
-//! Fused operations.
+//! Fused layers.
 
-use crate::{array::Array, error::Result};
+use mlx_sys::{mlxs_layer_norm, mlxs_rms_norm, mlxs_rope, mlxs_sdpa};
 
-fn optional(array: Option<&Array>) -> *const mlx_sys::smlx_array {
-    array.map_or(std::ptr::null(), Array::as_ptr)
-}
+use crate::{
+    Array, Result,
+    handle::{give, int, maybe},
+};
 
-/// Where rotary positions start.
-#[derive(Debug, Clone, Copy)]
-pub enum RopeOffset<'a> {
-    /// One for the whole array.
-    Scalar(i32),
-    /// `[batch]` int32: one for each entry of the first dimension.
-    PerBatch(&'a Array),
-}
-
-/// Root-mean-square norm over the last dimension.
+/// Divides by the root mean square of the last axis, then scales by `weight`
+/// (`[dims]`).
 ///
 /// # Errors
-/// If shapes do not fit.
+/// `weight` does not fit the last axis.
 pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
-    // SAFETY: live arrays or null.
-    Array::build("rms_norm", |out| unsafe {
-        mlx_sys::smlx_rms_norm(x.as_ptr(), optional(weight), eps, out)
-    })
+    // SAFETY: all arrays are alive.
+    give("rms_norm", |out| unsafe { mlxs_rms_norm(out, x.as_raw(), maybe(weight), eps) })
 }
 
-/// Layer norm over the last dimension.
+/// Normalises the last axis to mean 0 and variance 1, then scales and shifts by
+/// `weight` and `bias` (`[dims]`).
 ///
 /// # Errors
-/// If shapes do not fit.
+/// `weight` or `bias` does not fit the last axis.
 pub fn layer_norm(
     x: &Array,
     weight: Option<&Array>,
     bias: Option<&Array>,
     eps: f32,
 ) -> Result<Array> {
-    // SAFETY: live arrays or null.
-    Array::build("layer_norm", |out| unsafe {
-        mlx_sys::smlx_layer_norm(x.as_ptr(), optional(weight), optional(bias), eps, out)
+    // SAFETY: all arrays are alive.
+    give("layer_norm", |out| unsafe {
+        mlxs_layer_norm(out, x.as_raw(), maybe(weight), maybe(bias), eps)
     })
 }
 
-/// Rotary embedding of `x` `[batch, ..., time, features]`: time step `t` has
-/// position `offset + t`. The leading `dims` features rotate, in halves or, if
-/// `traditional`, in neighbouring pairs. `freqs` `[dims / 2]` f32 holds the
-/// *inverse* of each pair's angular frequency.
+/// Position of the first token in [`rope`].
+#[derive(Debug, Clone, Copy)]
+pub enum RopeOffset<'a> {
+    /// The same for the whole batch.
+    Scalar(i32),
+    /// One per batch row, `[batch]` int32.
+    PerBatch(&'a Array),
+}
+
+/// Rotary position embedding of `x`, `[batch, ..., seq_len, head_dim]`.
+///
+/// For flat tokens pass `[num_tokens, num_heads, 1, head_dim]` with one offset
+/// per token. Only the first `dims` elements of the last axis are rotated:
+/// neighbours if `traditional`, else the two halves. Positions are multiplied
+/// by `scale`. Instead of the frequencies' `base` there may be `freqs`, the
+/// inverse frequencies, `[dims / 2]`.
 ///
 /// # Errors
-/// If shapes do not fit, or not exactly one of `base` and `freqs` is given.
-#[expect(clippy::too_many_arguments, reason = "the names and order of MLX's own function")]
+/// The shapes do not fit, or not exactly one of `base` and `freqs` is given.
+#[expect(clippy::too_many_arguments, reason = "MLX's own signature, known to its users")]
 pub fn rope(
     x: &Array,
     dims: usize,
@@ -59,44 +63,48 @@ pub fn rope(
     offset: RopeOffset<'_>,
     freqs: Option<&Array>,
 ) -> Result<Array> {
-    let (scalar, per_batch) = match offset {
-        RopeOffset::Scalar(offset) => (offset, None),
-        RopeOffset::PerBatch(offsets) => (0, Some(offsets)),
+    const OP: &str = "rope";
+    let dims = int(OP, dims)?;
+    let (start, starts) = match offset {
+        RopeOffset::Scalar(start) => (start, None),
+        RopeOffset::PerBatch(starts) => (0, Some(starts)),
     };
-    // SAFETY: live arrays or null.
-    Array::build("rope", |out| unsafe {
-        mlx_sys::smlx_rope(
-            x.as_ptr(),
-            dims as i32,
-            traditional,
-            base.is_some(),
-            base.unwrap_or_default(),
-            scale,
-            scalar,
-            optional(per_batch),
-            optional(freqs),
+    let base = base.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: all arrays are alive; `base` is null or points to a live f32.
+    give(OP, |out| unsafe {
+        mlxs_rope(
             out,
+            x.as_raw(),
+            dims,
+            traditional,
+            base,
+            scale,
+            start,
+            maybe(starts),
+            maybe(freqs),
         )
     })
 }
 
-/// Which keys a query sees.
+/// Which keys a query may see.
 #[derive(Debug, Clone, Copy)]
 pub enum SdpaMask<'a> {
     /// All.
     None,
-    /// Those up to its own position; the last query is aligned with the last key.
+    /// Those at or before it; the last query is at the last key.
     Causal,
-    /// Boolean (true: seen) or added to the scores; broadcasts to
-    /// `[batch, heads, queries, keys]`.
+    /// Broadcasts to `[batch, num_heads, num_queries, num_keys]`: a bool (true
+    /// is seen) or a float that is added to the scores.
     Array(&'a Array),
 }
 
-/// softmax(scale · q kᵀ + mask) v. q `[batch, heads, queries, head_dim]`; k and v
-/// `[batch, kv_heads, keys, head_dim]`; `sinks` `[heads]`.
+/// `softmax(scale * q @ k.T) @ v`, with q `[batch, num_heads, num_queries,
+/// head_dim]`, k and v `[batch, num_kv_heads, num_keys, head_dim]`; the number
+/// of heads is a multiple of that of the K/V heads. `sinks` (`[num_heads]`) are
+/// scores that take part in the softmax only.
 ///
 /// # Errors
-/// If shapes do not fit.
+/// The shapes do not fit.
 pub fn scaled_dot_product_attention(
     q: &Array,
     k: &Array,
@@ -110,17 +118,8 @@ pub fn scaled_dot_product_attention(
         SdpaMask::Causal => (true, None),
         SdpaMask::Array(mask) => (false, Some(mask)),
     };
-    // SAFETY: live arrays or null.
-    Array::build("scaled_dot_product_attention", |out| unsafe {
-        mlx_sys::smlx_sdpa(
-            q.as_ptr(),
-            k.as_ptr(),
-            v.as_ptr(),
-            scale,
-            causal,
-            optional(mask),
-            optional(sinks),
-            out,
-        )
+    // SAFETY: all arrays are alive.
+    give("scaled_dot_product_attention", |out| unsafe {
+        mlxs_sdpa(out, q.as_raw(), k.as_raw(), v.as_raw(), scale, causal, maybe(mask), maybe(sinks))
     })
 }

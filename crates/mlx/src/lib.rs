@@ -1,24 +1,23 @@
-//! Safe arrays on Apple's MLX.
+//! Safe arrays on MLX: operations, fused layers, quantization, files, memory.
 //!
-//! Arrays are lazy: an operation builds a graph, [`eval`] runs it. Streams are
-//! bound to their thread, so a lazy array must be evaluated where it was built;
-//! [`Array`] is neither `Send` nor `Sync`, and one thread owns all of MLX. The
-//! stream argument of MLX's operations is left out: it is always the default
-//! stream of the default device.
+//! [`Array`] is a reference-counted node of a lazy graph. Nothing is computed
+//! before [`eval`], [`async_eval`] or reading values. MLX's streams belong to
+//! threads: a lazy array can only be evaluated on the thread that made it, so
+//! `Array` is neither `Send` nor `Sync`, and one thread owns all of MLX.
 //!
-//! ```compile_fail
-//! let array = mlx::Array::scalar(1.0_f32).unwrap();
-//! std::thread::spawn(move || array.eval());
-//! ```
+//! Every failure of MLX is an [`Error`] value; no call panics on bad shapes.
+#![warn(missing_docs)]
+#![expect(unsafe_code, reason = "the safe side of the C ABI in mlx-sys")]
 
 mod array;
-mod compile;
+pub mod compile;
 pub mod device;
 mod dtype;
+mod element;
 mod error;
 pub mod fast;
+mod handle;
 pub mod io;
-mod map;
 pub mod memory;
 mod ops;
 pub mod quantized;
@@ -28,7 +27,9 @@ mod version;
 
 pub use array::Array;
 pub use compile::{Compiled, compile};
-pub use dtype::{Dtype, Element};
+pub use device::synchronize;
+pub use dtype::Dtype;
+pub use element::Element;
 pub use error::{Error, Result};
-pub use transforms::{async_eval, eval, synchronize};
+pub use transforms::{async_eval, eval};
 pub use version::{PINNED_VERSION, check_version, version};

@@ -1,76 +1,87 @@
-//! MLX's allocator, in bytes.
+//! MLX's allocator: how much is in use, and its limits. All sizes in bytes.
+//!
+//! The readings never fail in practice; should MLX refuse one, it reads 0.
 
-use crate::error::{Result, check};
+use mlx_sys::{
+    mlxs_clear_cache, mlxs_get_active_memory, mlxs_get_cache_memory, mlxs_get_memory_limit,
+    mlxs_get_peak_memory, mlxs_reset_peak_memory, mlxs_set_cache_limit, mlxs_set_memory_limit,
+    mlxs_set_wired_limit,
+};
 
-fn get(what: i32) -> usize {
-    let mut out = 0;
-    // SAFETY: a valid place for the figure.
-    let status = unsafe { mlx_sys::smlx_memory_get(what, &mut out) };
-    check("memory", status).map_or(0, |()| out)
+use crate::{Result, error::check};
+
+fn read(get: unsafe extern "C" fn(*mut usize) -> i32) -> usize {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is writable.
+    let status = unsafe { get(&raw mut bytes) };
+    if status == 0 { bytes } else { 0 }
 }
 
-fn set(op: &'static str, what: i32, limit: usize) -> Result<usize> {
-    let mut before = 0;
-    // SAFETY: a valid place for the former limit.
-    check(op, unsafe { mlx_sys::smlx_memory_set(what, limit, &mut before) })?;
-    Ok(before)
+fn set(
+    op: &'static str,
+    call: unsafe extern "C" fn(usize, *mut usize) -> i32,
+    limit: usize,
+) -> Result<usize> {
+    let mut previous = 0;
+    // SAFETY: `previous` is writable.
+    check(op, unsafe { call(limit, &raw mut previous) })?;
+    Ok(previous)
 }
 
-/// Held by live arrays.
+/// Held by arrays.
 pub fn active_bytes() -> usize {
-    get(0)
+    read(mlxs_get_active_memory)
 }
 
-/// The most ever held by live arrays, or since [`reset_peak`].
+/// The most that was held by arrays since the start or [`reset_peak`].
 pub fn peak_bytes() -> usize {
-    get(1)
+    read(mlxs_get_peak_memory)
 }
 
-/// Freed buffers kept for reuse.
+/// Freed by arrays and kept for the next ones.
 pub fn cache_bytes() -> usize {
-    get(2)
+    read(mlxs_get_cache_memory)
+}
+
+/// Above this an allocation waits for work in flight, or fails.
+pub fn memory_limit() -> usize {
+    read(mlxs_get_memory_limit)
 }
 
 /// Starts [`peak_bytes`] anew.
-///
-/// # Errors
-/// What MLX says.
-pub fn reset_peak() -> Result<()> {
-    // SAFETY: no arguments.
-    check("reset_peak", unsafe { mlx_sys::smlx_memory_reset_peak() })
+pub fn reset_peak() {
+    // SAFETY: takes nothing. Resetting a counter cannot fail.
+    let _ = unsafe { mlxs_reset_peak_memory() };
 }
 
-/// Gives freed buffers back to the system.
-///
-/// # Errors
-/// What MLX says.
-pub fn clear_cache() -> Result<()> {
-    // SAFETY: no arguments.
-    check("clear_cache", unsafe { mlx_sys::smlx_memory_clear_cache() })
+/// Gives cached buffers back to the system.
+pub fn clear_cache() {
+    // SAFETY: takes nothing. A cache that stays is harmless.
+    let _ = unsafe { mlxs_clear_cache() };
 }
 
-/// Sets the guideline above which MLX waits before it allocates more; returns
-/// the former one.
+/// Sets [`memory_limit`] and returns the one before.
 ///
 /// # Errors
-/// What MLX says.
+/// MLX refuses the limit.
 pub fn set_memory_limit(bytes: usize) -> Result<usize> {
-    set("set_memory_limit", 0, bytes)
+    set("set_memory_limit", mlxs_set_memory_limit, bytes)
 }
 
-/// Sets how much [`cache_bytes`] may grow to; returns the former limit.
+/// Limits [`cache_bytes`] and returns the limit before; 0 turns the cache off.
 ///
 /// # Errors
-/// What MLX says.
+/// MLX refuses the limit.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
-    set("set_cache_limit", 1, bytes)
+    set("set_cache_limit", mlxs_set_cache_limit, bytes)
 }
 
-/// Sets how much memory stays resident (Metal on macOS 15 and later); returns
-/// the former limit.
+/// Memory that macOS keeps resident for the GPU, and the limit before. Leave
+/// it alone unless asked: it is reported to bring machines down. No effect on
+/// other platforms.
 ///
 /// # Errors
-/// What MLX says.
+/// More than the system allows.
 pub fn set_wired_limit(bytes: usize) -> Result<usize> {
-    set("set_wired_limit", 2, bytes)
+    set("set_wired_limit", mlxs_set_wired_limit, bytes)
 }

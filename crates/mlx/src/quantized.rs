@@ -1,59 +1,54 @@
-//! Packed weights: several values in each 32-bit word, with a scale a group.
+//! Packed matrices: rows of small integers or floats with a scale per group.
 
-use std::{ffi::CStr, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
+
+use mlx_sys::{mlxs_dequantize, mlxs_gather_qmm, mlxs_quantize, mlxs_quantized_matmul};
 
 use crate::{
-    array::Array,
-    dtype::Dtype,
-    error::{Error, Result, check},
+    Array, Dtype, Error, Result,
+    handle::{give, give_vec, int, maybe, text},
 };
 
-/// How groups are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// How numbers are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuantMode {
-    /// value = scale · q + bias.
+    /// `scale * q + bias`, bits 2 to 6 and 8, groups of 32, 64 or 128.
     Affine,
-    /// 4-bit floats, groups of 32 with a power-of-two scale.
+    /// 4-bit floats, groups of 32, power-of-two scales.
     Mxfp4,
-    /// 8-bit floats, groups of 32 with a power-of-two scale.
+    /// 8-bit floats, groups of 32, power-of-two scales.
     Mxfp8,
-    /// 4-bit floats, groups of 16 with an 8-bit float scale.
+    /// 4-bit floats, groups of 16, 8-bit float scales.
     Nvfp4,
 }
 
 impl QuantMode {
-    /// Every mode.
-    pub const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Mxfp8, Self::Nvfp4];
+    const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Mxfp8, Self::Nvfp4];
 
-    /// MLX's name.
-    pub fn as_str(self) -> &'static str {
-        self.c_name().to_str().expect("ASCII")
-    }
-
-    fn c_name(self) -> &'static CStr {
+    /// The name in a model's configuration.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Affine => c"affine",
-            Self::Mxfp4 => c"mxfp4",
-            Self::Mxfp8 => c"mxfp8",
-            Self::Nvfp4 => c"nvfp4",
+            Self::Affine => "affine",
+            Self::Mxfp4 => "mxfp4",
+            Self::Mxfp8 => "mxfp8",
+            Self::Nvfp4 => "nvfp4",
         }
     }
 }
 
 impl fmt::Display for QuantMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.name())
     }
 }
 
 impl FromStr for QuantMode {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|mode| mode.as_str() == text);
-        found.ok_or_else(|| {
-            let names = Self::ALL.map(Self::as_str).join(", ");
-            Error::new("quantization mode", format!("{text:?} is unknown; known are {names}"))
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::new("QuantMode", format!("unknown mode `{name}` (known: {known})"))
         })
     }
 }
@@ -61,80 +56,77 @@ impl FromStr for QuantMode {
 /// A packed matrix.
 #[derive(Debug, Clone)]
 pub struct Quantized {
-    /// `[rows, columns * bits / 32]` uint32.
+    /// `[..., rows, columns * bits / 32]` uint32.
     pub weight: Array,
-    /// `[rows, columns / group_size]`.
+    /// `[..., rows, columns / group_size]`.
     pub scales: Array,
-    /// Like `scales`; affine only.
+    /// As `scales`, in the affine mode only.
     pub biases: Option<Array>,
 }
 
-fn optional(array: Option<&Array>) -> *const mlx_sys::smlx_array {
-    array.map_or(std::ptr::null(), Array::as_ptr)
-}
-
-/// Packs `w` along its last dimension.
+/// Packs the last axis of `w`.
 ///
 /// # Errors
-/// If the shape or the combination of group size, bits and mode does not fit.
+/// A combination of group size, bits and mode that MLX lacks, or a last axis
+/// that is no multiple of the group size.
 pub fn quantize(w: &Array, group_size: usize, bits: usize, mode: QuantMode) -> Result<Quantized> {
-    let op = "quantize";
-    let mut out = [std::ptr::null_mut(); 3];
-    // SAFETY: a live array, room for three handles, a NUL-terminated name.
-    check(op, unsafe {
-        mlx_sys::smlx_quantize(
-            w.as_ptr(),
-            group_size as i32,
-            bits as i32,
-            mode.c_name().as_ptr(),
-            out.as_mut_ptr(),
-        )
-    })?;
-    let [weight, scales, biases] = out.map(Array::from_raw);
-    match (weight, scales) {
-        (Some(weight), Some(scales)) => Ok(Quantized { weight, scales, biases }),
-        _ => Err(Error::new(op, "no arrays came back")),
+    const OP: &str = "quantize";
+    let (group_size, bits) = (int(OP, group_size)?, int(OP, bits)?);
+    let (name, len) = text(mode.name());
+    // SAFETY: `w` is alive and the name has `len` bytes.
+    let parts =
+        give_vec(OP, |out| unsafe { mlxs_quantize(out, w.as_raw(), group_size, bits, name, len) })?;
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(weight), Some(scales), biases) => Ok(Quantized { weight, scales, biases }),
+        _ => Err(Error::new(OP, "MLX gave no scales")),
     }
 }
 
-/// The values of a packed matrix, as `dtype`.
+/// The matrix that was packed, up to rounding, in `dtype` or what MLX chooses
+/// (the type of the scales in the affine mode, else bf16).
 ///
 /// # Errors
-/// If shapes and parameters do not fit.
-#[expect(clippy::too_many_arguments, reason = "the names and order of MLX's own function")]
+/// The parts do not fit each other.
+#[expect(clippy::too_many_arguments, reason = "the parts of a packed matrix and how to read them")]
 pub fn dequantize(
-    w: &Array,
+    weight: &Array,
     scales: &Array,
     biases: Option<&Array>,
     group_size: usize,
     bits: usize,
     mode: QuantMode,
-    dtype: Dtype,
+    dtype: Option<Dtype>,
 ) -> Result<Array> {
-    // SAFETY: live arrays or null, a NUL-terminated name.
-    Array::build("dequantize", |out| unsafe {
-        mlx_sys::smlx_dequantize(
-            w.as_ptr(),
-            scales.as_ptr(),
-            optional(biases),
-            group_size as i32,
-            bits as i32,
-            mode.c_name().as_ptr(),
-            dtype.code(),
+    const OP: &str = "dequantize";
+    let (group_size, bits) = (int(OP, group_size)?, int(OP, bits)?);
+    let (name, len) = text(mode.name());
+    // SAFETY: all arrays are alive and the name has `len` bytes.
+    give(OP, |out| unsafe {
+        mlxs_dequantize(
             out,
+            weight.as_raw(),
+            scales.as_raw(),
+            maybe(biases),
+            group_size,
+            bits,
+            name,
+            len,
+            dtype.map_or(-1, Dtype::code),
         )
     })
 }
 
-/// `x @ wᵀ` (or `x @ w`) with packed `w`. Keep `x` two-dimensional: MLX reads the
-/// weights again for each entry of further dimensions.
+/// `x @ w.T` if `transpose`, else `x @ w`, of a packed `w`. Keep `x`
+/// two-dimensional, `[num_tokens, dims]`: a batch of single rows falls on a
+/// path that is many times slower.
 ///
 /// # Errors
-/// If shapes and parameters do not fit.
-#[expect(clippy::too_many_arguments, reason = "the names and order of MLX's own function")]
+/// The parts do not fit `x` or each other.
+#[expect(clippy::too_many_arguments, reason = "the parts of a packed matrix and how to read them")]
 pub fn quantized_matmul(
     x: &Array,
-    w: &Array,
+    weight: &Array,
     scales: &Array,
     biases: Option<&Array>,
     transpose: bool,
@@ -142,18 +134,65 @@ pub fn quantized_matmul(
     bits: usize,
     mode: QuantMode,
 ) -> Result<Array> {
-    // SAFETY: live arrays or null, a NUL-terminated name.
-    Array::build("quantized_matmul", |out| unsafe {
-        mlx_sys::smlx_quantized_matmul(
-            x.as_ptr(),
-            w.as_ptr(),
-            scales.as_ptr(),
-            optional(biases),
-            transpose,
-            group_size as i32,
-            bits as i32,
-            mode.c_name().as_ptr(),
+    const OP: &str = "quantized_matmul";
+    let (group_size, bits) = (int(OP, group_size)?, int(OP, bits)?);
+    let (name, len) = text(mode.name());
+    // SAFETY: all arrays are alive and the name has `len` bytes.
+    give(OP, |out| unsafe {
+        mlxs_quantized_matmul(
             out,
+            x.as_raw(),
+            weight.as_raw(),
+            scales.as_raw(),
+            maybe(biases),
+            transpose,
+            group_size,
+            bits,
+            name,
+            len,
+        )
+    })
+}
+
+/// As [`quantized_matmul`] on a stack of packed matrices (`[stack, ...]`), of
+/// which `rhs_indices` picks one per row, and `lhs_indices` the row of `x`.
+/// `sorted_indices` promises that `rhs_indices` ascend.
+///
+/// # Errors
+/// The parts do not fit `x` or each other. Indices are not checked.
+#[expect(clippy::too_many_arguments, reason = "the parts of a packed matrix and how to read them")]
+pub fn gather_qmm(
+    x: &Array,
+    weight: &Array,
+    scales: &Array,
+    biases: Option<&Array>,
+    lhs_indices: Option<&Array>,
+    rhs_indices: Option<&Array>,
+    transpose: bool,
+    group_size: usize,
+    bits: usize,
+    mode: QuantMode,
+    sorted_indices: bool,
+) -> Result<Array> {
+    const OP: &str = "gather_qmm";
+    let (group_size, bits) = (int(OP, group_size)?, int(OP, bits)?);
+    let (name, len) = text(mode.name());
+    // SAFETY: all arrays are alive and the name has `len` bytes.
+    give(OP, |out| unsafe {
+        mlxs_gather_qmm(
+            out,
+            x.as_raw(),
+            weight.as_raw(),
+            scales.as_raw(),
+            maybe(biases),
+            maybe(lhs_indices),
+            maybe(rhs_indices),
+            transpose,
+            group_size,
+            bits,
+            name,
+            len,
+            sorted_indices,
         )
     })
 }

@@ -1,40 +1,53 @@
-//! Random numbers. With a key they are a function of it; without, of a hidden
-//! state of the thread.
+//! Random numbers. The same key gives the same numbers, on every device.
+//!
+//! Without a key, numbers come from a state that each thread seeds by the
+//! clock: for dummies only, never for results that someone may want again.
 
-use crate::{
-    array::{Array, dims},
-    dtype::Dtype,
-    error::Result,
+use mlx_sys::{
+    mlxs_random_bits, mlxs_random_categorical, mlxs_random_gumbel, mlxs_random_key,
+    mlxs_random_normal, mlxs_random_split, mlxs_random_uniform,
 };
 
-fn optional(array: Option<&Array>) -> *const mlx_sys::smlx_array {
-    array.map_or(std::ptr::null(), Array::as_ptr)
-}
+use crate::{
+    Array, Dtype, Result,
+    handle::{give, int, ints, maybe},
+};
 
-/// A key, `[2]` uint32.
+/// The key of a seed, `[2]` uint32.
 ///
 /// # Errors
-/// What MLX says.
+/// There is no memory.
 pub fn key(seed: u64) -> Result<Array> {
-    // SAFETY: plain value.
-    Array::build("random_key", |out| unsafe { mlx_sys::smlx_random_key(seed, out) })
+    // SAFETY: only `out` is a pointer.
+    give("key", |out| unsafe { mlxs_random_key(out, seed) })
 }
 
-/// `count` keys that share nothing with `key`, `[count, 2]`.
+/// `count` independent keys from one, `[count, 2]` uint32.
 ///
 /// # Errors
-/// What MLX says.
+/// `key` is no key.
 pub fn split(key: &Array, count: usize) -> Result<Array> {
-    // SAFETY: a live array.
-    Array::build("random_split", |out| unsafe {
-        mlx_sys::smlx_random_split(key.as_ptr(), count as i32, out)
-    })
+    const OP: &str = "split";
+    let count = int(OP, count)?;
+    // SAFETY: `key` is alive.
+    give(OP, |out| unsafe { mlxs_random_split(out, key.as_raw(), count) })
 }
 
-/// Uniform over `[low, high)`.
+/// Random bits, uint32.
 ///
 /// # Errors
-/// What MLX says.
+/// A bad shape, or `key` is no key.
+pub fn bits(shape: &[usize], key: Option<&Array>) -> Result<Array> {
+    const OP: &str = "bits";
+    let shape = ints(OP, shape)?;
+    // SAFETY: pointer and length belong together; `key` is alive.
+    give(OP, |out| unsafe { mlxs_random_bits(out, shape.as_ptr(), shape.len(), maybe(key)) })
+}
+
+/// Evenly spread over `[low, high)`.
+///
+/// # Errors
+/// A bad shape, no float type, or `key` is no key.
 pub fn uniform(
     shape: &[usize],
     low: f32,
@@ -42,84 +55,47 @@ pub fn uniform(
     dtype: Dtype,
     key: Option<&Array>,
 ) -> Result<Array> {
-    let op = "random_uniform";
-    let shape = dims(op, shape)?;
-    let low = Array::scalar(low)?.astype(dtype)?;
-    let high = Array::scalar(high)?.astype(dtype)?;
-    // SAFETY: live arrays; the shape is copied.
-    Array::build(op, |out| unsafe {
-        mlx_sys::smlx_random_uniform(
-            low.as_ptr(),
-            high.as_ptr(),
-            shape.as_ptr(),
-            shape.len(),
-            dtype.code(),
-            optional(key),
-            out,
-        )
+    const OP: &str = "uniform";
+    let shape = ints(OP, shape)?;
+    // SAFETY: pointer and length belong together; `key` is alive.
+    give(OP, |out| unsafe {
+        mlxs_random_uniform(out, low, high, shape.as_ptr(), shape.len(), dtype.code(), maybe(key))
     })
 }
 
-/// Normal with the given mean and deviation.
+/// Normal with mean 0 and deviation 1.
 ///
 /// # Errors
-/// What MLX says.
-pub fn normal(
-    shape: &[usize],
-    mean: f32,
-    deviation: f32,
-    dtype: Dtype,
-    key: Option<&Array>,
-) -> Result<Array> {
-    let op = "random_normal";
-    let shape = dims(op, shape)?;
-    // SAFETY: a live array or null; the shape is copied.
-    Array::build(op, |out| unsafe {
-        mlx_sys::smlx_random_normal(
-            shape.as_ptr(),
-            shape.len(),
-            dtype.code(),
-            mean,
-            deviation,
-            optional(key),
-            out,
-        )
+/// As for [`uniform`].
+pub fn normal(shape: &[usize], dtype: Dtype, key: Option<&Array>) -> Result<Array> {
+    const OP: &str = "normal";
+    let shape = ints(OP, shape)?;
+    // SAFETY: pointer and length belong together; `key` is alive.
+    give(OP, |out| unsafe {
+        mlxs_random_normal(out, shape.as_ptr(), shape.len(), dtype.code(), maybe(key))
     })
 }
 
-/// Standard Gumbel.
+/// Standard Gumbel: the argmax of logits plus this is a sample of their softmax.
 ///
 /// # Errors
-/// What MLX says.
+/// As for [`uniform`].
 pub fn gumbel(shape: &[usize], dtype: Dtype, key: Option<&Array>) -> Result<Array> {
-    let op = "random_gumbel";
-    let shape = dims(op, shape)?;
-    // SAFETY: a live array or null; the shape is copied.
-    Array::build(op, |out| unsafe {
-        mlx_sys::smlx_random_gumbel(shape.as_ptr(), shape.len(), dtype.code(), optional(key), out)
+    const OP: &str = "gumbel";
+    let shape = ints(OP, shape)?;
+    // SAFETY: pointer and length belong together; `key` is alive.
+    give(OP, |out| unsafe {
+        mlxs_random_gumbel(out, shape.as_ptr(), shape.len(), dtype.code(), maybe(key))
     })
 }
 
-/// One draw along `axis` of unnormalised log-probabilities.
+/// One sample per row of unnormalised log probabilities along `axis`, uint32.
 ///
 /// # Errors
-/// What MLX says.
+/// There is no such axis, or `key` is no key.
 pub fn categorical(logits: &Array, axis: i32, key: Option<&Array>) -> Result<Array> {
-    // SAFETY: live arrays or null.
-    Array::build("random_categorical", |out| unsafe {
-        mlx_sys::smlx_random_categorical(logits.as_ptr(), axis, optional(key), out)
-    })
-}
-
-/// Random words, uint32.
-///
-/// # Errors
-/// What MLX says.
-pub fn bits(shape: &[usize], key: Option<&Array>) -> Result<Array> {
-    let op = "random_bits";
-    let shape = dims(op, shape)?;
-    // SAFETY: a live array or null; the shape is copied.
-    Array::build(op, |out| unsafe {
-        mlx_sys::smlx_random_bits(shape.as_ptr(), shape.len(), 4, optional(key), out)
+    // SAFETY: `logits` and `key` are alive.
+    give("categorical", |out| unsafe {
+        mlxs_random_categorical(out, logits.as_raw(), axis, maybe(key))
     })
 }

@@ -1,40 +1,25 @@
-//! Running graphs.
+//! Evaluation of several arrays at once.
 
-use crate::{
-    array::Array,
-    error::{Result, check},
-};
+use mlx_sys::{mlxs_async_eval, mlxs_eval};
 
-pub(crate) fn pointers(arrays: &[&Array]) -> Vec<*const mlx_sys::smlx_array> {
-    arrays.iter().map(|array| array.as_ptr()).collect()
-}
+use crate::{Array, Result, error::check, handle::pointers};
 
-/// Runs what the arrays need and waits for it.
+/// Computes the arrays and waits for them.
 ///
 /// # Errors
-/// What the operations say.
+/// A computation failed: out of memory, an unreadable file, a kernel.
 pub fn eval(arrays: &[&Array]) -> Result<()> {
-    let items = pointers(arrays);
-    // SAFETY: live arrays.
-    check("eval", unsafe { mlx_sys::smlx_eval(items.as_ptr(), items.len(), false) })
+    let arrays = pointers(arrays);
+    // SAFETY: pointers and length belong together, and the arrays are alive.
+    check("eval", unsafe { mlxs_eval(arrays.as_ptr(), arrays.len()) })
 }
 
-/// Starts what the arrays need and returns. Reading one waits for it.
+/// Starts to compute the arrays and returns. Reading one waits for it.
 ///
 /// # Errors
-/// What the operations say when they are enqueued; later failures show when an
-/// array is read.
+/// As for [`eval`], as far as known at this time.
 pub fn async_eval(arrays: &[&Array]) -> Result<()> {
-    let items = pointers(arrays);
-    // SAFETY: live arrays.
-    check("async_eval", unsafe { mlx_sys::smlx_eval(items.as_ptr(), items.len(), true) })
-}
-
-/// Waits for everything on this thread's default stream.
-///
-/// # Errors
-/// What failed in the meantime.
-pub fn synchronize() -> Result<()> {
-    // SAFETY: no arguments.
-    check("synchronize", unsafe { mlx_sys::smlx_synchronize() })
+    let arrays = pointers(arrays);
+    // SAFETY: pointers and length belong together, and the arrays are alive.
+    check("async_eval", unsafe { mlxs_async_eval(arrays.as_ptr(), arrays.len()) })
 }

@@ -1,205 +1,173 @@
-//! Operations on elements, and the matrix product.
+//! Element by element, and matrix products.
+//!
+//! Two arrays of different dtypes are promoted: bf16 with an f32 scalar gives
+//! f32. `add_scalar` and `mul_scalar` keep the dtype.
 
-use mlx_sys::{Binary, Unary};
+use mlx_sys::{mlxs_addmm, mlxs_astype, mlxs_view, mlxs_where};
 
-use crate::{array::Array, dtype::Dtype, error::Result};
-
-macro_rules! unary {
-    ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {
-        impl Array {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            /// What MLX says.
-            pub fn $name(&self) -> Result<Self> {
-                self.unary(stringify!($name), Unary::$op)
-            }
-        )*}
-    };
-}
-
-macro_rules! binary {
-    ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {
-        impl Array {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            /// If the shapes do not broadcast.
-            pub fn $name(&self, other: &Self) -> Result<Self> {
-                self.binary(stringify!($name), Binary::$op, other)
-            }
-        )*}
-    };
-}
+use super::{binary, unary};
+use crate::{Array, Dtype, Result, handle::give};
 
 unary! {
-    /// -x
-    negative = Negative;
-    /// |x|
-    abs = Abs;
-    /// eˣ
-    exp = Exp;
-    /// ln x
-    log = Log;
-    /// ln(1 + x)
-    log1p = Log1p;
-    /// √x
-    sqrt = Sqrt;
-    /// 1 / √x
-    rsqrt = Rsqrt;
-    /// x²
-    square = Square;
-    /// 1 / x
-    reciprocal = Reciprocal;
-    /// 1 / (1 + e⁻ˣ)
-    sigmoid = Sigmoid;
-    /// tanh x
-    tanh = Tanh;
+    /// `-x`.
+    negative => mlxs_negative;
+    /// `|x|`.
+    abs => mlxs_abs;
+    /// `e^x`.
+    exp => mlxs_exp;
+    /// `e^x - 1`, exact near 0.
+    expm1 => mlxs_expm1;
+    /// The natural logarithm.
+    log => mlxs_log;
+    /// `log(1 + x)`, exact near 0.
+    log1p => mlxs_log1p;
+    /// The square root.
+    sqrt => mlxs_sqrt;
+    /// `1 / sqrt(x)`.
+    rsqrt => mlxs_rsqrt;
+    /// `x * x`.
+    square => mlxs_square;
+    /// `1 / x`.
+    reciprocal => mlxs_reciprocal;
+    /// `1 / (1 + e^-x)`.
+    sigmoid => mlxs_sigmoid;
+    /// The hyperbolic tangent.
+    tanh => mlxs_tanh;
     /// The error function.
-    erf = Erf;
-    /// sin x
-    sin = Sin;
-    /// cos x
-    cos = Cos;
-    /// The largest integer not above x.
-    floor = Floor;
-    /// The nearest integer; halves to the even one.
-    round = Round;
+    erf => mlxs_erf;
+    /// The sine.
+    sin => mlxs_sin;
+    /// The cosine.
+    cos => mlxs_cos;
+    /// The largest whole number not above x.
+    floor => mlxs_floor;
+    /// The smallest whole number not below x.
+    ceil => mlxs_ceil;
+    /// The nearest whole number, halves to even.
+    round => mlxs_round;
     /// -1, 0 or 1.
-    sign = Sign;
-    /// True where x is zero.
-    logical_not = LogicalNot;
+    sign => mlxs_sign;
     /// True where x is not a number.
-    isnan = Isnan;
-    /// True where x is neither infinite nor NaN.
-    isfinite = Isfinite;
-    /// x, as a constant of differentiation.
-    stop_gradient = StopGradient;
-    /// x in a buffer of its own.
-    copy = Copy;
-    /// x in row-major order.
-    contiguous = Contiguous;
+    isnan => mlxs_isnan;
+    /// True where x is infinite.
+    isinf => mlxs_isinf;
+    /// True where x is a finite number.
+    isfinite => mlxs_isfinite;
+    /// True where x is zero.
+    logical_not => mlxs_logical_not;
+    /// All bits flipped.
+    bitwise_invert => mlxs_bitwise_invert;
+    /// The same values; no gradient passes.
+    stop_gradient => mlxs_stop_gradient;
+    /// The same values as a node of its own.
+    copy => mlxs_copy;
+    /// The same values in row-major order; the same buffer if they are already.
+    contiguous => mlxs_contiguous;
 }
 
 binary! {
-    /// a + b
-    add = Add;
-    /// a - b
-    subtract = Subtract;
-    /// a · b
-    multiply = Multiply;
-    /// a / b
-    divide = Divide;
-    /// ⌊a / b⌋
-    floor_divide = FloorDivide;
-    /// a mod b, with the sign of b.
-    remainder = Remainder;
-    /// aᵇ
-    power = Power;
-    /// The larger.
-    maximum = Maximum;
-    /// The smaller.
-    minimum = Minimum;
-    /// ln(eᵃ + eᵇ)
-    logaddexp = Logaddexp;
-    /// a = b
-    equal = Equal;
-    /// a ≠ b
-    not_equal = NotEqual;
-    /// a < b
-    less = Less;
-    /// a ≤ b
-    less_equal = LessEqual;
-    /// a > b
-    greater = Greater;
-    /// a ≥ b
-    greater_equal = GreaterEqual;
-    /// a and b
-    logical_and = LogicalAnd;
-    /// a or b
-    logical_or = LogicalOr;
-    /// a & b
-    bitwise_and = BitwiseAnd;
-    /// a | b
-    bitwise_or = BitwiseOr;
-    /// a ^ b
-    bitwise_xor = BitwiseXor;
-    /// a << b
-    left_shift = LeftShift;
-    /// a >> b
-    right_shift = RightShift;
-    /// The matrix product over the last two dimensions.
-    matmul = Matmul;
+    /// `self + other`.
+    add => mlxs_add;
+    /// `self - other`.
+    subtract => mlxs_subtract;
+    /// `self * other`.
+    multiply => mlxs_multiply;
+    /// `self / other`, in floats.
+    divide => mlxs_divide;
+    /// `floor(self / other)`, in the operands' type.
+    floor_divide => mlxs_floor_divide;
+    /// The remainder with the sign of `other`.
+    remainder => mlxs_remainder;
+    /// `self` to the power of `other`.
+    power => mlxs_power;
+    /// The larger; not a number if either is not.
+    maximum => mlxs_maximum;
+    /// The smaller; not a number if either is not.
+    minimum => mlxs_minimum;
+    /// `log(e^self + e^other)`.
+    logaddexp => mlxs_logaddexp;
+    /// `self == other`, bool.
+    equal => mlxs_equal;
+    /// `self != other`, bool.
+    not_equal => mlxs_not_equal;
+    /// `self < other`, bool.
+    less => mlxs_less;
+    /// `self <= other`, bool.
+    less_equal => mlxs_less_equal;
+    /// `self > other`, bool.
+    greater => mlxs_greater;
+    /// `self >= other`, bool.
+    greater_equal => mlxs_greater_equal;
+    /// Both are non-zero, bool.
+    logical_and => mlxs_logical_and;
+    /// Either is non-zero, bool.
+    logical_or => mlxs_logical_or;
+    /// Bits set in both.
+    bitwise_and => mlxs_bitwise_and;
+    /// Bits set in either.
+    bitwise_or => mlxs_bitwise_or;
+    /// Bits set in exactly one.
+    bitwise_xor => mlxs_bitwise_xor;
+    /// `self << other`.
+    left_shift => mlxs_left_shift;
+    /// `self >> other`.
+    right_shift => mlxs_right_shift;
+    /// The matrix product of the last two axes; other axes broadcast.
+    matmul => mlxs_matmul;
 }
 
 impl Array {
-    fn unary(&self, name: &'static str, op: Unary) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build(name, |out| unsafe { mlx_sys::smlx_unary(op as i32, self.as_ptr(), out) })
+    /// `a` where `self` is true, else `b`; all three broadcast.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn where_(&self, a: &Self, b: &Self) -> Result<Self> {
+        // SAFETY: all arrays are alive and `out` is writable.
+        give("where_", |out| unsafe { mlxs_where(out, self.as_raw(), a.as_raw(), b.as_raw()) })
     }
 
-    fn binary(&self, name: &'static str, op: Binary, other: &Self) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build(name, |out| unsafe {
-            mlx_sys::smlx_binary(op as i32, self.as_ptr(), other.as_ptr(), out)
+    /// `beta * self + alpha * (a @ b)`.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn addmm(&self, a: &Self, b: &Self, alpha: f32, beta: f32) -> Result<Self> {
+        // SAFETY: all arrays are alive and `out` is writable.
+        give("addmm", |out| unsafe {
+            mlxs_addmm(out, self.as_raw(), a.as_raw(), b.as_raw(), alpha, beta)
         })
     }
 
-    /// x + value, in x's type.
+    /// The values converted to `dtype`; the same node if they have it already.
     ///
     /// # Errors
-    /// What MLX says.
+    /// The device has no such dtype.
+    pub fn astype(&self, dtype: Dtype) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("astype", |out| unsafe { mlxs_astype(out, self.as_raw(), dtype.code()) })
+    }
+
+    /// The same bytes read as `dtype`; the last axis grows or shrinks.
+    ///
+    /// # Errors
+    /// The last axis is no whole number of such elements.
+    pub fn view(&self, dtype: Dtype) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("view", |out| unsafe { mlxs_view(out, self.as_raw(), dtype.code()) })
+    }
+
+    /// `self + value` in the dtype of `self`, to which `value` is rounded.
+    ///
+    /// # Errors
+    /// As for [`Array::add`].
     pub fn add_scalar(&self, value: f32) -> Result<Self> {
         self.add(&Self::scalar(value)?.astype(self.dtype())?)
     }
 
-    /// x · value, in x's type.
+    /// `self * value` in the dtype of `self`, to which `value` is rounded.
     ///
     /// # Errors
-    /// What MLX says.
+    /// As for [`Array::multiply`].
     pub fn mul_scalar(&self, value: f32) -> Result<Self> {
         self.multiply(&Self::scalar(value)?.astype(self.dtype())?)
-    }
-
-    /// `a` where this is true, `b` elsewhere.
-    ///
-    /// # Errors
-    /// If the shapes do not broadcast.
-    pub fn where_(&self, a: &Self, b: &Self) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build("where", |out| unsafe {
-            mlx_sys::smlx_where(self.as_ptr(), a.as_ptr(), b.as_ptr(), out)
-        })
-    }
-
-    /// self + a · b (matrix product).
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn addmm(&self, a: &Self, b: &Self) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build("addmm", |out| unsafe {
-            mlx_sys::smlx_addmm(self.as_ptr(), a.as_ptr(), b.as_ptr(), out)
-        })
-    }
-
-    /// The values in another type.
-    ///
-    /// # Errors
-    /// What MLX says.
-    pub fn astype(&self, dtype: Dtype) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("astype", |out| unsafe {
-            mlx_sys::smlx_astype(self.as_ptr(), dtype.code(), out)
-        })
-    }
-
-    /// The bytes as another type; the last dimension changes with its size.
-    ///
-    /// # Errors
-    /// If the last dimension does not divide.
-    pub fn view(&self, dtype: Dtype) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("view", |out| unsafe { mlx_sys::smlx_view(self.as_ptr(), dtype.code(), out) })
     }
 }

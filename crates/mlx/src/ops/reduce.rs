@@ -1,136 +1,119 @@
-//! Operations along dimensions.
+//! Along axes: sums and their like, scans, orders. Negative axes count from
+//! the end.
 
-use mlx_sys::{Order, Reduce};
+use mlx_sys::{
+    mlxs_argmax, mlxs_argmin, mlxs_argpartition, mlxs_argsort, mlxs_cumsum, mlxs_partition,
+    mlxs_softmax, mlxs_sort, mlxs_topk,
+};
 
-use crate::{array::Array, error::Result};
-
-macro_rules! reduce {
-    ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {
-        impl Array {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            /// If there is no such axis.
-            pub fn $name(&self, axes: &[i32], keepdims: bool) -> Result<Self> {
-                // SAFETY: a live array; the axes are copied.
-                Self::build(stringify!($name), |out| unsafe {
-                    mlx_sys::smlx_reduce(
-                        Reduce::$op as i32, self.as_ptr(), axes.as_ptr(), axes.len(), keepdims, out,
-                    )
-                })
-            }
-        )*}
-    };
-}
+use super::reduce;
+use crate::{
+    Array, Result,
+    handle::{give, int},
+};
 
 reduce! {
-    /// Σ
-    sum = Sum;
-    /// The largest.
-    max = Max;
-    /// The smallest.
-    min = Min;
-    /// The average.
-    mean = Mean;
-    /// True if any is.
-    any = Any;
-    /// True if all are.
-    all = All;
-    /// ln Σ eˣ
-    logsumexp = Logsumexp;
-    /// Π
-    prod = Prod;
+    /// The sum over `axes`.
+    sum => mlxs_sum;
+    /// The product over `axes`.
+    prod => mlxs_prod;
+    /// The largest over `axes`.
+    max => mlxs_max;
+    /// The smallest over `axes`.
+    min => mlxs_min;
+    /// The mean over `axes`, in floats.
+    mean => mlxs_mean;
+    /// `log(sum(e^x))` over `axes`.
+    logsumexp => mlxs_logsumexp;
+    /// True if all over `axes` are non-zero.
+    all => mlxs_all;
+    /// True if any over `axes` is non-zero.
+    any => mlxs_any;
 }
 
 impl Array {
-    /// Place of the largest element, uint32.
+    /// The place of the largest along `axis`, uint32; the first of equals.
     ///
     /// # Errors
-    /// If there is no such axis.
-    pub fn argmax(&self, axis: i32, keepdims: bool) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("argmax", |out| unsafe {
-            mlx_sys::smlx_arg_reduce(true, self.as_ptr(), axis, keepdims, out)
-        })
+    /// There is no such axis, or nothing along it.
+    pub fn argmax(&self, axis: i32, keep_dims: bool) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("argmax", |out| unsafe { mlxs_argmax(out, self.as_raw(), axis, keep_dims) })
     }
 
-    /// Place of the smallest element, uint32.
+    /// The place of the smallest along `axis`, uint32; the first of equals.
     ///
     /// # Errors
-    /// If there is no such axis.
-    pub fn argmin(&self, axis: i32, keepdims: bool) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("argmin", |out| unsafe {
-            mlx_sys::smlx_arg_reduce(false, self.as_ptr(), axis, keepdims, out)
-        })
+    /// There is no such axis, or nothing along it.
+    pub fn argmin(&self, axis: i32, keep_dims: bool) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("argmin", |out| unsafe { mlxs_argmin(out, self.as_raw(), axis, keep_dims) })
     }
 
-    /// Running sums; `inclusive` counts the element itself.
+    /// Running sums along `axis`, from its end if `reverse`, with the element's
+    /// own value if `inclusive`.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn cumsum(&self, axis: i32, reverse: bool, inclusive: bool) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("cumsum", |out| unsafe {
-            mlx_sys::smlx_cumsum(self.as_ptr(), axis, reverse, inclusive, out)
-        })
+        // SAFETY: the array is alive and `out` is writable.
+        give("cumsum", |out| unsafe { mlxs_cumsum(out, self.as_raw(), axis, reverse, inclusive) })
     }
 
-    /// eˣ / Σ eˣ; `precise` computes in f32.
+    /// Softmax along `axis`; `precise` computes 16-bit floats in f32.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn softmax(&self, axis: i32, precise: bool) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("softmax", |out| unsafe {
-            mlx_sys::smlx_softmax(self.as_ptr(), axis, precise, out)
-        })
+        // SAFETY: the array is alive and `out` is writable.
+        give("softmax", |out| unsafe { mlxs_softmax(out, self.as_raw(), axis, precise) })
     }
 
-    fn order(&self, name: &'static str, what: Order, k: usize, axis: i32) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build(name, |out| unsafe {
-            mlx_sys::smlx_order(what as i32, self.as_ptr(), k as i32, axis, out)
-        })
-    }
-
-    /// Ascending.
+    /// Ascending along `axis`.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn sort(&self, axis: i32) -> Result<Self> {
-        self.order("sort", Order::Sort, 0, axis)
+        // SAFETY: the array is alive and `out` is writable.
+        give("sort", |out| unsafe { mlxs_sort(out, self.as_raw(), axis) })
     }
 
-    /// Places of the elements in ascending order, uint32.
+    /// The places, uint32, that sort ascending along `axis`.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn argsort(&self, axis: i32) -> Result<Self> {
-        self.order("argsort", Order::Argsort, 0, axis)
+        // SAFETY: the array is alive and `out` is writable.
+        give("argsort", |out| unsafe { mlxs_argsort(out, self.as_raw(), axis) })
     }
 
-    /// The `k`-th element is where sorting would put it; smaller ones before it.
+    /// Reorders along `axis` so that the `kth` is in its sorted place, smaller
+    /// ones before it.
     ///
     /// # Errors
-    /// If there is no such axis or place.
-    pub fn partition(&self, k: usize, axis: i32) -> Result<Self> {
-        self.order("partition", Order::Partition, k, axis)
+    /// There is no such axis or place.
+    pub fn partition(&self, kth: i32, axis: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("partition", |out| unsafe { mlxs_partition(out, self.as_raw(), kth, axis) })
     }
 
-    /// Places of the elements as [`Self::partition`] orders them, uint32.
+    /// The places, uint32, that [`Array::partition`] would put elements in.
     ///
     /// # Errors
-    /// If there is no such axis or place.
-    pub fn argpartition(&self, k: usize, axis: i32) -> Result<Self> {
-        self.order("argpartition", Order::Argpartition, k, axis)
+    /// There is no such axis or place.
+    pub fn argpartition(&self, kth: i32, axis: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("argpartition", |out| unsafe { mlxs_argpartition(out, self.as_raw(), kth, axis) })
     }
 
-    /// The `k` largest, in no order.
+    /// The `k` largest along `axis`, in no particular order.
     ///
     /// # Errors
-    /// If there are fewer, or no such axis.
+    /// There is no such axis, or it has fewer elements.
     pub fn topk(&self, k: usize, axis: i32) -> Result<Self> {
-        self.order("topk", Order::Topk, k, axis)
+        const OP: &str = "topk";
+        let k = int(OP, k)?;
+        // SAFETY: the array is alive and `out` is writable.
+        give(OP, |out| unsafe { mlxs_topk(out, self.as_raw(), k, axis) })
     }
 }

@@ -1,253 +1,204 @@
-//! Operations that move elements.
+//! Other shapes of the same values; joining and splitting. Negative axes count
+//! from the end.
+
+use mlx_sys::{
+    mlxs_broadcast_to, mlxs_concatenate, mlxs_expand_dims, mlxs_flatten, mlxs_pad, mlxs_repeat,
+    mlxs_reshape, mlxs_roll, mlxs_split, mlxs_split_at, mlxs_squeeze, mlxs_stack, mlxs_swapaxes,
+    mlxs_tile, mlxs_transpose, mlxs_tril, mlxs_triu,
+};
 
 use crate::{
-    array::{Array, dims},
-    error::{Error, Result},
-    transforms::pointers,
+    Array, Error, Result,
+    handle::{give, give_vec, int, ints, pointers},
 };
 
 impl Array {
-    /// The elements in another shape.
+    /// The same elements in another shape.
     ///
     /// # Errors
-    /// If the sizes differ.
+    /// Another number of elements.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        let shape = dims("reshape", shape)?;
-        // SAFETY: a live array; the shape is copied.
-        Self::build("reshape", |out| unsafe {
-            mlx_sys::smlx_reshape(self.as_ptr(), shape.as_ptr(), shape.len(), out)
-        })
+        const OP: &str = "reshape";
+        let shape = ints(OP, shape)?;
+        // SAFETY: the array is alive; pointer and length belong together.
+        give(OP, |out| unsafe { mlxs_reshape(out, self.as_raw(), shape.as_ptr(), shape.len()) })
     }
 
-    /// One dimension.
+    /// The array repeated to `shape`, without a copy.
     ///
     /// # Errors
-    /// What MLX says.
-    pub fn flatten(&self) -> Result<Self> {
-        self.reshape(&[self.size()])
-    }
-
-    /// Repeats dimensions of size 1.
-    ///
-    /// # Errors
-    /// If the shapes do not broadcast.
+    /// An axis has another size than 1 or the wanted one.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
-        let shape = dims("broadcast_to", shape)?;
-        // SAFETY: a live array; the shape is copied.
-        Self::build("broadcast_to", |out| unsafe {
-            mlx_sys::smlx_broadcast_to(self.as_ptr(), shape.as_ptr(), shape.len(), out)
+        const OP: &str = "broadcast_to";
+        let shape = ints(OP, shape)?;
+        // SAFETY: the array is alive; pointer and length belong together.
+        give(OP, |out| unsafe {
+            mlxs_broadcast_to(out, self.as_raw(), shape.as_ptr(), shape.len())
         })
     }
 
-    /// Dimension `i` of the result is dimension `axes[i]` of this.
+    /// Axis `i` of the result is axis `axes[i]` of `self`.
     ///
     /// # Errors
-    /// If `axes` is not a permutation.
+    /// `axes` is no permutation.
     pub fn transpose(&self, axes: &[i32]) -> Result<Self> {
-        // SAFETY: a live array; the axes are copied.
-        Self::build("transpose", |out| unsafe {
-            mlx_sys::smlx_transpose(self.as_ptr(), axes.as_ptr(), axes.len(), out)
+        // SAFETY: the array is alive; pointer and length belong together.
+        give("transpose", |out| unsafe {
+            mlxs_transpose(out, self.as_raw(), axes.as_ptr(), axes.len())
         })
     }
 
-    /// Exchanges two dimensions.
+    /// Two axes exchanged.
     ///
     /// # Errors
-    /// If there is no such axis.
-    pub fn swapaxes(&self, a: i32, b: i32) -> Result<Self> {
-        let ndim = self.ndim() as i32;
-        let place = |axis: i32| {
-            let index = if axis < 0 { axis + ndim } else { axis };
-            let valid = (0..ndim).contains(&index).then_some(index as usize);
-            valid.ok_or_else(|| Error::new("swapaxes", format!("no axis {axis} of {ndim}")))
-        };
-        let mut axes: Vec<i32> = (0..ndim).collect();
-        axes.swap(place(a)?, place(b)?);
-        self.transpose(&axes)
+    /// There is no such axis.
+    pub fn swapaxes(&self, axis1: i32, axis2: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("swapaxes", |out| unsafe { mlxs_swapaxes(out, self.as_raw(), axis1, axis2) })
     }
 
-    /// Adds a dimension of size 1.
+    /// A new axis of size 1, which is `axis` of the result.
     ///
     /// # Errors
-    /// If there is no such place.
+    /// There is no such place.
     pub fn expand_dims(&self, axis: i32) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("expand_dims", |out| unsafe {
-            mlx_sys::smlx_expand_dims(self.as_ptr(), axis, out)
+        // SAFETY: the array is alive; one axis is passed.
+        give("expand_dims", |out| unsafe {
+            mlxs_expand_dims(out, self.as_raw(), &raw const axis, 1)
         })
     }
 
-    /// Drops a dimension of size 1.
+    /// Without `axis`, whose size is 1.
     ///
     /// # Errors
-    /// If the size is not 1.
+    /// There is no such axis, or it has another size.
     pub fn squeeze(&self, axis: i32) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("squeeze", |out| unsafe { mlx_sys::smlx_squeeze(self.as_ptr(), axis, out) })
+        // SAFETY: the array is alive; one axis is passed.
+        give("squeeze", |out| unsafe { mlxs_squeeze(out, self.as_raw(), &raw const axis, 1) })
     }
 
-    /// `start..stop` in steps, for every dimension.
+    /// The axes from `start_axis` to `end_axis`, both included, as one.
     ///
     /// # Errors
-    /// If the lengths are not the number of dimensions.
-    pub fn slice(&self, start: &[i32], stop: &[i32], strides: &[i32]) -> Result<Self> {
-        let op = "slice";
-        self.check_rank(op, &[start.len(), stop.len(), strides.len()])?;
-        // SAFETY: a live array; each bound has an entry per dimension.
-        Self::build(op, |out| unsafe {
-            mlx_sys::smlx_slice(
-                self.as_ptr(),
-                start.as_ptr(),
-                stop.as_ptr(),
-                strides.as_ptr(),
-                start.len(),
-                out,
-            )
-        })
+    /// There is no such axis, or the first is after the last.
+    pub fn flatten(&self, start_axis: i32, end_axis: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("flatten", |out| unsafe { mlxs_flatten(out, self.as_raw(), start_axis, end_axis) })
     }
 
-    /// This with `start..stop` replaced.
+    /// Arrays in a row along `axis`.
     ///
     /// # Errors
-    /// If the lengths are not the number of dimensions, or shapes do not fit.
-    pub fn slice_update(&self, update: &Self, start: &[i32], stop: &[i32]) -> Result<Self> {
-        let op = "slice_update";
-        self.check_rank(op, &[start.len(), stop.len()])?;
-        // SAFETY: live arrays; each bound has an entry per dimension.
-        Self::build(op, |out| unsafe {
-            mlx_sys::smlx_slice_update(
-                self.as_ptr(),
-                update.as_ptr(),
-                start.as_ptr(),
-                stop.as_ptr(),
-                start.len(),
-                out,
-            )
-        })
-    }
-
-    fn check_rank(&self, op: &'static str, lengths: &[usize]) -> Result<()> {
-        if lengths.iter().all(|&length| length == self.ndim()) {
-            return Ok(());
-        }
-        let text = format!("{lengths:?} bounds for {} dimensions", self.ndim());
-        Err(Error::new(op, text))
-    }
-
-    /// Picks entries of one dimension. Indices are not checked on every device.
-    ///
-    /// # Errors
-    /// If there is no such axis.
-    pub fn take(&self, indices: &Self, axis: i32) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build("take", |out| unsafe {
-            mlx_sys::smlx_take(self.as_ptr(), indices.as_ptr(), axis, out)
-        })
-    }
-
-    /// Picks an element for each place of `indices`.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn take_along_axis(&self, indices: &Self, axis: i32) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build("take_along_axis", |out| unsafe {
-            mlx_sys::smlx_take_along_axis(self.as_ptr(), indices.as_ptr(), axis, out)
-        })
-    }
-
-    /// This with rows `indices` `[n]` of the first dimension replaced by `updates`
-    /// `[n, ...]`. Indices are not checked.
-    ///
-    /// The result takes over this array's buffer, and only the rows are written,
-    /// if at evaluation nothing else holds it: neither another handle (so replace
-    /// the owner: `pool = pool.put_rows(..)`) nor an operation that still has to
-    /// read the old contents. Otherwise the whole array is copied.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn put_rows(&self, indices: &Self, updates: &Self) -> Result<Self> {
-        // SAFETY: live arrays.
-        Self::build("put_rows", |out| unsafe {
-            mlx_sys::smlx_put_rows(self.as_ptr(), indices.as_ptr(), updates.as_ptr(), out)
-        })
-    }
-
-    /// End to end along `axis`.
-    ///
-    /// # Errors
-    /// If the other dimensions differ, or there are no arrays.
+    /// No array, or sizes that differ on another axis.
     pub fn concatenate(arrays: &[&Self], axis: i32) -> Result<Self> {
-        let items = pointers(arrays);
-        // SAFETY: live arrays.
-        Self::build("concatenate", |out| unsafe {
-            mlx_sys::smlx_concatenate(items.as_ptr(), items.len(), axis, out)
+        let arrays = pointers(arrays);
+        // SAFETY: the arrays are alive; pointer and length belong together.
+        give("concatenate", |out| unsafe {
+            mlxs_concatenate(out, arrays.as_ptr(), arrays.len(), axis)
         })
     }
 
-    /// Side by side along a new axis.
+    /// Arrays of one shape along a new axis.
     ///
     /// # Errors
-    /// If shapes differ, or there are no arrays.
+    /// No array, or shapes that differ.
     pub fn stack(arrays: &[&Self], axis: i32) -> Result<Self> {
-        let items = pointers(arrays);
-        // SAFETY: live arrays.
-        Self::build("stack", |out| unsafe {
-            mlx_sys::smlx_stack(items.as_ptr(), items.len(), axis, out)
+        let arrays = pointers(arrays);
+        // SAFETY: the arrays are alive; pointer and length belong together.
+        give("stack", |out| unsafe { mlxs_stack(out, arrays.as_ptr(), arrays.len(), axis) })
+    }
+
+    /// `sections` equal parts along `axis`.
+    ///
+    /// # Errors
+    /// There is no such axis, or it does not divide so.
+    pub fn split(&self, sections: usize, axis: i32) -> Result<Vec<Self>> {
+        const OP: &str = "split";
+        let sections = int(OP, sections)?;
+        if sections == 0 {
+            return Err(Error::new(OP, "there must be at least one section"));
+        }
+        // SAFETY: the array is alive and `out` is writable.
+        give_vec(OP, |out| unsafe { mlxs_split(out, self.as_raw(), sections, axis) })
+    }
+
+    /// Parts along `axis` that start at 0 and at each of `indices`.
+    ///
+    /// # Errors
+    /// There is no such axis.
+    pub fn split_at(&self, indices: &[usize], axis: i32) -> Result<Vec<Self>> {
+        const OP: &str = "split_at";
+        let indices = ints(OP, indices)?;
+        // SAFETY: the array is alive; pointer and length belong together.
+        give_vec(OP, |out| unsafe {
+            mlxs_split_at(out, self.as_raw(), indices.as_ptr(), indices.len(), axis)
         })
     }
 
-    /// Adds `low[i]` entries before and `high[i]` after dimension `i`.
+    /// Each axis grown by `(before, after)` elements of `value` (a scalar).
     ///
     /// # Errors
-    /// If the lengths are not the number of dimensions.
-    pub fn pad(&self, low: &[usize], high: &[usize], value: f32) -> Result<Self> {
-        let op = "pad";
-        self.check_rank(op, &[low.len(), high.len()])?;
-        let (low, high) = (dims(op, low)?, dims(op, high)?);
-        let value = Self::scalar(value)?.astype(self.dtype())?;
-        // SAFETY: live arrays; each bound has an entry per dimension.
-        Self::build(op, |out| unsafe {
-            mlx_sys::smlx_pad(
-                self.as_ptr(),
-                low.as_ptr(),
-                high.as_ptr(),
-                low.len(),
-                value.as_ptr(),
-                out,
-            )
+    /// Not one pair per axis.
+    pub fn pad(&self, widths: &[(usize, usize)], value: &Self) -> Result<Self> {
+        const OP: &str = "pad";
+        if widths.len() != self.ndim() {
+            let (pairs, axes) = (widths.len(), self.ndim());
+            return Err(Error::new(OP, format!("{pairs} pairs for {axes} axes")));
+        }
+        let low = ints(OP, &widths.iter().map(|pair| pair.0).collect::<Vec<_>>())?;
+        let high = ints(OP, &widths.iter().map(|pair| pair.1).collect::<Vec<_>>())?;
+        // SAFETY: both arrays are alive; both lists are as long as said.
+        give(OP, |out| unsafe {
+            mlxs_pad(out, self.as_raw(), low.as_ptr(), high.as_ptr(), low.len(), value.as_raw())
         })
     }
 
-    /// Repeats the whole array `reps[i]` times along dimension `i`.
+    /// The array repeated `reps[i]` times along axis `i`.
     ///
     /// # Errors
-    /// What MLX says.
+    /// A size that MLX cannot count.
     pub fn tile(&self, reps: &[usize]) -> Result<Self> {
-        let reps = dims("tile", reps)?;
-        // SAFETY: a live array; the counts are copied.
-        Self::build("tile", |out| unsafe {
-            mlx_sys::smlx_tile(self.as_ptr(), reps.as_ptr(), reps.len(), out)
-        })
+        const OP: &str = "tile";
+        let reps = ints(OP, reps)?;
+        // SAFETY: the array is alive; pointer and length belong together.
+        give(OP, |out| unsafe { mlxs_tile(out, self.as_raw(), reps.as_ptr(), reps.len()) })
     }
 
-    /// Repeats each entry of `axis`.
+    /// Each element `repeats` times along `axis`.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn repeat(&self, repeats: usize, axis: i32) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("repeat", |out| unsafe {
-            mlx_sys::smlx_repeat(self.as_ptr(), repeats as i32, axis, out)
-        })
+        const OP: &str = "repeat";
+        let repeats = int(OP, repeats)?;
+        // SAFETY: the array is alive and `out` is writable.
+        give(OP, |out| unsafe { mlxs_repeat(out, self.as_raw(), repeats, axis) })
     }
 
-    /// Moves entries of `axis` by `shift` places, round the end.
+    /// Moved by `shift` along `axis`; what falls off comes in at the other end.
     ///
     /// # Errors
-    /// If there is no such axis.
+    /// There is no such axis.
     pub fn roll(&self, shift: i32, axis: i32) -> Result<Self> {
-        // SAFETY: a live array.
-        Self::build("roll", |out| unsafe { mlx_sys::smlx_roll(self.as_ptr(), shift, axis, out) })
+        // SAFETY: the array is alive and `out` is writable.
+        give("roll", |out| unsafe { mlxs_roll(out, self.as_raw(), shift, axis) })
+    }
+
+    /// Zeros above diagonal `k` of the last two axes.
+    ///
+    /// # Errors
+    /// Fewer than two axes.
+    pub fn tril(&self, k: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("tril", |out| unsafe { mlxs_tril(out, self.as_raw(), k) })
+    }
+
+    /// Zeros below diagonal `k` of the last two axes.
+    ///
+    /// # Errors
+    /// Fewer than two axes.
+    pub fn triu(&self, k: i32) -> Result<Self> {
+        // SAFETY: the array is alive and `out` is writable.
+        give("triu", |out| unsafe { mlxs_triu(out, self.as_raw(), k) })
     }
 }
