@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["engine", "metrics", "mlx", "model-loader", "protocol", "server", "tokenizer", "types"],
     ),
     ("test-kit", &["types"]),
-    ("e2e", &["attention", "mlx", "model-loader", "models", "nn", "test-kit", "types"]),
+    ("e2e", &["test-kit"]),
     ("xtask", &[]),
 ];
 
