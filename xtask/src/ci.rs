@@ -4,8 +4,9 @@
 //! for the end-to-end tests included: a release build would double the time.
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -15,18 +16,19 @@ const CARGO_STEPS: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
     ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
     ("build sglang-mlx", &["build", "--locked", "-p", "cli", "--bin", "sglang-mlx"]),
-    ("test", &["test", "--workspace", "--all-targets", "--locked"]),
     ("doc tests", &["test", "--workspace", "--doc", "--locked"]),
+    ("test", &["test", "--workspace", "--all-targets", "--locked"]),
 ];
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     let mut times = Vec::new();
     timed("tidy", &mut times, || crate::report("tidy", &crate::tidy::check(root)?))?;
     timed("docs", &mut times, || crate::report("docs", &crate::docs::check(root)?))?;
+    let mut tests = Tests::default();
     for (name, args) in CARGO_STEPS {
-        timed(name, &mut times, || cargo(root, args))?;
+        timed(name, &mut times, || cargo(root, args, &mut tests))?;
     }
-    println!("\nci: all steps passed");
+    println!("\nci: all steps passed, {} tests in {} binaries", tests.passed, tests.binaries);
     for (name, time) in &times {
         println!("ci: {:>7.1} s  {name}", time.as_secs_f64());
     }
@@ -46,11 +48,55 @@ fn timed(
     Ok(())
 }
 
-fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+/// What the closing lines of `cargo test` add up to.
+#[derive(Debug, Default, PartialEq)]
+struct Tests {
+    binaries: usize,
+    passed: usize,
+}
+
+impl Tests {
+    /// `test result: ok. 19 passed; 0 failed; ...`
+    fn count(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ok. ") else { return };
+        let passed = result.split(' ').next().and_then(|number| number.parse::<usize>().ok());
+        self.binaries += 1;
+        self.passed += passed.unwrap_or_default();
+    }
+}
+
+/// Runs cargo; its output goes through as it comes.
+fn cargo(root: &Path, args: &[&str], tests: &mut Tests) -> Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program).args(args).current_dir(root).status()?;
+    let mut child =
+        Command::new(program).args(args).current_dir(root).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        tests.count(&line);
+    }
+    let status = child.wait()?;
     if !status.success() {
         bail!("`cargo {}` ended with {status}", args.join(" "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tests;
+
+    #[test]
+    fn closing_lines_are_added_up() {
+        let mut tests = Tests::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+            "test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            tests.count(line);
+        }
+        assert_eq!(tests, Tests { binaries: 2, passed: 44 });
+    }
 }
