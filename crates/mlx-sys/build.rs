@@ -1,102 +1,154 @@
-//! Finds the pinned MLX, compiles the shim against its headers, and tells
-//! dependents where the library is (`DEP_MLX_LIB_DIR`).
+//! Finds the pinned MLX library and compiles the C++ shim against its headers.
+//!
+//! Looks in `MLX_ROOT`, `third_party/mlx`, the user's data folder, then in an
+//! installed Python package. Only the exact version counts: MLX's C++ API
+//! changes even in patch releases.
+//!
+//! How programs find the library when they run: `cargo test` and `cargo run`
+//! put every search path below the target folder into the loader's path, so a
+//! link to the library folder in `OUT_DIR` serves the tests of all crates
+//! without a build script in each. A program meant to run by itself needs an
+//! rpath: the `mlx` crate hands its direct dependents `DEP_MLX_SAFE_RPATHS`
+//! (see `crates/cli/build.rs`).
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-const VERSION: &str = "0.32.4";
-const SHIM: &[&str] = &["array.cpp", "nn_ops.cpp", "ops.cpp", "runtime.cpp"];
+const PINNED: [u32; 3] = [0, 32, 4];
+const SHIM: &[&str] = &[
+    "arrays.cpp",
+    "elementwise.cpp",
+    "fast.cpp",
+    "io.cpp",
+    "quantized.cpp",
+    "reduce.cpp",
+    "runtime.cpp",
+    "shape.cpp",
+];
 
 fn main() {
-    for name in ["MLX_ROOT", "XDG_DATA_HOME", "VIRTUAL_ENV"] {
-        println!("cargo::rerun-if-env-changed={name}");
-    }
-    println!("cargo::rerun-if-changed=shim");
-    let root = find_mlx();
-    println!("cargo::rerun-if-changed={}", root.join("include/mlx/version.h").display());
-
-    let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").include(root.join("include")).include("shim");
-    // The headers warn; only what the shim itself does wrong is of interest.
-    build.flag_if_supported("-Wno-unused-parameter").opt_level(2);
-    build.files(SHIM.iter().map(|file| format!("shim/{file}")));
-    build.compile("mlx_shim");
-
-    let lib_dir = root.join("lib");
-    println!("cargo::rustc-link-search=native={}", link_in_out_dir(&root).display());
-    println!("cargo::rustc-link-lib=dylib=mlx");
-    println!("cargo::metadata=LIB_DIR={}", lib_dir.display());
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=MLX_ROOT");
+    let root = match find() {
+        Ok(root) => root,
+        Err(message) => {
+            println!("cargo::error={}", message.replace('\n', " "));
+            return;
+        }
+    };
+    let [major, minor, patch] = PINNED;
+    println!("cargo::rustc-env=MLX_PINNED_VERSION={major}.{minor}.{patch}");
+    println!("cargo::rustc-env=MLX_LIB_DIR={}", root.lib.display());
+    println!("cargo::rerun-if-changed={}", root.include.join("mlx/version.h").display());
+    compile_shim(&root.include);
+    link(&root.lib);
 }
 
-/// `root/lib` by way of a link in `OUT_DIR`: cargo puts library folders below its
-/// target folder on the loader's path of everything it runs, so tests of any
-/// crate find libmlx without an rpath of their own. A link to the whole folder
-/// and not a copy, because libmlx finds its companions relative to itself.
-fn link_in_out_dir(root: &Path) -> PathBuf {
-    let link = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("mlx");
-    if fs::read_link(&link).ok().as_deref() != Some(root) {
-        let _ = fs::remove_file(&link); // There may be none.
-        std::os::unix::fs::symlink(root, &link).expect("OUT_DIR is writable");
-    }
-    link.join("lib")
+struct Root {
+    include: PathBuf,
+    lib: PathBuf,
 }
 
-/// The folder with `include/` and `lib/` of the pinned version.
-fn find_mlx() -> PathBuf {
-    let mut tried = Vec::new();
-    for root in candidates() {
-        match version_of(&root) {
-            Some(version) if version == VERSION => return fs::canonicalize(&root).unwrap_or(root),
-            Some(version) => tried.push(format!("  {} (version {version})", root.display())),
-            None => tried.push(format!("  {}", root.display())),
+fn library_name() -> &'static str {
+    match env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("macos") => "libmlx.dylib",
+        _ => "libmlx.so",
+    }
+}
+
+/// The first place that has the pinned version.
+fn find() -> Result<Root, String> {
+    let [major, minor, patch] = PINNED;
+    let mut seen = Vec::new();
+    for (place, path) in places() {
+        let include = path.join("include");
+        // So that a library put there later is noticed.
+        println!("cargo::rerun-if-changed={}", include.join("mlx/version.h").display());
+        let lib = path.join("lib");
+        let header = fs::read_to_string(include.join("mlx/version.h")).unwrap_or_default();
+        let Some(version) = header_version(&header) else {
+            seen.push(format!("{place} ({}): no MLX", path.display()));
+            continue;
+        };
+        if version != PINNED {
+            let [major, minor, patch] = version;
+            seen.push(format!("{place} ({}): MLX {major}.{minor}.{patch}", path.display()));
+        } else if !lib.join(library_name()).exists() {
+            seen.push(format!("{place} ({}): no lib/{}", path.display(), library_name()));
+        } else {
+            let lib = fs::canonicalize(&lib).unwrap_or(lib);
+            return Ok(Root { include, lib });
         }
     }
-    eprintln!(
-        "\nMLX {VERSION} was not found. Run `make setup` in the repository, or set MLX_ROOT to a \
-         folder with its include/ and lib/. Looked in:\n{}\n",
-        tried.join("\n")
-    );
-    std::process::exit(1);
+    Err(format!(
+        "MLX {major}.{minor}.{patch} was not found. To fetch it, run: make setup\n(looked in: {})",
+        seen.join("; ")
+    ))
 }
 
-fn candidates() -> Vec<PathBuf> {
-    let mut roots = Vec::new();
+fn places() -> Vec<(&'static str, PathBuf)> {
     if let Some(root) = env::var_os("MLX_ROOT") {
-        return vec![root.into()]; // Asked for by name: no silent second choice.
+        // Asked for by name: nothing else will do.
+        return vec![("MLX_ROOT", PathBuf::from(root))];
     }
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let mut places = Vec::new();
     if let Some(workspace) = manifest.ancestors().nth(2) {
-        roots.push(workspace.join("third_party/mlx"));
+        places.push(("third_party", workspace.join("third_party/mlx")));
     }
-    let home = env::var_os("HOME").map(PathBuf::from);
-    let data = env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home.map(|home| home.join(".local/share")));
-    roots.extend(data.map(|data| data.join("sglang-mlx/mlx")));
-    if let Some(venv) = env::var_os("VIRTUAL_ENV") {
-        roots.extend(python_packages(Path::new(&venv)));
+    let data = match (env::var_os("XDG_DATA_HOME"), env::var_os("HOME")) {
+        (Some(data), _) => Some(PathBuf::from(data)),
+        (None, Some(home)) => Some(PathBuf::from(home).join(".local/share")),
+        (None, None) => None,
+    };
+    places.extend(data.map(|data| ("user data", data.join("sglang-mlx/mlx"))));
+    if !places.iter().any(|(_, path)| path.join("include/mlx/version.h").exists()) {
+        places.extend(python_package().map(|path| ("Python package", path)));
     }
-    roots
+    places
 }
 
-/// `mlx` packages of an activated virtual environment.
-fn python_packages(venv: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(venv.join("lib")) else {
-        return Vec::new();
-    };
-    let pythons = entries.flatten().map(|entry| entry.path().join("site-packages/mlx"));
-    pythons.filter(|package| package.is_dir()).collect()
+fn python_package() -> Option<PathBuf> {
+    const FIND: &str = "import importlib.util as u; \
+        print(list(u.find_spec('mlx').submodule_search_locations)[0])";
+    let output = Command::new("python3").args(["-c", FIND]).output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    let path = Path::new(path.trim());
+    output.status.success().then(|| path.to_owned())
 }
 
-/// `a.b.c` from the version macros, if this is an MLX folder.
-fn version_of(root: &Path) -> Option<String> {
-    let header = fs::read_to_string(root.join("include/mlx/version.h")).ok()?;
-    let number = |name: &str| {
-        let line = header.lines().find(|line| line.starts_with(&format!("#define {name} ")))?;
-        line.split_whitespace().nth(2)
+fn header_version(header: &str) -> Option<[u32; 3]> {
+    let part = |name: &str| {
+        let prefix = format!("#define MLX_VERSION_{name} ");
+        header.lines().find_map(|line| line.strip_prefix(&prefix)?.trim().parse().ok())
     };
-    let (major, minor) = (number("MLX_VERSION_MAJOR")?, number("MLX_VERSION_MINOR")?);
-    Some(format!("{major}.{minor}.{}", number("MLX_VERSION_PATCH")?))
+    Some([part("MAJOR")?, part("MINOR")?, part("PATCH")?])
+}
+
+fn compile_shim(include: &Path) {
+    println!("cargo::rerun-if-changed=shim");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        // The shim only forwards calls; templates make it slow to build optimised.
+        .opt_level(1)
+        .debug(false)
+        .flag("-isystem")
+        .flag(include)
+        .warnings(true)
+        .flag_if_supported("-Wno-unused-parameter")
+        .files(SHIM.iter().map(|file| Path::new("shim").join(file)))
+        .compile("mlx_shim");
+}
+
+fn link(lib: &Path) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("lib");
+    let _ = fs::remove_file(&out);
+    std::os::unix::fs::symlink(lib, &out).expect("OUT_DIR is writable");
+    println!("cargo::rustc-link-search=native={}", out.display());
+    println!("cargo::rustc-link-lib=dylib=mlx");
+    println!("cargo::metadata=LIB_DIR={}", lib.display());
 }

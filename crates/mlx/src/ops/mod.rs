@@ -43,7 +43,7 @@ macro_rules! binary {
 }
 
 /// Methods that fold axes; an empty list of axes folds none.
-macro_rules! reduce {
+macro_rules! fold {
     ($($(#[$doc:meta])* $name:ident => $call:ident;)*) => {
         impl crate::Array {$(
             $(#[$doc])*
@@ -60,4 +60,4 @@ macro_rules! reduce {
     };
 }
 
-pub(crate) use {binary, reduce, unary};
+pub(crate) use {binary, fold, unary};

@@ -6,13 +6,13 @@ use mlx_sys::{
     mlxs_softmax, mlxs_sort, mlxs_topk,
 };
 
-use super::reduce;
+use super::fold;
 use crate::{
     Array, Result,
     handle::{give, int},
 };
 
-reduce! {
+fold! {
     /// The sum over `axes`.
     sum => mlxs_sum;
     /// The product over `axes`.
