@@ -34,7 +34,11 @@ impl RadixAttention {
         let shape = &self.shape;
         let num_tokens = q.dim(0);
         let heads = |x: &Array, num_heads: usize| {
-            if x.ndim() == 3 { Ok(x.clone()) } else { x.reshape(&[num_tokens, num_heads, shape.head_dim]) }
+            if x.ndim() == 3 {
+                Ok(x.clone())
+            } else {
+                x.reshape(&[num_tokens, num_heads, shape.head_dim])
+            }
         };
         let (q, k) = (heads(q, shape.num_heads)?, heads(k, shape.num_kv_heads)?);
         let v = heads(v, shape.num_kv_heads)?;

@@ -39,13 +39,18 @@ pub fn find(
             .ok_or(AttentionError::Unsupported { name: "mlx" });
     }
     let Some(found) = entry(name) else {
-        let names: Vec<&str> = std::iter::once("mlx").chain(BACKENDS.iter().map(|e| e.name)).collect();
+        let names: Vec<&str> =
+            std::iter::once("mlx").chain(BACKENDS.iter().map(|e| e.name)).collect();
         return Err(AttentionError::UnknownBackend {
             name: name.to_owned(),
             known: names.join(", "),
         });
     };
-    if (found.supports)(layers) { Ok(found) } else { Err(AttentionError::Unsupported { name: found.name }) }
+    if (found.supports)(layers) {
+        Ok(found)
+    } else {
+        Err(AttentionError::Unsupported { name: found.name })
+    }
 }
 
 #[cfg(test)]

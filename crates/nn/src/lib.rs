@@ -1,11 +1,25 @@
 //! Layers of a model, and the weights and config that they are built from.
+//!
+//! Hidden states are `[num_tokens, hidden]` everywhere, over all requests of a
+//! step. Layers compute in the element type they are given.
 
+mod activation;
+mod embedding;
 pub mod hf_config;
+mod linear;
+mod norm;
+pub mod quant;
 mod quant_config;
+mod rope;
 mod weights;
 
+pub use activation::Activation;
+pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
+pub use linear::{Linear, LmHead};
+pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
+pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling};
 pub use weights::{
     LeftOver, LinearWeight, LoadError, LoadOptions, TensorSource, WeightStore, Weights,
 };

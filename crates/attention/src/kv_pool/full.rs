@@ -75,12 +75,8 @@ impl FullCache {
             return part.take(pages, 0);
         }
         let (heads, head_dim) = (part.dim(1), part.dim(2));
-        let by_page = part.reshape(&[
-            part.dim(0) / self.page_size,
-            self.page_size,
-            heads,
-            head_dim,
-        ])?;
+        let by_page =
+            part.reshape(&[part.dim(0) / self.page_size, self.page_size, heads, head_dim])?;
         by_page.take(pages, 0)?.reshape(&[pages.dim(0) * self.page_size, heads, head_dim])
     }
 }
@@ -95,7 +91,11 @@ fn put(parts: &mut [Array], heads_per_part: usize, slots: &Array, rows: &Array) 
         let rows = if last - first == num_heads {
             rows
         } else {
-            rows.slice(&[0, first, 0], &[num_tokens, last, head_dim], &[1, 1, 1])?
+            rows.slice(
+                &[0, first as i32, 0],
+                &[num_tokens as i32, last as i32, head_dim as i32],
+                &[1, 1, 1],
+            )?
         };
         *part = part.put_rows(slots, &rows)?;
     }

@@ -1,0 +1,167 @@
+//! Gather through the page tables, then MLX's fused attention: runs on every
+//! device and is what other backends are measured against.
+//!
+//! Decode makes one padded call for requests of similar length; extend makes
+//! one call a request. Index arrays and masks are made once a step.
+//!
+//! Upstream: `sglang/srt/layers/attention/torch_native_backend.py`.
+
+use std::rc::Rc;
+
+use mlx::{
+    Array, Result,
+    fast::{SdpaMask, scaled_dot_product_attention},
+};
+
+use crate::{
+    AttentionBackend, AttentionCall, AttentionShape, CacheKind, ForwardMetadata, ForwardMode,
+    FullCache, LayerCache, StepLayout, registry::BackendEntry,
+};
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use plan::{DecodeGroup, DecodePlan, ExtendSeq, Mask};
+
+pub(crate) const ENTRY: BackendEntry = BackendEntry {
+    name: "sdpa",
+    supports: |layers| layers.iter().all(|layer| layer.cache == CacheKind::Full),
+    new: |layers| Rc::new(Sdpa::new(layers)),
+};
+
+struct Sdpa {
+    /// Distinct windows of the model's layers.
+    windows: Vec<Option<usize>>,
+}
+
+/// The plan of a step, for each window of the model.
+struct SdpaMetadata {
+    plans: Vec<(Option<usize>, Plan)>,
+}
+
+enum Plan {
+    Extend(Vec<ExtendSeq>),
+    Decode(DecodePlan),
+}
+
+impl Sdpa {
+    fn new(layers: &[AttentionShape]) -> Self {
+        let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
+        windows.sort_unstable();
+        windows.dedup();
+        Self { windows }
+    }
+}
+
+impl AttentionBackend for Sdpa {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
+        let plan = |&window: &Option<usize>| {
+            let plan = match step.mode {
+                ForwardMode::Extend => Plan::Extend(ExtendSeq::plan(step, window)?),
+                ForwardMode::Decode => Plan::Decode(DecodePlan::new(step, window)?),
+            };
+            Ok((window, plan))
+        };
+        let plans = self.windows.iter().map(plan).collect::<Result<_>>()?;
+        Ok(ForwardMetadata::new(SdpaMetadata { plans }))
+    }
+
+    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let Plan::Extend(seqs) = plan_of(call) else {
+            unreachable!("the mode of a step does not change");
+        };
+        let outs = seqs.iter().map(|seq| extend_one(call, seq)).collect::<Result<Vec<_>>>()?;
+        match outs.as_slice() {
+            [out] => Ok(out.clone()),
+            outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
+        }
+    }
+
+    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let Plan::Decode(plan) = plan_of(call) else {
+            unreachable!("the mode of a step does not change");
+        };
+        let outs = plan.groups.iter().map(|group| decode_group(call, group));
+        let outs = outs.collect::<Result<Vec<_>>>()?;
+        let out = match outs.as_slice() {
+            [out] => out.clone(),
+            outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0)?,
+        };
+        match &plan.restore {
+            Some(order) => out.take(order, 0),
+            None => Ok(out),
+        }
+    }
+}
+
+fn plan_of<'a>(call: &AttentionCall<'a>) -> &'a Plan {
+    let metadata: &SdpaMetadata = call.metadata.get();
+    let window = call.shape.sliding_window;
+    let found = metadata.plans.iter().find(|(planned, _)| *planned == window);
+    &found.expect("the backend was made for the layers of this model").1
+}
+
+fn cache<'a>(call: &AttentionCall<'a>) -> &'a FullCache {
+    let LayerCache::Full(cache) = call.kv_pool.layer(call.shape.layer_id);
+    cache
+}
+
+/// Rows of one request, `[len, num_heads, head_dim]`.
+fn extend_one(call: &AttentionCall<'_>, seq: &ExtendSeq) -> Result<Array> {
+    let q = batch_of_one(&rows(call.q, seq.start, seq.len)?)?;
+    let (k, v) = match &seq.pages {
+        Some(pages) => {
+            let (k, v) = cache(call).gather(pages)?;
+            (rows(&k, 0, seq.num_keys)?, rows(&v, 0, seq.num_keys)?)
+        }
+        // No prefix: the step's own keys are all there are.
+        None => (rows(call.k, seq.start, seq.len)?, rows(call.v, seq.start, seq.len)?),
+    };
+    let (k, v) = (batch_of_one(&k)?, batch_of_one(&v)?);
+    let out = scaled_dot_product_attention(&q, &k, &v, call.shape.scale, seq.mask.as_sdpa(), None)?;
+    out.squeeze(0)?.transpose(&[1, 0, 2])
+}
+
+/// Rows of the requests of a group, in the group's order.
+fn decode_group(call: &AttentionCall<'_>, group: &DecodeGroup) -> Result<Array> {
+    let q = match &group.rows {
+        Some(rows) => call.q.take(rows, 0)?,
+        None => call.q.clone(),
+    };
+    let (k, v) = cache(call).gather(&group.pages)?;
+    let batched = |x: &Array| {
+        let shape = [group.num_reqs, group.num_keys, x.dim(1), x.dim(2)];
+        x.reshape(&shape)?.transpose(&[0, 2, 1, 3])
+    };
+    let (k, v, mask) = (batched(&k)?, batched(&v)?, group.mask.as_sdpa());
+    let q = q.expand_dims(2)?;
+    scaled_dot_product_attention(&q, &k, &v, call.shape.scale, mask, None)?.squeeze(2)
+}
+
+/// `[tokens, heads, head_dim]` to `[1, heads, tokens, head_dim]`.
+fn batch_of_one(x: &Array) -> Result<Array> {
+    x.transpose(&[1, 0, 2])?.expand_dims(0)
+}
+
+fn rows(x: &Array, start: usize, len: usize) -> Result<Array> {
+    if start == 0 && len == x.dim(0) {
+        return Ok(x.clone());
+    }
+    let (start, stop) = (start as i32, (start + len) as i32);
+    x.slice(&[start, 0, 0], &[stop, x.dim(1) as i32, x.dim(2) as i32], &[1, 1, 1])
+}
+
+impl Mask {
+    fn as_sdpa(&self) -> SdpaMask<'_> {
+        match self {
+            Self::None => SdpaMask::None,
+            Self::Causal => SdpaMask::Causal,
+            Self::Array(mask) => SdpaMask::Array(mask),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Llama and the families that share its graph (Mistral, SmolLM, Yi).
+//!
+//! Struct fields carry the checkpoint's names, so the load path below *is* the
+//! weight map.
+//!
+//! Upstream: `sglang/srt/models/llama.py`.
+
+use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use mlx::{Array, Result};
+use nn::{
+    Activation, Embedding, HfConfig, LeftOver, Linear, LmHead, LoadError, RmsNorm, Rope,
+    RopeConfig, RopePositions, Weights,
+};
+
+use crate::{CausalLm, ModelEntry};
+
+mod config;
+
+use config::LlamaConfig;
+
+pub(crate) const ENTRY: ModelEntry = ModelEntry {
+    architectures: &["LlamaForCausalLM", "MistralForCausalLM"],
+    model_types: &["llama", "mistral"],
+    left_over,
+    load: |config, weights| Ok(Box::new(LlamaForCausalLm::load(config, weights)?)),
+};
+
+struct LlamaForCausalLm {
+    config: LlamaConfig,
+    context_length: usize,
+    model: LlamaModel,
+    lm_head: LmHead,
+}
+
+struct LlamaModel {
+    embed_tokens: Embedding,
+    rope: Rope,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+}
+
+struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    attn: RadixAttention,
+}
+
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    act: Activation,
+}
+
+impl CausalLm for LlamaForCausalLm {
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let hidden = self.model.forward(batch)?;
+        self.lm_head.forward(&hidden)
+    }
+
+    fn kv_layout(&self) -> Vec<AttentionShape> {
+        (0..self.config.num_hidden_layers).map(|layer| self.config.attention_shape(layer)).collect()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn intermediate_size(&self) -> usize {
+        self.config.intermediate_size
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+}
+
+impl LlamaModel {
+    /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
+    /// the last norm.
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let positions = self.rope.at(&batch.positions)?;
+        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, (&self.rope, &positions), batch)?;
+        }
+        self.norm.forward(&batch.select_sampled(&hidden)?)
+    }
+}
+
+impl DecoderLayer {
+    fn forward(
+        &self,
+        hidden: &Array,
+        rope: (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
+        let attn = self.self_attn.forward(&self.input_layernorm.forward(hidden)?, rope, batch)?;
+        let hidden = hidden.add(&attn)?;
+        let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&hidden)?)?;
+        hidden.add(&mlp)
+    }
+}
+
+impl Attention {
+    fn forward(
+        &self,
+        hidden: &Array,
+        (rope, positions): (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
+        let (q, k) = (self.q_proj.forward(hidden)?, self.k_proj.forward(hidden)?);
+        let v = self.v_proj.forward(hidden)?;
+        let (q, k) = rope.apply(&q, &k, positions)?;
+        self.o_proj.forward(&self.attn.forward(&q, &k, &v, batch)?)
+    }
+}
+
+impl Mlp {
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        let gate = self.act.apply(&self.gate_proj.forward(hidden)?)?;
+        self.down_proj.forward(&gate.multiply(&self.up_proj.forward(hidden)?)?)
+    }
+}
+
+/// Old converters stored the rotary frequencies; tied heads are sometimes
+/// stored a second time.
+fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
+    let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
+    if config::is_tied(config) {
+        allowed.push(LeftOver::Module("lm_head"));
+    }
+    allowed
+}
+
+impl LlamaForCausalLm {
+    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+        let config = LlamaConfig::new(hf)?;
+        let model = LlamaModel::load(&config, &RopeConfig::from_config(hf)?, w.at("model"))?;
+        let lm_head = if config.tie_word_embeddings {
+            model.embed_tokens.as_head()?
+        } else {
+            LmHead::load(w.at("lm_head"), config.hidden_size, config.vocab_size)?
+        };
+        Ok(Self { context_length: hf.context_length(), config, model, lm_head })
+    }
+}
+
+impl LlamaModel {
+    fn load(config: &LlamaConfig, rope: &RopeConfig, w: Weights) -> Result<Self, LoadError> {
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer_id| DecoderLayer::load(config, layer_id, w.at("layers").layer(layer_id)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            embed_tokens: Embedding::load(
+                w.at("embed_tokens"),
+                vocab,
+                hidden,
+                config.tie_word_embeddings,
+            )?,
+            rope: Rope::new(config.head_dim(), rope)?,
+            layers,
+            norm: RmsNorm::load(w.at("norm"), hidden, config.rms_norm_eps)?,
+        })
+    }
+}
+
+impl DecoderLayer {
+    fn load(config: &LlamaConfig, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
+        let norm = |name| RmsNorm::load(w.at(name), config.hidden_size, config.rms_norm_eps);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(config, layer_id, w.at("self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(config, w.at("mlp"))?,
+        })
+    }
+}
+
+impl Attention {
+    fn load(config: &LlamaConfig, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
+        let shape = config.attention_shape(layer_id);
+        let (hidden, bias) = (config.hidden_size, config.attention_bias);
+        let q_dim = shape.num_heads * shape.head_dim;
+        let kv_dim = shape.num_kv_heads * shape.head_dim;
+        Ok(Self {
+            q_proj: Linear::load(w.at("q_proj"), hidden, q_dim, bias)?,
+            k_proj: Linear::load(w.at("k_proj"), hidden, kv_dim, bias)?,
+            v_proj: Linear::load(w.at("v_proj"), hidden, kv_dim, bias)?,
+            o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, bias)?,
+            attn: RadixAttention::new(shape),
+        })
+    }
+}
+
+impl Mlp {
+    fn load(config: &LlamaConfig, w: Weights) -> Result<Self, LoadError> {
+        let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        Ok(Self {
+            gate_proj: Linear::load(w.at("gate_proj"), hidden, inner, bias)?,
+            up_proj: Linear::load(w.at("up_proj"), hidden, inner, bias)?,
+            down_proj: Linear::load(w.at("down_proj"), inner, hidden, bias)?,
+            act: config.hidden_act,
+        })
+    }
+}
+
+impl LlamaConfig {
+    fn attention_shape(&self, layer_id: usize) -> AttentionShape {
+        AttentionShape {
+            layer_id,
+            num_heads: self.num_attention_heads,
+            num_kv_heads: self.num_kv_heads(),
+            head_dim: self.head_dim(),
+            scale: (self.head_dim() as f32).sqrt().recip(),
+            sliding_window: self.window(layer_id),
+            cache: CacheKind::Full,
+        }
+    }
+}

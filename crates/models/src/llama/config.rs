@@ -1,0 +1,131 @@
+//! Every field of `config.json` that changes Llama's graph. A value that the
+//! graph does not follow fails here, not in the logits.
+
+use nn::{Activation, HfConfig, LoadError};
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct LlamaConfig {
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    num_key_value_heads: Option<usize>, // absent before GQA
+    head_dim: Option<usize>,
+    pub(super) vocab_size: usize,
+    #[serde(default = "default_act")]
+    pub(super) hidden_act: Activation,
+    pub(super) rms_norm_eps: f32,
+    #[serde(default)]
+    pub(super) attention_bias: bool,
+    #[serde(default)]
+    pub(super) mlp_bias: bool,
+    #[serde(skip)]
+    pub(super) tie_word_embeddings: bool,
+    sliding_window: Option<usize>, // Mistral
+    use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<LayerType>>,
+    pretraining_tp: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LayerType {
+    FullAttention,
+    SlidingAttention,
+}
+
+impl LlamaConfig {
+    pub(super) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
+        let mut config: Self = hf.parse()?;
+        config.tie_word_embeddings = is_tied(hf);
+        config.check()?;
+        if config.sliding_window.is_some() && config.layer_types.is_none() && !slides(hf) {
+            config.sliding_window = None;
+        }
+        Ok(config)
+    }
+
+    pub(super) fn num_kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    pub(super) fn head_dim(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+
+    /// Tokens that a layer looks back, itself included; `None`: all.
+    pub(super) fn window(&self, layer_id: usize) -> Option<usize> {
+        let slides = match &self.layer_types {
+            Some(types) => types[layer_id] == LayerType::SlidingAttention,
+            None => self.use_sliding_window != Some(false),
+        };
+        self.sliding_window.filter(|_| slides)
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_kv_heads()),
+            ("vocab_size", self.vocab_size),
+        ];
+        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(config_error(field, "must be positive".to_owned()));
+        }
+        if self.head_dim() == 0 {
+            return Err(config_error("head_dim", "must be positive".to_owned()));
+        }
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            let reason = format!("{} does not divide hidden_size", self.num_attention_heads);
+            return Err(config_error("num_attention_heads", reason));
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_kv_heads()) {
+            let reason = format!("{} does not divide num_attention_heads", self.num_kv_heads());
+            return Err(config_error("num_key_value_heads", reason));
+        }
+        if let Some(tp) = self.pretraining_tp.filter(|&tp| tp > 1) {
+            return Err(LoadError::Unsupported { what: "pretraining_tp", value: tp.to_string() });
+        }
+        if self.sliding_window == Some(0) {
+            return Err(config_error("sliding_window", "must be positive or null".to_owned()));
+        }
+        match &self.layer_types {
+            Some(types) if types.len() != self.num_hidden_layers => {
+                let reason =
+                    format!("{} entries for {} layers", types.len(), self.num_hidden_layers);
+                Err(config_error("layer_types", reason))
+            }
+            Some(types)
+                if types.contains(&LayerType::SlidingAttention)
+                    && self.sliding_window.is_none() =>
+            {
+                Err(config_error("sliding_window", "missing, but layer_types slides".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the head is the embedding. The default where config.json says
+/// nothing is that of the families' own configs.
+pub(super) fn is_tied(hf: &HfConfig) -> bool {
+    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
+}
+
+/// Llama's graph has no window: only Mistral's reads `sliding_window` without
+/// `layer_types`.
+fn slides(hf: &HfConfig) -> bool {
+    hf.model_type() == Some("mistral")
+        || hf.architectures().iter().any(|name| name == "MistralForCausalLM")
+}
+
+fn config_error(field: &str, reason: String) -> LoadError {
+    LoadError::Config { file: "config.json", field: field.to_owned(), reason }
+}
+
+fn default_act() -> Activation {
+    Activation::Silu
+}

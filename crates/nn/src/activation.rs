@@ -1,0 +1,113 @@
+//! Activation functions, by the names that config.json uses.
+//!
+//! Upstream: `sglang/srt/layers/activation.py`.
+
+use std::f32::consts::{FRAC_1_SQRT_2, PI};
+
+use mlx::{Array, Result};
+use serde::Deserialize;
+
+/// An elementwise function. A name that is not here fails while config.json is
+/// parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x Φ(x)`, exact.
+    Gelu,
+    /// `x Φ(x)` by the tanh formula.
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+    /// `x σ(1.702 x)`.
+    QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)²`.
+    Relu2,
+    /// `x σ(x)`.
+    #[serde(alias = "swish")]
+    Silu,
+}
+
+impl Activation {
+    /// Keeps shape and element type.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn apply(self, x: &Array) -> Result<Array> {
+        match self {
+            Self::Gelu => half_of(x, &x.mul_scalar(FRAC_1_SQRT_2)?.erf()?),
+            Self::GeluNew => {
+                let cubic = x.square()?.multiply(x)?.mul_scalar(0.044_715)?;
+                half_of(x, &x.add(&cubic)?.mul_scalar((2.0 / PI).sqrt())?.tanh()?)
+            }
+            Self::QuickGelu => x.multiply(&x.mul_scalar(1.702)?.sigmoid()?),
+            Self::Relu => relu(x),
+            Self::Relu2 => relu(x)?.square(),
+            Self::Silu => x.multiply(&x.sigmoid()?),
+        }
+    }
+}
+
+/// `x (1 + y) / 2`.
+fn half_of(x: &Array, y: &Array) -> Result<Array> {
+    x.multiply(&y.add_scalar(1.0)?)?.mul_scalar(0.5)
+}
+
+fn relu(x: &Array) -> Result<Array> {
+    x.maximum(&Array::zeros(&[], x.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx::Dtype;
+
+    use super::*;
+
+    fn at(activation: Activation, x: f32) -> f32 {
+        activation.apply(&Array::scalar(x).unwrap()).unwrap().item().unwrap()
+    }
+
+    #[test]
+    fn values_are_those_of_the_formulas() {
+        let cases = [
+            (Activation::Gelu, 0.841_344_7),
+            (Activation::GeluNew, 0.841_192),
+            (Activation::QuickGelu, 0.845_795_8),
+            (Activation::Relu, 1.0),
+            (Activation::Relu2, 1.0),
+            (Activation::Silu, 0.731_058_6),
+        ];
+        for (activation, at_one) in cases {
+            assert!((at(activation, 1.0) - at_one).abs() < 1e-6, "{activation:?}");
+        }
+        assert_eq!(at(Activation::Relu, -2.0), 0.0);
+        assert_eq!(at(Activation::Relu2, 3.0), 9.0);
+        assert!((at(Activation::Silu, -1.0) + 0.268_941_4).abs() < 1e-6);
+        assert!((at(Activation::Gelu, -1.0) + 0.158_655_3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn narrow_types_stay_narrow() {
+        let x = Array::full(&[2], 1.0, Dtype::Bfloat16).unwrap();
+        for activation in [
+            Activation::Gelu,
+            Activation::GeluNew,
+            Activation::QuickGelu,
+            Activation::Relu,
+            Activation::Relu2,
+            Activation::Silu,
+        ] {
+            assert_eq!(activation.apply(&x).unwrap().dtype(), Dtype::Bfloat16, "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_config_json() {
+        let parse = |name: &str| serde_json::from_value::<Activation>(name.into());
+        assert_eq!(parse("silu").unwrap(), Activation::Silu);
+        assert_eq!(parse("swish").unwrap(), Activation::Silu);
+        assert_eq!(parse("gelu_pytorch_tanh").unwrap(), Activation::GeluNew);
+        assert_eq!(parse("relu2").unwrap(), Activation::Relu2);
+        assert!(parse("xielu").unwrap_err().to_string().starts_with("unknown variant `xielu`"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Rotary position embedding over flat tokens.
+//!
+//! Every token has its own position, so for MLX's fused kernel tokens are the
+//! batch and time has length one. On the CPU that kernel is a chain of small
+//! operations that computes sines anew for q and k of every layer; there the
+//! sines are worked out once a step ([`Rope::at`]) and all layers share them.
+//!
+//! Upstream: `sglang/srt/layers/rotary_embedding.py`.
+
+use mlx::{
+    Array, Dtype, Result,
+    device::{self, DeviceKind},
+    fast::{self, RopeOffset},
+};
+
+use crate::LoadError;
+
+mod frequencies;
+mod scaling;
+#[cfg(test)]
+mod tests;
+
+use frequencies::Frequencies;
+
+pub use scaling::{RopeConfig, RopeScaling};
+
+/// The rotary embedding of a model.
+pub struct Rope {
+    dims: usize,
+    frequencies: Frequencies,
+    /// Yarn's factor on q and k.
+    mscale: f32,
+    traditional: bool,
+    fused: bool,
+}
+
+/// The positions of a step, prepared for all layers.
+pub struct RopePositions(Prepared);
+
+enum Prepared {
+    /// `[num_tokens]` int32, for the fused kernel.
+    Positions(Array),
+    /// f32, `[num_tokens, 1, dims]`: cosines twice, then sines with the first
+    /// half negated.
+    Tables { cos: Array, sin: Array },
+    /// f32, `[num_tokens, 1, dims / 2]`, for neighbouring pairs.
+    Pairs { cos: Array, sin: Array },
+}
+
+impl Rope {
+    /// For heads of `dims` elements, all of which rotate.
+    ///
+    /// # Errors
+    /// Those of MLX, and an odd `dims`.
+    pub fn new(dims: usize, config: &RopeConfig) -> std::result::Result<Self, LoadError> {
+        if !dims.is_multiple_of(2) {
+            let value = dims.to_string();
+            return Err(LoadError::Unsupported { what: "rotary width", value });
+        }
+        let frequencies = Frequencies::new(dims, config)?;
+        let on_cpu = device::default()? == DeviceKind::Cpu;
+        Ok(Self {
+            dims,
+            fused: !on_cpu && !frequencies.differ_by_position(),
+            frequencies,
+            mscale: config.scaling.mscale(),
+            traditional: config.traditional,
+        })
+    }
+
+    /// Prepares the positions of a step, `[num_tokens]` int32.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn at(&self, positions: &Array) -> Result<RopePositions> {
+        if self.fused {
+            return Ok(RopePositions(Prepared::Positions(positions.clone())));
+        }
+        let angles = self.frequencies.angles(positions)?.expand_dims(1)?;
+        let (mut cos, mut sin) = (angles.cos()?, angles.sin()?);
+        if self.mscale != 1.0 {
+            (cos, sin) = (cos.mul_scalar(self.mscale)?, sin.mul_scalar(self.mscale)?);
+        }
+        if self.traditional {
+            return Ok(RopePositions(Prepared::Pairs { cos, sin }));
+        }
+        let cos = Array::concatenate(&[&cos, &cos], -1)?;
+        let sin = Array::concatenate(&[&sin.negative()?, &sin], -1)?;
+        Ok(RopePositions(Prepared::Tables { cos, sin }))
+    }
+
+    /// Rotates `q` `[num_tokens, num_heads * dims]` and `k` likewise. Returns
+    /// them as `[num_tokens, num_heads, dims]`, in their element type.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn apply(&self, q: &Array, k: &Array, at: &RopePositions) -> Result<(Array, Array)> {
+        Ok((self.rotate(q, at)?, self.rotate(k, at)?))
+    }
+
+    fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {
+        let num_tokens = x.dim(0);
+        let x = x.reshape(&[num_tokens, x.size() / num_tokens.max(1) / self.dims, self.dims])?;
+        match &at.0 {
+            Prepared::Positions(positions) => self.rotate_fused(&x, positions),
+            Prepared::Tables { cos, sin } => {
+                let (half, dims) = (self.dims / 2, self.dims);
+                let swapped =
+                    Array::concatenate(&[&last(&x, half, dims)?, &last(&x, 0, half)?], -1)?;
+                x.multiply(cos)?.add(&swapped.multiply(sin)?)?.astype(x.dtype())
+            }
+            Prepared::Pairs { cos, sin } => rotate_pairs(&x, cos, sin),
+        }
+    }
+
+    fn rotate_fused(&self, x: &Array, positions: &Array) -> Result<Array> {
+        let x = if self.mscale == 1.0 { x.clone() } else { x.mul_scalar(self.mscale)? };
+        let (base, scale, freqs) = self.frequencies.fused();
+        fast::rope(
+            &x.expand_dims(2)?,
+            self.dims,
+            self.traditional,
+            base,
+            scale,
+            RopeOffset::PerBatch(positions),
+            freqs,
+        )?
+        .squeeze(2)
+    }
+}
+
+/// Rotates elements 2i and 2i + 1.
+fn rotate_pairs(x: &Array, cos: &Array, sin: &Array) -> Result<Array> {
+    let (num_tokens, heads, dims) = (x.dim(0), x.dim(1), x.dim(2));
+    let pairs = x.reshape(&[num_tokens, heads, dims / 2, 2])?;
+    let (a, b) = (last(&pairs, 0, 1)?.squeeze(-1)?, last(&pairs, 1, 2)?.squeeze(-1)?);
+    let first = a.multiply(cos)?.subtract(&b.multiply(sin)?)?;
+    let second = a.multiply(sin)?.add(&b.multiply(cos)?)?;
+    Array::stack(&[&first, &second], -1)?.reshape(&[num_tokens, heads, dims])?.astype(x.dtype())
+}
+
+/// Elements `start..stop` of the last dimension.
+fn last(x: &Array, start: usize, stop: usize) -> Result<Array> {
+    let mut starts = vec![0; x.ndim()];
+    let mut stops: Vec<i32> = x.shape().iter().map(|&dim| dim as i32).collect();
+    let axis = x.ndim() - 1;
+    (starts[axis], stops[axis]) = (start as i32, stop as i32);
+    x.slice(&starts, &stops, &vec![1; x.ndim()])
+}
+
+/// Positions as f32, `[num_tokens, 1]`.
+fn column(positions: &Array) -> Result<Array> {
+    positions.astype(Dtype::Float32)?.expand_dims(1)
+}
