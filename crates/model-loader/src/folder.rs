@@ -18,6 +18,9 @@ use serde::Deserialize;
 
 use crate::{FileProblem, LoadError, safetensors};
 
+#[cfg(test)]
+mod tests;
+
 const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Deserialize)]

@@ -15,6 +15,8 @@ mod progress;
 mod safetensors;
 mod source;
 mod tensor_file;
+#[cfg(test)]
+mod test_files;
 
 pub use error::{FileProblem, LoadError, TensorProblem};
 pub use hub::{HubError, HubOptions};

@@ -16,6 +16,9 @@ use crate::{
     hub::{Hub, HubOptions},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// `--load-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoadFormat {

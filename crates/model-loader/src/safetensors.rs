@@ -21,6 +21,9 @@ use crate::{
     tensor_file::{TensorFile, upload},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of the header's length.
 const PREFIX_BYTES: u64 = 8;
 /// The format's own limit.

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{LoadError, folder};
 
+#[cfg(test)]
+mod tests;
+
 /// A model, not opened yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {

@@ -98,13 +98,14 @@ fn write_rows(
     let mut piece_shape = shape.to_vec();
     piece_shape[0] = rows.len();
     let piece = Array::from_bytes(bytes, &piece_shape, dtype)?;
+    let bound = |row: usize| i32::try_from(row).expect("dimensions are checked on opening");
     let mut start = vec![0; shape.len()];
-    start[0] = rows.start;
-    let mut stop = shape.to_vec();
-    stop[0] = rows.end;
+    start[0] = bound(rows.start);
+    let mut stop: Vec<i32> = shape.iter().map(|&dim| bound(dim)).collect();
+    stop[0] = bound(rows.end);
     let written = array.slice_update(&piece, &start, &stop)?;
     drop((array, piece));
     written.eval()?;
-    mlx::memory::clear_cache();
+    mlx::memory::clear_cache()?;
     Ok(written)
 }

@@ -177,17 +177,22 @@ impl Weights {
         self.store.borrow().sources.contains_key(&self.full(name))
     }
 
-    /// Takes a tensor, in the compute dtype if it is floating-point, evaluated.
+    /// Takes a tensor, floating-point, in the compute dtype, evaluated.
     ///
     /// # Errors
-    /// Missing, taken before, another shape, or unreadable.
+    /// Missing, taken before, of another shape or no float, or unreadable.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Array, LoadError> {
         let dtype = self.options().compute_dtype;
         if let Some(dummy) = self.dummy() {
             return dummy.float(&self.full(name), shape, dtype);
         }
         let array = self.load(name, shape)?;
-        self.place(name, if array.dtype().is_float() { array.astype(dtype) } else { Ok(array) })
+        let found = array.dtype();
+        if !found.is_float() {
+            let name = self.full(name);
+            return Err(LoadError::Dtype { name, expected: "floating-point", found });
+        }
+        self.place(name, array.astype(dtype))
     }
 
     /// Takes a tensor in the element type of the checkpoint, evaluated.
