@@ -100,8 +100,8 @@ impl ScheduleArgs {
         );
         ensure!(self.max_prefill_tokens >= 1, "--max-prefill-tokens must be at least 1");
         let policy = match self.schedule_policy.as_str() {
-            "fcfs" => scheduler::SchedulePolicy::Fcfs,
-            "lpm" => scheduler::SchedulePolicy::Lpm,
+            "fcfs" => engine::SchedulePolicy::Fcfs,
+            "lpm" => engine::SchedulePolicy::Lpm,
             other => bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}"),
         };
         Ok(ScheduleConfig {

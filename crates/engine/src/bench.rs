@@ -66,8 +66,11 @@ impl OneBatch {
     ///
     /// # Errors
     /// As [`crate::start`].
-    pub fn load(config: &EngineConfig) -> Result<Self, EngineError> {
-        let loaded = loading::load(config)?;
+    pub fn load(
+        config: &EngineConfig,
+        progress: &dyn crate::LoadProgress,
+    ) -> Result<Self, EngineError> {
+        let loaded = loading::load(config, progress)?;
         Ok(Self {
             vocab_size: loaded.info.vocab_size,
             device: loaded.info.device.clone(),

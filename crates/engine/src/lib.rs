@@ -1,1 +1,39 @@
-//! engine
+//! The engine: one thread that owns MLX, the model, the K/V pool and the
+//! scheduler, and answers messages.
+//!
+//! Platform and memory plan decide what fits; the model runner turns batches
+//! into tensors; the loop in `engine_thread` joins both with the world outside.
+//!
+//! Upstream: `sglang/srt/managers/scheduler.py`,
+//! `sglang/srt/model_executor/model_runner.py`.
+
+mod bench;
+mod config;
+mod engine_thread;
+mod error;
+pub mod graph_runner;
+mod kv;
+mod loading;
+mod memory_plan;
+mod model_runner;
+pub mod platform;
+mod sampler;
+mod start;
+mod step_clock;
+mod step_log;
+#[cfg(test)]
+mod tests;
+
+pub use bench::{BenchCase, BenchResult, OneBatch};
+pub use config::{
+    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions,
+    ScheduleConfig, UnknownName,
+};
+pub use error::EngineError;
+pub use loading::{check_backends, dump_prompt_logits, inspect};
+pub use memory_plan::{Bytes, MemoryPlan, ModelShape, PlanError};
+pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource};
+pub use platform::Platform;
+pub use scheduler::SchedulePolicy;
+pub use start::{StartedEngine, TextSource, start};
+pub use step_clock::StepClock;

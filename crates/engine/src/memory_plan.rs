@@ -66,6 +66,18 @@ pub enum PlanError {
         /// See [`MemoryPlan`].
         mem_fraction_static: f64,
     },
+    /// The weights alone are more than there is, by the size of their files.
+    #[error(
+        "the model does not fit: its weights take about {}, and {} are there; use a smaller or \
+         more strongly quantized model",
+        Bytes(*weight_bytes), Bytes(*memory_bytes)
+    )]
+    WeightsTooLarge {
+        /// As they will be in memory.
+        weight_bytes: usize,
+        /// See [`MemoryPlan`].
+        memory_bytes: usize,
+    },
     /// The pool that was asked for does not fit.
     #[error(
         "--max-total-tokens {asked} needs {} for the K/V pool, but {} is left for it, enough for \

@@ -1,8 +1,13 @@
 //! Runs the scheduler's batches: page tables to tensors, model, sampler.
 //!
-//! A launch only builds the graph and hands it over; the one host read of a step
-//! is [`ModelRunner::wait`]. Tokens that the batch before has sampled go from its
-//! result into this batch's input on the device, unseen by the host.
+//! A launch only builds the graph; the one host read of a step is in `wait`.
+//! Tokens that the batch before has sampled go from its result into this batch's
+//! input on the device, unseen by the host.
+//!
+//! The surprising part: a batch launched while another one runs is handed to the
+//! device only when that one is done, by its `wait`. A running step holds the
+//! K/V buffers it reads, and a write to a buffer that is held copies the whole
+//! pool. What overlaps is the host's work: reading, scheduling, graph building.
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
@@ -15,7 +20,7 @@ use scheduler::{Executor, InputId, SamplingRow, ScheduleBatch};
 use types::{EngineState, TokenId};
 
 use crate::{
-    engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
+    EngineError, engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
     step_log::LaunchedBatch,
 };
 
@@ -26,6 +31,10 @@ pub(crate) struct ModelRunner {
     kv: Kv,
     /// `[num_sampled]` int32, of the batch launched last.
     last_ids: Option<Array>,
+    /// The batch that runs is not read yet.
+    is_running: bool,
+    /// Result of the batch that is built and not handed over.
+    built: Option<Array>,
     launched: Option<LaunchedBatch>,
     waited: Duration,
     weight_bytes: usize,
@@ -51,6 +60,8 @@ impl ModelRunner {
             graph,
             kv,
             last_ids: None,
+            is_running: false,
+            built: None,
             launched: None,
             waited: Duration::ZERO,
             weight_bytes,
@@ -60,6 +71,15 @@ impl ModelRunner {
     /// Time spent waiting for the device since the last call.
     pub(crate) fn take_wait_time(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+
+    /// Logits of every token of a prompt, `[num_tokens, vocab]` f32. Takes the
+    /// pool for itself: not to be used next to [`Executor::launch`].
+    pub(crate) fn prompt_logits(&mut self, prompt: &[TokenId]) -> mlx::Result<Array> {
+        let forward = self.kv.prompt_batch(prompt)?;
+        let logits = self.graph.run(self.model.as_ref(), &forward)?.astype(Dtype::Float32)?;
+        logits.eval()?;
+        Ok(logits)
     }
 
     /// `[num_tokens]` int32.
@@ -105,9 +125,13 @@ impl ModelRunner {
 
 impl Executor for ModelRunner {
     type Handle = Launch;
-    type Error = mlx::Error;
+    type Error = EngineError;
 
-    fn launch(&mut self, batch: &ScheduleBatch, tables: &PageTables) -> mlx::Result<Launch> {
+    fn launch(
+        &mut self,
+        batch: &ScheduleBatch,
+        tables: &PageTables,
+    ) -> Result<Launch, EngineError> {
         self.launched = Some(batch.into());
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
@@ -119,22 +143,36 @@ impl Executor for ModelRunner {
             true => sample(&logits, &sampling)?,
             false => logits.argmax(-1, false)?.astype(Dtype::Int32)?,
         };
-        mlx::async_eval(&[&ids])?;
+        if self.is_running {
+            self.built = Some(ids.clone());
+        } else {
+            mlx::async_eval(&[&ids])?;
+            self.is_running = true;
+        }
         self.last_ids = Some(ids.clone());
         Ok(Launch { ids, wanted })
     }
 
-    fn wait(&mut self, handle: Launch) -> mlx::Result<Vec<TokenId>> {
+    fn wait(&mut self, handle: Launch) -> Result<Vec<TokenId>, EngineError> {
         let start = Instant::now();
         let ids: Vec<i32> = handle.ids.to_vec()?;
         self.waited += start.elapsed();
+        self.is_running = false;
+        if let Some(built) = self.built.take() {
+            mlx::async_eval(&[&built])?;
+            self.is_running = true;
+        }
         Ok(if handle.wanted { ids.into_iter().map(|id| id as TokenId).collect() } else { Vec::new() })
     }
 }
 
 impl Device for ModelRunner {
-    fn reset(&mut self) -> mlx::Result<()> {
-        self.last_ids = None;
+    fn reset(&mut self) -> Result<(), EngineError> {
+        (self.last_ids, self.built, self.is_running) = (None, None, false);
+        // What was handed over before the failure may still run, or fail again.
+        if let Err(error) = mlx::synchronize() {
+            tracing::warn!("while resetting the device: {error}");
+        }
         self.kv.reset()?;
         mlx::memory::clear_cache();
         Ok(())

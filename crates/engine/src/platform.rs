@@ -107,6 +107,8 @@ pub struct Platform {
     pub device_name: String,
     /// Bytes this process may use on it.
     pub memory_bytes: usize,
+    /// Largest single buffer, if the device has a limit.
+    pub max_buffer_bytes: Option<usize>,
 }
 
 impl Platform {
@@ -117,10 +119,6 @@ impl Platform {
     pub fn select(choice: DeviceChoice) -> Result<Self, EngineError> {
         let entry = choose(choice, |entry| (entry.available)())?;
         mlx::device::set_default(entry.kind)?;
-        Ok(Self::describe(entry))
-    }
-
-    fn describe(entry: &'static PlatformEntry) -> Self {
         let info = match entry.kind {
             DeviceKind::Cpu => BTreeMap::new(),
             DeviceKind::Gpu => mlx::device::device_info(),
@@ -131,7 +129,8 @@ impl Platform {
             .cloned()
             .unwrap_or_else(|| entry.name.to_owned());
         let memory_bytes = gpu_memory(&info).or_else(host_memory).unwrap_or(FALLBACK_MEMORY);
-        Self { entry, device_name, memory_bytes }
+        let max_buffer_bytes = info.get("max_buffer_length").and_then(|bytes| bytes.parse().ok());
+        Ok(Self { entry, device_name, memory_bytes, max_buffer_bytes })
     }
 
     /// What to compute in, given what the model's config names (`torch_dtype`).
@@ -226,7 +225,7 @@ mod tests {
 
     fn platform(name: &str, memory_bytes: usize) -> Platform {
         let entry = PLATFORMS.iter().find(|entry| entry.name == name).unwrap();
-        Platform { entry, device_name: name.to_owned(), memory_bytes }
+        Platform { entry, device_name: name.to_owned(), memory_bytes, max_buffer_bytes: None }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn key(row: &SamplingRow) -> [u32; 2] {
 ///
 /// # Panics
 /// If `rows` and `logits` differ in length.
-pub fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
+pub(crate) fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
     assert_eq!(logits.dim(0), rows.len(), "one set of parameters per row");
     let logits = &suppress(logits, rows)?;
     let greedy = logits.argmax(-1, false)?.astype(Dtype::Int32)?;

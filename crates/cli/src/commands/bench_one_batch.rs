@@ -10,7 +10,7 @@ use clap::Args;
 use engine::{BenchCase, BenchResult, Bytes, OneBatch};
 use serde_json::json;
 
-use crate::{args::EngineArgs, logging};
+use crate::{args::EngineArgs, logging, progress::progress};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     // Every size must fit into one batch, unless told otherwise.
     let largest = args.batch_size.iter().copied().max().unwrap_or(1);
     config.memory.max_running_requests.get_or_insert(largest.max(1));
-    let mut bench = OneBatch::load(&config)?;
+    let mut bench = OneBatch::load(&config, progress().as_ref())?;
     if !args.json {
         let header = format!(
             "{}, prompt {}, output {}\n{:>5} {:>12} {:>11} {:>9} {:>8} {:>8} {:>11}",

@@ -19,7 +19,7 @@ use types::{
     EngineMsg, FinishReason, GenerateReq, ReqEvent, Rid, SamplingParams, TOP_K_ALL, TokenId,
 };
 
-use crate::{args::EngineArgs, logging, text};
+use crate::{args::EngineArgs, logging, progress::progress, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -106,14 +106,14 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     logging::init(&args.engine.observability.log_level)?;
     let config = args.engine.resolve()?;
     if let Some(file) = &args.output.dump_logits {
-        let source = engine::inspect(&config)?;
+        let source = engine::inspect(&config, progress().as_ref())?;
         let (tokenizer, template) = text::load(&args.engine.model, &source, args.template())?;
         let prompt = args.prompt.ids(&tokenizer, template.as_ref())?;
-        engine::dump_prompt_logits(&config, &prompt, file)?;
+        engine::dump_prompt_logits(&config, &prompt, file, progress().as_ref())?;
         return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
-    let engine = engine::start(config)?;
+    let engine = engine::start(config, progress())?;
     let load_time = started.elapsed();
     let result = complete(args, &engine, load_time);
     // The engine may be gone already; what it died of is what `join` returns.

@@ -23,7 +23,9 @@ use tokio::{
 
 use crate::{
     args::{ServerArgs, ServingArgs},
-    logging, text,
+    logging,
+    progress::progress,
+    text,
 };
 
 /// How long streams may take to tell their clients that the engine is gone.
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
 
     tracing::info!("loading {}", config.model_path);
     let model_path = config.model_path.clone();
-    let engine = engine::start(config)?;
+    let engine = engine::start(config, progress())?;
     let model = engine.handle.model();
     tracing::info!("device: {}", model.device);
     tracing::info!("{}", engine.plan);

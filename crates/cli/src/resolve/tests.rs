@@ -21,7 +21,7 @@ fn defaults() {
     assert_eq!((config.device, config.dtype), (DeviceChoice::Mlx, DtypeChoice::Auto));
     assert_eq!((config.attention_backend.as_str(), config.graph_runner.as_str()), ("mlx", "auto"));
     assert_eq!(config.memory, MemoryOptions { page_size: 16, ..Default::default() });
-    assert_eq!(config.schedule.policy, scheduler::SchedulePolicy::Fcfs);
+    assert_eq!(config.schedule.policy, engine::SchedulePolicy::Fcfs);
     assert_eq!(config.schedule.max_prefill_tokens, 16384);
     assert!(!config.schedule.disable_overlap && !config.schedule.disable_radix_cache);
     assert_eq!((config.random_seed, config.decode_log_interval), (5, 40));
@@ -49,7 +49,7 @@ fn options_arrive() {
             wired_limit_bytes: Some(1 << 29),
         }
     );
-    assert_eq!(config.schedule.policy, scheduler::SchedulePolicy::Lpm);
+    assert_eq!(config.schedule.policy, engine::SchedulePolicy::Lpm);
     assert!(config.schedule.disable_overlap && config.schedule.disable_radix_cache);
     assert_eq!(config.load.config_overrides["rope_theta"], 5);
 }

@@ -5,7 +5,7 @@ const GIB: usize = 1 << 30;
 
 fn platform(name: &str, memory_bytes: usize) -> Platform {
     let entry = PLATFORMS.iter().find(|entry| entry.name == name).unwrap();
-    Platform { entry, device_name: name.to_owned(), memory_bytes }
+    Platform { entry, device_name: name.to_owned(), memory_bytes, max_buffer_bytes: None }
 }
 
 /// Llama-3.2-3B, 4-bit, bf16 activations.

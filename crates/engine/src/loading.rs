@@ -1,0 +1,330 @@
+//! From a configuration to an engine that can run: device, model, memory plan,
+//! pool, scheduler. Everything here happens on the thread that will own MLX.
+//!
+//! Upstream: `sglang/srt/model_executor/model_runner.py` (`initialize`).
+
+use std::{fs, path::Path, time::Instant};
+
+use attention::{AttentionShape, KvPoolConfig};
+use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
+use mlx::Dtype;
+use models::CausalLm;
+use nn::{HfConfig, LoadOptions};
+use scheduler::{Progress, Scheduler, SchedulerLimits, SchedulerMsg};
+use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
+
+use crate::{
+    Bytes, EngineConfig, EngineError, MemoryOptions, MemoryPlan, ModelShape, Platform, PlanError,
+    TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
+};
+
+/// An engine before its first request.
+pub(crate) struct Loaded {
+    pub(crate) scheduler: Scheduler<ModelRunner>,
+    pub(crate) plan: MemoryPlan,
+    pub(crate) info: ModelInfo,
+    pub(crate) text: TextSource,
+}
+
+/// A model on its device, before any memory is planned.
+struct OnDevice {
+    platform: Platform,
+    model: Box<dyn CausalLm>,
+    /// What it computes in, and what the pool holds.
+    dtype: Dtype,
+    shape: ModelShape,
+    info: ModelInfo,
+    text: TextSource,
+}
+
+/// Checks the names that a configuration carries, before anything is loaded.
+///
+/// # Errors
+/// An attention backend or graph runner that does not exist.
+pub fn check_backends(attention_backend: &str, graph_runner: &str) -> Result<(), EngineError> {
+    let backends = || ["mlx"].into_iter().chain(attention::BACKENDS.iter().map(|entry| entry.name));
+    let runners = || ["auto"].into_iter().chain(graph_runner::RUNNERS.iter().map(|entry| entry.name));
+    let known = |option, given: &str, names: Vec<&'static str>| match names.contains(&given) {
+        true => Ok(()),
+        false => Err(EngineError::Unknown { option, source: UnknownName::new(given, names) }),
+    };
+    known("--attention-backend", attention_backend, backends().collect())?;
+    known("--graph-runner", graph_runner, runners().collect())
+}
+
+/// Loads everything. Blocks for as long as that takes.
+pub(crate) fn load(
+    config: &EngineConfig,
+    progress: &dyn LoadProgress,
+) -> Result<Loaded, EngineError> {
+    let start = Instant::now();
+    let OnDevice { platform, model, dtype, shape, mut info, text } = load_model(config, progress)?;
+    let plan =
+        MemoryPlan::new(&platform, &shape, &config.memory, config.schedule.max_prefill_tokens)?;
+    apply_limits(&plan, &config.memory)?;
+    let limits = SchedulerLimits {
+        max_running_requests: plan.max_running_requests,
+        max_prefill_tokens: config.schedule.max_prefill_tokens,
+        chunked_prefill_size: plan.chunked_prefill_size,
+        page_size: plan.page_size,
+        num_pages: plan.num_pages,
+        context_length: plan.context_length,
+        schedule_policy: config.schedule.policy,
+        schedule_conservativeness: config.schedule.conservativeness,
+        disable_radix_cache: config.schedule.disable_radix_cache,
+        overlap: !config.schedule.disable_overlap,
+    };
+    limits.validate()?;
+
+    let pool = pool_config(&platform, plan.num_pages, plan.page_size, dtype);
+    let runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
+    let mut scheduler = Scheduler::new(runner, limits)?;
+    if config.warm_up {
+        warm_up(&mut scheduler, platform.entry.name)?;
+    }
+    info.context_length = plan.context_length;
+    info.max_total_num_tokens = plan.max_total_num_tokens();
+    info.max_running_requests = plan.max_running_requests;
+    info.max_req_input_len = plan.max_req_input_len;
+    tracing::info!("engine ready after {:.1} s", start.elapsed().as_secs_f64());
+    Ok(Loaded { scheduler, plan, info, text })
+}
+
+/// The model's text side alone: no weights are read, no device is touched.
+///
+/// # Errors
+/// The model cannot be opened.
+pub fn inspect(
+    config: &EngineConfig,
+    progress: &dyn LoadProgress,
+) -> Result<TextSource, EngineError> {
+    let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
+    Ok(text_source(&open(config, options, progress)?))
+}
+
+/// Runs a prompt in one step and writes its logits, `[tokens, vocab]` f32, as
+/// `logits` to a safetensors file.
+///
+/// # Errors
+/// As loading; ids outside the vocabulary; the file cannot be written.
+pub fn dump_prompt_logits(
+    config: &EngineConfig,
+    prompt: &[types::TokenId],
+    file: &Path,
+    progress: &dyn LoadProgress,
+) -> Result<(), EngineError> {
+    let OnDevice { platform, model, dtype, shape, .. } = load_model(config, progress)?;
+    if let Some(&id) = prompt.iter().find(|&&id| id as usize >= shape.vocab_size) {
+        return Err(EngineError::TokenId { id, vocab_size: shape.vocab_size });
+    }
+    let page_size = config.memory.page_size.max(1);
+    let pool = pool_config(&platform, prompt.len().div_ceil(page_size), page_size, dtype);
+    let mut runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
+    let logits = runner.prompt_logits(prompt)?;
+    Ok(mlx::io::save_safetensors(
+        file,
+        &[("logits".to_owned(), logits)].into_iter().collect(),
+        &std::collections::BTreeMap::new(),
+    )?)
+}
+
+fn runner(
+    config: &EngineConfig,
+    platform: &Platform,
+    model: Box<dyn CausalLm>,
+    pool: KvPoolConfig,
+    weight_bytes: usize,
+) -> Result<ModelRunner, EngineError> {
+    let backend = match config.attention_backend.as_str() {
+        "mlx" => platform.entry.attention_backend,
+        name => name,
+    };
+    let graph = match config.graph_runner.as_str() {
+        "auto" => platform.entry.graph_runner,
+        name => name,
+    };
+    check_backends(backend, graph)?;
+    let graph = graph_runner::find(graph).expect("checked just now");
+    let kv = Kv::new(model.kv_layout(), backend, pool)?;
+    Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes))
+}
+
+fn pool_config(
+    platform: &Platform,
+    num_pages: usize,
+    page_size: usize,
+    dtype: Dtype,
+) -> KvPoolConfig {
+    KvPoolConfig { num_pages, page_size, dtype, max_buffer_bytes: platform.max_buffer_bytes }
+}
+
+fn load_model(
+    config: &EngineConfig,
+    progress: &dyn LoadProgress,
+) -> Result<OnDevice, EngineError> {
+    mlx::check_version()?;
+    check_backends(&config.attention_backend, &config.graph_runner)?;
+    let platform = Platform::select(config.device)?;
+    let before = mlx::memory::active_bytes();
+    let opened = open_for(config, &platform, progress)?;
+    let text = text_source(&opened);
+    let eos_token_ids = opened.eos_token_ids().to_vec();
+    let LoadedModel { config: hf_config, weights, path, .. } = opened;
+    check_room(&platform, config, &hf_config, &path)?;
+    let model = models::load(&hf_config, &weights)?;
+    let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
+    tracing::info!("weights loaded: {}", Bytes(weight_bytes));
+    let dtype = platform.dtype(config.dtype, hf_config.dtype());
+    let shape = model_shape(model.as_ref(), weight_bytes, dtype.size_in_bytes());
+    let info = ModelInfo {
+        model_path: config.model_path.clone(),
+        model_type: hf_config.model_type().unwrap_or_default().to_owned(),
+        architectures: hf_config.architectures().to_vec(),
+        vocab_size: model.vocab_size(),
+        eos_token_ids,
+        device: platform.device_name.clone(),
+        ..ModelInfo::default()
+    };
+    Ok(OnDevice { platform, model, dtype, shape, info, text })
+}
+
+/// Opens the model in the dtype to compute in. That may depend on the model's
+/// config, so the model is opened a second time where the first guess was wrong.
+fn open_for(
+    config: &EngineConfig,
+    platform: &Platform,
+    progress: &dyn LoadProgress,
+) -> Result<LoadedModel, EngineError> {
+    let options = |compute_dtype| LoadOptions {
+        compute_dtype,
+        dequantize_matmul: platform.entry.dequantize_matmul,
+    };
+    let guess = platform.dtype(config.dtype, None);
+    let opened = open(config, options(guess), progress)?;
+    let dtype = platform.dtype(config.dtype, opened.config.dtype());
+    tracing::info!("computing in {dtype:?}");
+    if dtype == guess { Ok(opened) } else { open(config, options(dtype), progress) }
+}
+
+fn open(
+    config: &EngineConfig,
+    weights: LoadOptions,
+    progress: &dyn LoadProgress,
+) -> Result<LoadedModel, EngineError> {
+    let source = ModelSource::resolve(&config.model_path, config.load.revision.as_deref())?;
+    let mut hub = HubOptions::from_env();
+    if let Some(folder) = &config.load.download_dir {
+        hub.cache_dir.clone_from(folder);
+    }
+    let options = LoaderOptions {
+        format: config.load.format,
+        override_args: serde_json::Value::Object(config.load.config_overrides.clone()).to_string(),
+        hub,
+        dummy_seed: config.random_seed,
+        ..LoaderOptions::new(weights)
+    };
+    Ok(model_loader::load(&source, &options, progress)?)
+}
+
+fn text_source(opened: &LoadedModel) -> TextSource {
+    TextSource {
+        tokenizer: opened.tokenizer.clone(),
+        chat_template: opened.chat_template.clone(),
+        generation_config: opened.generation_config.clone(),
+        eos_token_ids: opened.eos_token_ids().to_vec(),
+    }
+}
+
+/// Refuses weights that cannot fit, before they fill the memory. An estimate
+/// from the size of the files; the plan has the exact figure later.
+fn check_room(
+    platform: &Platform,
+    config: &EngineConfig,
+    hf_config: &HfConfig,
+    path: &Path,
+) -> Result<(), EngineError> {
+    if config.load.format == model_loader::LoadFormat::Dummy {
+        return Ok(());
+    }
+    let file_bytes = weight_file_bytes(path);
+    let dtype = platform.dtype(config.dtype, hf_config.dtype());
+    let compute_bits = dtype.size_in_bytes() * 8;
+    let stored_bits = match hf_config.quant().default_spec() {
+        // Scales and biases add about one bit to each weight.
+        Some(spec) if platform.entry.dequantize_matmul => spec.bits + 1,
+        Some(_) => compute_bits,
+        None => hf_config.dtype().map_or(compute_bits, |dtype| dtype.size_in_bytes() * 8),
+    };
+    let weight_bytes = file_bytes / stored_bits * compute_bits;
+    if weight_bytes > platform.memory_bytes {
+        let memory_bytes = platform.memory_bytes;
+        return Err(PlanError::WeightsTooLarge { weight_bytes, memory_bytes }.into());
+    }
+    Ok(())
+}
+
+fn weight_file_bytes(path: &Path) -> usize {
+    let len = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len() as usize);
+    if path.is_file() {
+        return len(path);
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files.filter(|file| file.extension().is_some_and(|end| end == "safetensors")).map(|file| len(&file)).sum()
+}
+
+/// Sizes for the plan.
+fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> ModelShape {
+    let layers = model.kv_layout();
+    let widest = |width: fn(&AttentionShape) -> usize| layers.iter().map(width).max().unwrap_or(0);
+    ModelShape {
+        weight_bytes,
+        kv_bytes_per_token: layers.iter().map(|layer| layer.cache_bytes_per_token(itemsize)).sum(),
+        itemsize,
+        hidden_size: model.hidden_size(),
+        intermediate_size: model.intermediate_size(),
+        num_heads: widest(|layer| layer.num_heads),
+        expanded_kv_dim: widest(|layer| layer.num_heads * layer.head_dim),
+        vocab_size: model.vocab_size(),
+        context_length: model.context_length(),
+    }
+}
+
+fn apply_limits(plan: &MemoryPlan, options: &MemoryOptions) -> Result<(), EngineError> {
+    mlx::memory::set_memory_limit(plan.memory_limit_bytes())?;
+    mlx::memory::set_cache_limit(plan.cache_limit_bytes())?;
+    if let Some(bytes) = options.wired_limit_bytes {
+        mlx::memory::set_wired_limit(bytes)?;
+    }
+    Ok(())
+}
+
+/// Runs one short request, so that the first client does not pay for kernels
+/// that are compiled on first use, and forgets it.
+fn warm_up(scheduler: &mut Scheduler<ModelRunner>, platform: &str) -> Result<(), EngineError> {
+    let start = Instant::now();
+    tracing::info!("warming up ({platform}); new kernels may take a while to compile");
+    let sampling_params = |temperature| SamplingParams {
+        max_new_tokens: Some(4),
+        temperature,
+        top_p: 0.9,
+        ignore_eos: true,
+        sampling_seed: Some(0),
+        ..SamplingParams::default()
+    };
+    let room = scheduler.limits().context_length.saturating_sub(5).min(8);
+    let mut events = Vec::new();
+    for (index, temperature) in [0.0, 1.0].into_iter().enumerate() {
+        let req = GenerateReq {
+            rid: Rid::new(format!("warm-up-{index}")),
+            input_ids: vec![0; room.max(1)],
+            sampling_params: sampling_params(temperature),
+            eos_token_ids: Vec::new(),
+        };
+        let mut inbox = vec![SchedulerMsg::Generate(Box::new(req))];
+        while scheduler.step(inbox.drain(..), &mut events)? == Progress::Busy {}
+    }
+    scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
+    tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
