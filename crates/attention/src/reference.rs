@@ -1,1 +1,50 @@
+//! Attention as in the textbook, in f64: what backends are tested against.
 
+use crate::AttentionShape;
+
+/// Keys and values of one sequence, in the order of its tokens, each
+/// `[seq_len, num_kv_heads, head_dim]` flat.
+pub(crate) struct Sequence {
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+}
+
+/// The output of one query, `[num_heads, head_dim]` flat. It stands at
+/// `position` and sees what is before, itself included.
+pub(crate) fn attend(
+    shape: &AttentionShape,
+    q: &[f32],
+    sequence: &Sequence,
+    position: usize,
+) -> Vec<f64> {
+    let dim = shape.head_dim;
+    let first = shape.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let mut out = Vec::with_capacity(q.len());
+    for (head, q) in q.chunks(dim).enumerate() {
+        let kv_head = head * shape.num_kv_heads / shape.num_heads;
+        let row = |token: usize| {
+            let start = (token * shape.num_kv_heads + kv_head) * dim;
+            start..start + dim
+        };
+        let score = |token: usize| {
+            let dot: f64 = q
+                .iter()
+                .zip(&sequence.k[row(token)])
+                .map(|(q, k)| f64::from(*q) * f64::from(*k))
+                .sum();
+            dot * f64::from(shape.scale)
+        };
+        let scores: Vec<f64> = (first..=position).map(score).collect();
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut sum = vec![0.0; dim];
+        for (weight, token) in weights.iter().zip(first..) {
+            for (sum, v) in sum.iter_mut().zip(&sequence.v[row(token)]) {
+                *sum += weight / total * f64::from(*v);
+            }
+        }
+        out.extend(sum);
+    }
+    out
+}

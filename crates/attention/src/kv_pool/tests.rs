@@ -1,1 +1,121 @@
+use std::time::{Duration, Instant};
 
+use mlx::memory;
+
+use super::*;
+
+const HEADS: usize = 4;
+const HEAD_DIM: usize = 64;
+
+fn shape(layer_id: usize) -> AttentionShape {
+    AttentionShape {
+        layer_id,
+        num_heads: HEADS,
+        num_kv_heads: HEADS,
+        head_dim: HEAD_DIM,
+        scale: 1.0,
+        sliding_window: None,
+        cache: CacheKind::Full,
+    }
+}
+
+fn config(num_pages: usize) -> KvPoolConfig {
+    KvPoolConfig { num_pages, page_size: 4, dtype: Dtype::Float32, max_buffer_bytes: None }
+}
+
+fn int32(values: &[i32]) -> Array {
+    Array::from_slice(values, &[values.len()]).unwrap()
+}
+
+/// One step: a write, and a read that the result depends on.
+fn step(pool: &mut KvPool, slots: &Array, rows: &Array, pages: &Array) -> Array {
+    pool.write(0, slots, rows, rows).unwrap();
+    let LayerCache::Full(cache) = pool.layer(0);
+    let (k, v) = cache.gather(pages).unwrap();
+    k.add(&v).unwrap().sum(&[0, 1, 2], false).unwrap()
+}
+
+/// Fastest step, and memory on top of the pool, over several steps.
+fn cost(num_pages: usize) -> (Duration, usize) {
+    let mut pool = KvPool::new(&[shape(0)], &config(num_pages)).unwrap();
+    let (slots, pages) = (int32(&[3, 17, 40, 2]), int32(&[0, 4, 10]));
+    let rows = Array::ones(&[4, HEADS, HEAD_DIM], Dtype::Float32).unwrap();
+    mlx::eval(&[&slots, &pages, &rows]).unwrap();
+    let before = memory::active_bytes();
+    memory::reset_peak();
+    let mut fastest = Duration::MAX;
+    let mut running: Option<Array> = None;
+    for _ in 0..30 {
+        let start = Instant::now();
+        // The engine's order: build while the last step runs, wait, submit.
+        let next = step(&mut pool, &slots, &rows, &pages);
+        if let Some(running) = running.replace(next.clone()) {
+            running.eval().unwrap();
+        }
+        mlx::async_eval(&[&next]).unwrap();
+        fastest = fastest.min(start.elapsed());
+    }
+    running.unwrap().eval().unwrap();
+    (fastest, memory::peak_bytes().saturating_sub(before))
+}
+
+/// Alone in this test binary's process it would be exact; other tests allocate
+/// meanwhile, so bounds are a fraction of the copy that must not happen.
+#[test]
+fn a_write_costs_the_same_in_a_pool_50_times_as_large() {
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    const SMALL: usize = 1_000;
+    let (small_time, _) = cost(SMALL);
+    let (large_time, large_peak) = cost(50 * SMALL);
+    // K alone is 205 MB: copying it takes some 50 ms.
+    let buffer = 50 * SMALL * 4 * HEADS * HEAD_DIM * 4;
+    assert!(large_peak < buffer / 2, "{large_peak} bytes on top of a pool of 2 x {buffer}");
+    assert!(
+        large_time < small_time * 4 + Duration::from_millis(5),
+        "{small_time:?} became {large_time:?}"
+    );
+}
+
+#[test]
+fn rows_land_in_their_slots_and_nowhere_else() {
+    let mut pool = KvPool::new(&[shape(0), shape(1)], &config(8)).unwrap();
+    let rows = |first: f32| {
+        let values: Vec<f32> = (0..3 * HEADS * HEAD_DIM).map(|i| first + i as f32).collect();
+        Array::from_slice(&values, &[3, HEADS, HEAD_DIM]).unwrap()
+    };
+    pool.write(1, &int32(&[5, 30, 6]), &rows(1.0), &rows(-5000.0)).unwrap();
+    let LayerCache::Full(cache) = pool.layer(1);
+    let (k, v) = cache.gather(&int32(&[7, 1])).unwrap();
+    assert_eq!(k.shape(), [8, HEADS, HEAD_DIM]);
+    let (k, v): (Vec<f32>, Vec<f32>) = (k.to_vec().unwrap(), v.to_vec().unwrap());
+    let row = HEADS * HEAD_DIM;
+    // Page 7 has slots 28..32, page 1 has slots 4..8.
+    let held: Vec<f32> = k.chunks(row).map(|slot| slot[0]).collect();
+    assert_eq!(held, [0.0, 0.0, 257.0, 0.0, 0.0, 1.0, 513.0, 0.0]);
+    assert_eq!(v[5 * row], -5000.0);
+    let LayerCache::Full(other) = pool.layer(0);
+    let (k, _) = other.gather(&int32(&[7, 1])).unwrap();
+    assert!(k.to_vec::<f32>().unwrap().iter().all(|&value| value == 0.0));
+}
+
+#[test]
+fn buffers_stay_below_the_devices_limit() {
+    let head_bytes = 8 * 4 * HEAD_DIM * 4;
+    let limited = |limit| KvPoolConfig { max_buffer_bytes: Some(limit), ..config(8) };
+    for limit in [head_bytes, 2 * head_bytes + 1, 3 * head_bytes, 100 * head_bytes] {
+        let mut pool = KvPool::new(&[shape(0)], &limited(limit)).unwrap();
+        assert_eq!(pool.nbytes(), 2 * HEADS * head_bytes);
+        let values: Vec<f32> = (0..HEADS * HEAD_DIM).map(|i| i as f32).collect();
+        let rows = Array::from_slice(&values, &[1, HEADS, HEAD_DIM]).unwrap();
+        pool.write(0, &int32(&[9]), &rows, &rows).unwrap();
+        let LayerCache::Full(cache) = pool.layer(0);
+        let (k, _) = cache.gather(&int32(&[2])).unwrap();
+        let k: Vec<f32> = k.to_vec().unwrap();
+        assert_eq!(k[HEADS * HEAD_DIM..][..HEADS * HEAD_DIM], values);
+    }
+    let error = KvPool::new(&[shape(0)], &limited(head_bytes - 1)).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "a K/V pool of 32 slots needs buffers of 8192 bytes, the device allows 8191"
+    );
+}

@@ -1,1 +1,204 @@
+//! The conformance suite of attention backends, on every entry of the registry.
 
+use std::{cell::RefCell, rc::Rc};
+
+use mlx::{Array, Dtype};
+use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
+
+use crate::{
+    AttentionShape, BACKENDS, BatchInputs, CacheKind, Extent, ForwardBatch, ForwardMode, KvPool,
+    KvPoolConfig, RadixAttention,
+    reference::{Sequence, attend},
+};
+
+const NUM_CASES: u64 = 240;
+
+/// A random step of a random layer.
+struct Case {
+    shape: AttentionShape,
+    mode: ForwardMode,
+    page_size: usize,
+    max_buffer_bytes: Option<usize>,
+    extents: Vec<Extent>,
+    sequences: Vec<Sequence>,
+    /// `[num_tokens, num_heads, head_dim]`.
+    q: Vec<f32>,
+    num_pages: usize,
+}
+
+impl Case {
+    fn random(rng: &mut SmallRng) -> Self {
+        let num_kv_heads = [1, 1, 2, 3, 4][rng.random_range(0..5)];
+        let group = [1, 2, 3, 4, 7, 16][rng.random_range(0..6)];
+        let head_dim = [64, 80, 96, 128][rng.random_range(0..4)];
+        let mode = if rng.random_bool(0.5) { ForwardMode::Decode } else { ForwardMode::Extend };
+        let shape = AttentionShape {
+            layer_id: 1,
+            num_heads: num_kv_heads * group,
+            num_kv_heads,
+            head_dim,
+            scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
+            sliding_window: rng.random_bool(0.4).then(|| rng.random_range(1..40)),
+            cache: CacheKind::Full,
+        };
+        let page_size = [1, 2, 4, 16][rng.random_range(0..4)];
+        let num_reqs = rng.random_range(1..6);
+        let lens: Vec<(usize, usize)> = (0..num_reqs)
+            .map(|_| {
+                let longest = if rng.random_bool(0.2) { 150 } else { 30 };
+                let prefix = if rng.random_bool(0.3) { 0 } else { rng.random_range(0..longest) };
+                let len = if mode == ForwardMode::Decode { 1 } else { rng.random_range(1..20) };
+                (prefix, len)
+            })
+            .collect();
+        let needed = |&(prefix, len): &(usize, usize)| usize::div_ceil(prefix + len, page_size);
+        let num_pages = lens.iter().map(needed).sum::<usize>() + rng.random_range(0..9);
+        let mut free: Vec<u32> = (0..num_pages as u32).collect();
+        free.shuffle(rng);
+        let mut start = 0;
+        let mut extents = Vec::new();
+        for &(prefix_len, len) in &lens {
+            let pages = free.split_off(free.len() - needed(&(prefix_len, len)));
+            extents.push(Extent { start, len, prefix_len, pages });
+            start += len;
+        }
+        let mut numbers = |len: usize| (0..len).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let row = num_kv_heads * head_dim;
+        let sequences = extents
+            .iter()
+            .map(|extent| Sequence {
+                k: numbers(extent.seq_len() * row),
+                v: numbers(extent.seq_len() * row),
+            })
+            .collect();
+        let q = numbers(start * shape.num_heads * head_dim);
+        let head_bytes = num_pages * page_size * head_dim * 4;
+        let max_buffer_bytes = rng.random_bool(0.3).then(|| head_bytes * rng.random_range(1..4));
+        Self { shape, mode, page_size, max_buffer_bytes, extents, sequences, q, num_pages }
+    }
+
+    fn slots(&self, extent: &Extent, positions: std::ops::Range<usize>) -> Vec<i32> {
+        positions
+            .map(|position| {
+                let page = extent.pages[position / self.page_size] as usize;
+                (page * self.page_size + position % self.page_size) as i32
+            })
+            .collect()
+    }
+
+    fn rows(&self, of: &[f32], positions: std::ops::Range<usize>) -> Vec<f32> {
+        let row = self.shape.num_kv_heads * self.shape.head_dim;
+        of[positions.start * row..positions.end * row].to_vec()
+    }
+
+    /// A pool that holds every prefix.
+    fn pool(&self) -> KvPool {
+        let config = KvPoolConfig {
+            num_pages: self.num_pages,
+            page_size: self.page_size,
+            dtype: Dtype::Float32,
+            max_buffer_bytes: self.max_buffer_bytes,
+        };
+        let layers = [AttentionShape { layer_id: 0, ..self.shape.clone() }, self.shape.clone()];
+        let mut pool = KvPool::new(&layers, &config).unwrap();
+        for (extent, sequence) in self.extents.iter().zip(&self.sequences) {
+            let prefix = 0..extent.prefix_len;
+            if !prefix.is_empty() {
+                let slots = self.slots(extent, prefix.clone());
+                let slots = Array::from_slice(&slots, &[slots.len()]).unwrap();
+                let k =
+                    self.array(&self.rows(&sequence.k, prefix.clone()), self.shape.num_kv_heads);
+                let v = self.array(&self.rows(&sequence.v, prefix), self.shape.num_kv_heads);
+                pool.write(1, &slots, &k, &v).unwrap();
+            }
+        }
+        pool
+    }
+
+    fn array(&self, values: &[f32], heads: usize) -> Array {
+        let row = heads * self.shape.head_dim;
+        Array::from_slice(values, &[values.len() / row, heads, self.shape.head_dim]).unwrap()
+    }
+
+    /// What a backend makes of the step, `[num_tokens, num_heads * head_dim]`.
+    fn run(&self, backend: &crate::BackendEntry) -> Vec<f32> {
+        let pool = Rc::new(RefCell::new(self.pool()));
+        let (mut k, mut v) = (Vec::new(), Vec::new());
+        let (mut positions, mut out_cache_loc) = (Vec::new(), Vec::new());
+        for (extent, sequence) in self.extents.iter().zip(&self.sequences) {
+            let range = extent.prefix_len..extent.seq_len();
+            k.extend(self.rows(&sequence.k, range.clone()));
+            v.extend(self.rows(&sequence.v, range.clone()));
+            out_cache_loc.extend(self.slots(extent, range.clone()));
+            positions.extend(range.map(|position| position as i32));
+        }
+        let num_tokens = positions.len();
+        let inputs = BatchInputs {
+            mode: self.mode,
+            input_ids: Array::zeros(&[num_tokens], Dtype::Int32).unwrap(),
+            sampled_rows: (0..num_tokens as i32).collect(),
+            positions,
+            out_cache_loc,
+            extents: self.extents.clone(),
+        };
+        let backend = (backend.new)(std::slice::from_ref(&self.shape));
+        let batch = ForwardBatch::new(inputs, backend, pool).unwrap();
+        let q = self.array(&self.q, self.shape.num_heads);
+        let k = self.array(&k, self.shape.num_kv_heads);
+        let v = self.array(&v, self.shape.num_kv_heads);
+        let out = RadixAttention::new(self.shape.clone()).forward(&q, &k, &v, &batch).unwrap();
+        assert_eq!(out.shape(), [num_tokens, self.shape.num_heads * self.shape.head_dim]);
+        out.to_vec().unwrap()
+    }
+
+    fn expected(&self) -> Vec<f64> {
+        let width = self.shape.num_heads * self.shape.head_dim;
+        let mut queries = self.q.chunks(width);
+        let mut out = Vec::new();
+        for (extent, sequence) in self.extents.iter().zip(&self.sequences) {
+            for position in extent.prefix_len..extent.seq_len() {
+                out.extend(attend(&self.shape, queries.next().unwrap(), sequence, position));
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn every_backend_agrees_with_the_reference() {
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    for seed in 0..NUM_CASES {
+        let case = Case::random(&mut SmallRng::seed_from_u64(seed));
+        let expected = case.expected();
+        for backend in BACKENDS {
+            if !(backend.supports)(std::slice::from_ref(&case.shape)) {
+                continue;
+            }
+            let off = case
+                .run(backend)
+                .iter()
+                .zip(&expected)
+                .map(|(out, expected)| (f64::from(*out) - expected).abs())
+                .fold(0.0, f64::max);
+            assert!(off < 2e-6, "{} seed {seed}: off by {off}", backend.name);
+        }
+    }
+}
+
+#[test]
+fn a_neighbours_nan_stays_out() {
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    for seed in 0..20 {
+        let mut case = Case::random(&mut SmallRng::seed_from_u64(1000 + seed));
+        if case.extents.len() < 2 {
+            continue;
+        }
+        case.sequences[0].v.fill(f32::NAN);
+        let width = case.shape.num_heads * case.shape.head_dim;
+        let own = case.extents[0].len * width;
+        for backend in BACKENDS {
+            let out = case.run(backend);
+            assert!(out[own..].iter().all(|value| value.is_finite()), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the engine relies on, for every tiny checkpoint: how a prompt is cut
+//! into steps, who shares a step and what was cached must not show.
+
+use attention::ForwardMode;
+
+use crate::{
+    runner::{Runner, argmax, distance},
+    tiny::{Golden, goldens},
+};
+
+/// f32 sums in another order.
+const TOLERANCE: f32 = 5e-5;
+
+fn prompt(seed: usize, len: usize) -> Vec<i32> {
+    (0..len).map(|i| ((i * i * 7 + i * 31 + seed * 53) % 256) as i32).collect()
+}
+
+fn runner(golden: &Golden) -> Runner {
+    Runner::new(golden.load(true), 4)
+}
+
+#[test]
+fn chunks_do_not_show() {
+    for golden in goldens() {
+        let (mut runner, ids) = (runner(&golden), prompt(1, 41));
+        let mut seq = runner.seq(&ids);
+        let whole = runner.prefill(&mut seq, usize::MAX);
+        for chunk in [1, 5, 16] {
+            let mut seq = runner.seq(&ids);
+            let chunked = runner.prefill(&mut seq, chunk);
+            let off = distance(&whole, &chunked);
+            assert!(off < TOLERANCE, "{} in chunks of {chunk}: off by {off}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn decoding_a_prompt_token_by_token_is_prefilling_it() {
+    for golden in goldens() {
+        let (mut runner, ids) = (runner(&golden), prompt(2, 23));
+        let mut seq = runner.seq(&ids);
+        let whole = runner.prefill(&mut seq, usize::MAX);
+        let mut seq = runner.seq(&ids);
+        let mut last = Vec::new();
+        for _ in &ids {
+            last = runner.step(ForwardMode::Decode, &mut [(&mut seq, 1)]).remove(0);
+        }
+        let off = distance(&whole, &last);
+        assert!(off < TOLERANCE, "{}: off by {off}", golden.name);
+    }
+}
+
+#[test]
+fn neighbours_do_not_show() {
+    for golden in goldens() {
+        let mut runner = runner(&golden);
+        let prompts: Vec<_> = (0..16).map(|seed| prompt(seed, 1 + seed * seed % 45)).collect();
+        let alone: Vec<_> = prompts
+            .iter()
+            .map(|ids| {
+                let mut seq = runner.seq(ids);
+                let first = runner.prefill(&mut seq, usize::MAX);
+                seq.ids.push(argmax(&first));
+                let second = runner.step(ForwardMode::Decode, &mut [(&mut seq, 1)]).remove(0);
+                (first, second)
+            })
+            .collect();
+        let mut runner = Runner::new(golden.load(true), 8);
+        let mut seqs: Vec<_> = prompts.iter().map(|ids| runner.seq(ids)).collect();
+        let mut parts: Vec<_> =
+            seqs.iter_mut().zip(&prompts).map(|(s, ids)| (s, ids.len())).collect();
+        let first = runner.step(ForwardMode::Extend, &mut parts);
+        for (seq, logits) in seqs.iter_mut().zip(&first) {
+            seq.ids.push(argmax(logits));
+        }
+        let mut parts: Vec<_> = seqs.iter_mut().map(|seq| (seq, 1)).collect();
+        let second = runner.step(ForwardMode::Decode, &mut parts);
+        for (index, (alone, together)) in alone.iter().zip(first.iter().zip(&second)).enumerate() {
+            let off = distance(&alone.0, together.0).max(distance(&alone.1, together.1));
+            assert!(off < TOLERANCE, "{} request {index}: off by {off}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn a_cached_prefix_does_not_show() {
+    for golden in goldens() {
+        let mut runner = runner(&golden);
+        let mut first = runner.seq(&prompt(3, 30));
+        runner.prefill(&mut first, 7);
+        for (len, tail) in [(4, 1), (16, 9), (28, 3)] {
+            let mut hit = runner.seq_after(&first, len, &prompt(9, tail));
+            let mut miss = runner.seq(&hit.ids);
+            let hit = runner.prefill(&mut hit, usize::MAX);
+            let miss = runner.prefill(&mut miss, usize::MAX);
+            let off = distance(&hit, &miss);
+            assert!(off < TOLERANCE, "{} with {len} cached: off by {off}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn packed_and_unpacked_weights_agree() {
+    let quantized: Vec<_> = goldens()
+        .into_iter()
+        .filter(|golden| golden.config.get("quantization").is_some())
+        .collect();
+    assert!(quantized.len() >= 3);
+    for golden in quantized {
+        let ids = prompt(4, 19);
+        let [packed, dense] = [false, true].map(|dequantize_matmul| {
+            let mut runner = Runner::new(golden.load(dequantize_matmul), 4);
+            let mut seq = runner.seq(&ids);
+            runner.prefill(&mut seq, usize::MAX)
+        });
+        let off = distance(&packed, &dense);
+        assert!(off < 2e-4, "{}: off by {off}", golden.name);
+    }
+}
+
+#[test]
+fn shape_is_told_as_config_json_has_it() {
+    for golden in goldens() {
+        let (model, config) = (golden.load(true), golden.hf_config());
+        let number = |field: &str| config.get(field).unwrap().as_u64().unwrap() as usize;
+        assert_eq!(model.vocab_size(), number("vocab_size"));
+        assert_eq!(model.hidden_size(), number("hidden_size"));
+        assert_eq!(model.intermediate_size(), number("intermediate_size"));
+        assert_eq!(model.context_length(), config.context_length());
+        let layers = model.kv_layout();
+        assert_eq!(layers.len(), number("num_hidden_layers"));
+        assert!((0..).zip(&layers).all(|(index, layer)| layer.layer_id == index));
+        assert!(layers.iter().all(|layer| layer.num_kv_heads == number("num_key_value_heads")));
+    }
+}

@@ -1,0 +1,37 @@
+//! Logits and greedy tokens of mlx-lm in f32.
+
+use models::MODELS;
+
+use crate::{
+    runner::{Runner, distance},
+    tiny::goldens,
+};
+
+/// A token whose lead is smaller may turn into the runner-up by rounding.
+const MARGIN: f32 = 1e-3;
+
+#[test]
+fn logits_and_greedy_tokens_are_those_of_mlx_lm() {
+    for golden in goldens() {
+        for dequantize_matmul in [true, false] {
+            let mut runner = Runner::new(golden.load(dequantize_matmul), 4);
+            let mut seq = runner.seq(&golden.prompt);
+            let logits = runner.prefill(&mut seq, usize::MAX);
+            let off = distance(&logits, &golden.logits);
+            assert!(off < 2e-4, "{}: logits off by {off}", golden.name);
+            let tokens = runner.decode(&mut seq, logits, golden.output_ids.len());
+            let sure = golden.margins.iter().take_while(|&&margin| margin > MARGIN).count();
+            assert!(sure >= 8, "{}: {sure} sure tokens", golden.name);
+            assert_eq!(tokens[..sure], golden.output_ids[..sure], "{}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn every_architecture_has_its_golden() {
+    let golden: Vec<String> =
+        goldens().iter().flat_map(|golden| golden.hf_config().architectures().to_vec()).collect();
+    for architecture in MODELS.iter().flat_map(|entry| entry.architectures) {
+        assert!(golden.iter().any(|name| name == architecture), "{architecture} has no golden");
+    }
+}

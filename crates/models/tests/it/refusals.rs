@@ -1,0 +1,124 @@
+//! Configs and checkpoints that must not load, by name of what is wrong.
+
+use mlx::{Array, Dtype};
+use nn::{LoadError, LoadOptions};
+use serde_json::{Value, json};
+
+use crate::tiny::{checkpoint, golden, load};
+
+const OPTIONS: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: true };
+
+/// The error of loading `plain` with some fields of its config changed.
+fn refusal(fields: Value) -> String {
+    let mut config = golden("plain").config;
+    let tensors = checkpoint(&config);
+    for (field, value) in fields.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    load(&config, &tensors, OPTIONS).err().unwrap().to_string()
+}
+
+#[test]
+fn config_values_that_change_the_graph() {
+    let cases = [
+        (json!({"hidden_act": "xielu"}), "config.json: hidden_act: unknown variant `xielu`"),
+        (json!({"rope_scaling": {"type": "longrope"}}), "rope type \"longrope\" is not supported"),
+        (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor \"0.5\" is not supported"),
+        (json!({"pretraining_tp": 2}), "pretraining_tp \"2\" is not supported"),
+        (json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does not divide"),
+        (json!({"num_attention_heads": 5}), "config.json: num_attention_heads: 5 does not divide"),
+        (json!({"num_hidden_layers": 0}), "config.json: num_hidden_layers: must be positive"),
+        (json!({"head_dim": 15, "num_key_value_heads": 4}), "rotary width \"15\""),
+        (json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1 entries for 2"),
+        (
+            json!({"layer_types": ["full_attention", "linear_attention"]}),
+            "config.json: layer_types",
+        ),
+        (
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+            "config.json: sliding_window: missing",
+        ),
+        (json!({"sliding_window": 0}), "config.json: sliding_window: must be positive or null"),
+        (
+            json!({"architectures": ["OptForCausalLM"]}),
+            "config.json: architectures: OptForCausalLM",
+        ),
+    ];
+    for (fields, expected) in cases {
+        let text = refusal(fields.clone());
+        assert!(text.starts_with(expected), "{fields}: {text}");
+    }
+}
+
+#[test]
+fn a_window_is_only_mistrals() {
+    let window = |fields: Value| {
+        let mut config = golden("plain").config;
+        for (field, value) in fields.as_object().unwrap() {
+            config[field] = value.clone();
+        }
+        let model = load(&config, &checkpoint(&config), OPTIONS).unwrap();
+        model.kv_layout().iter().map(|layer| layer.sliding_window).collect::<Vec<_>>()
+    };
+    let mistral = json!({"model_type": "mistral", "sliding_window": 8});
+    assert_eq!(window(mistral), [Some(8), Some(8)]);
+    assert_eq!(window(json!({"model_type": "mistral", "sliding_window": null})), [None, None]);
+    assert_eq!(window(json!({"sliding_window": 8})), [None, None]);
+    let off = json!({"model_type": "mistral", "sliding_window": 8, "use_sliding_window": false});
+    assert_eq!(window(off), [None, None]);
+    let mixed =
+        json!({"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]});
+    assert_eq!(window(mixed), [Some(8), None]);
+}
+
+#[test]
+fn every_tensor_is_needed_once() {
+    for name in ["bias", "q4-g32", "tied"] {
+        let config = golden(name).config;
+        let tensors = checkpoint(&config);
+        for name in tensors.keys() {
+            let mut without = tensors.clone();
+            without.remove(name);
+            let error = load(&config, &without, OPTIONS).err().unwrap();
+            let named = match &error {
+                LoadError::Missing { name: missing } => missing == name,
+                // Packed words without scales pass for a matrix of their shape.
+                LoadError::LeftOver { names } => {
+                    names.iter().any(|left| left.starts_with(stem(name)))
+                }
+                error => error.to_string().contains(stem(name)),
+            };
+            assert!(named, "without {name}: {error}");
+        }
+    }
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').unwrap().0
+}
+
+#[test]
+fn left_over_and_misshapen_tensors() {
+    let config = golden("plain").config;
+    let mut tensors = checkpoint(&config);
+    let extra = "model.layers.1.self_attn.q_norm.weight";
+    tensors.insert(extra.to_owned(), Array::full(&[16], 1.0, Dtype::Float32).unwrap());
+    let text = load(&config, &tensors, OPTIONS).err().unwrap().to_string();
+    assert!(text.contains(extra), "{text}");
+
+    tensors.remove(extra);
+    tensors
+        .insert("model.norm.weight".to_owned(), Array::full(&[65], 1.0, Dtype::Float32).unwrap());
+    let text = load(&config, &tensors, OPTIONS).err().unwrap().to_string();
+    assert_eq!(text, "weight model.norm.weight has shape [65], the model needs [64]");
+}
+
+#[test]
+fn what_converters_leave_behind_is_no_mistake() {
+    let config = golden("tied").config;
+    let mut tensors = checkpoint(&config);
+    let ones = |shape: &[usize]| Array::full(shape, 1.0, Dtype::Float32).unwrap();
+    tensors.insert("lm_head.weight".to_owned(), ones(&[256, 64]));
+    tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), ones(&[8]));
+    assert!(load(&config, &tensors, OPTIONS).is_ok());
+}

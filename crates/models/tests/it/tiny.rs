@@ -1,0 +1,194 @@
+//! Tiny checkpoints: a golden's config with weights computed from the tensors'
+//! names, as in `tools/oracle/tiny_llama.py`.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use mlx::{
+    Array, Dtype,
+    quantized::{QuantMode, quantize},
+};
+use models::{CausalLm, HfConfig};
+use nn::{LoadError, LoadOptions, TensorSource, WeightStore, Weights};
+use serde_json::Value;
+
+/// One file of `testdata`.
+pub(crate) struct Golden {
+    pub(crate) name: String,
+    pub(crate) config: Value,
+    pub(crate) prompt: Vec<i32>,
+    pub(crate) output_ids: Vec<i32>,
+    pub(crate) margins: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+}
+
+/// All of them, by name.
+pub(crate) fn goldens() -> Vec<Golden> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let files = |folder: &Path| {
+        let mut paths: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let paths = files(&root).into_iter().flat_map(|family| files(&family));
+    let goldens: Vec<Golden> = paths.map(|path| Golden::read(&path)).collect();
+    assert!(goldens.len() >= 13, "{}", goldens.len());
+    goldens
+}
+
+pub(crate) fn golden(name: &str) -> Golden {
+    goldens().into_iter().find(|golden| golden.name == name).unwrap()
+}
+
+impl Golden {
+    fn read(path: &Path) -> Self {
+        let mut file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let numbers = |field: &str| -> Vec<f32> {
+            let list = file[field].as_array().unwrap().iter();
+            list.map(|number| number.as_f64().unwrap() as f32).collect()
+        };
+        let ids = |field: &str| numbers(field).iter().map(|&id| id as i32).collect();
+        Self {
+            name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+            prompt: ids("prompt"),
+            output_ids: ids("output_ids"),
+            margins: numbers("margins"),
+            logits: numbers("logits"),
+            config: file["config"].take(),
+        }
+    }
+
+    pub(crate) fn hf_config(&self) -> HfConfig {
+        HfConfig::from_json(&self.config.to_string()).unwrap()
+    }
+
+    pub(crate) fn load(&self, dequantize_matmul: bool) -> Box<dyn CausalLm> {
+        let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul };
+        load(&self.config, &checkpoint(&self.config), options).unwrap()
+    }
+}
+
+pub(crate) fn load(
+    config: &Value,
+    tensors: &BTreeMap<String, Array>,
+    options: LoadOptions,
+) -> Result<Box<dyn CausalLm>, LoadError> {
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    let config = HfConfig::from_json(&config.to_string())?;
+    let mut store = WeightStore::new(options);
+    store.set_quant(config.quant().clone());
+    for (name, array) in tensors {
+        store.insert(name.as_str(), Box::new(InMemory::new(array.clone())))?;
+    }
+    models::load(&config, &Weights::new(store))
+}
+
+/// Every tensor of the checkpoint, as stored.
+pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in shapes(config) {
+        let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
+        let module = name.strip_suffix(".weight").unwrap_or(&name);
+        let Some((group_size, bits)) = packing(config, module).filter(|_| shape.len() == 2) else {
+            tensors.insert(name, array);
+            continue;
+        };
+        let packed = quantize(&array, group_size, bits, QuantMode::Affine).unwrap();
+        tensors.insert(format!("{module}.scales"), packed.scales);
+        tensors.insert(format!("{module}.biases"), packed.biases.unwrap());
+        tensors.insert(name, packed.weight);
+    }
+    tensors
+}
+
+/// Group size and bits of a module, if it is quantized.
+fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
+    let default = config.get("quantization")?;
+    let spec = default.get(module).unwrap_or(default);
+    let number = |field: &str| spec.get(field)?.as_u64().map(|value| value as usize);
+    Some((number("group_size")?, number("bits")?))
+}
+
+fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
+    let number =
+        |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
+    let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
+    let required = |field: &str| number(field).unwrap();
+    let (hidden, inner) = (required("hidden_size"), required("intermediate_size"));
+    let heads = required("num_attention_heads");
+    let head_dim = number("head_dim").unwrap_or(hidden / heads);
+    let (q, kv) = (heads * head_dim, required("num_key_value_heads") * head_dim);
+    let linears = [
+        ("self_attn.q_proj", [q, hidden], "attention_bias"),
+        ("self_attn.k_proj", [kv, hidden], "attention_bias"),
+        ("self_attn.v_proj", [kv, hidden], "attention_bias"),
+        ("self_attn.o_proj", [hidden, q], "attention_bias"),
+        ("mlp.gate_proj", [inner, hidden], "mlp_bias"),
+        ("mlp.up_proj", [inner, hidden], "mlp_bias"),
+        ("mlp.down_proj", [hidden, inner], "mlp_bias"),
+    ];
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![required("vocab_size"), hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+    ];
+    if !flag("tie_word_embeddings") {
+        shapes.push(("lm_head.weight".to_owned(), vec![required("vocab_size"), hidden]));
+    }
+    for layer in 0..required("num_hidden_layers") {
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![hidden]));
+        }
+        for (name, shape, bias) in linears {
+            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
+            if flag(bias) {
+                shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
+            }
+        }
+    }
+    shapes
+}
+
+/// 16 random bits for each element, as an exact f32.
+fn values(name: &str, len: usize) -> Vec<f32> {
+    let digest = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |digest, byte| {
+        (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
+    let value = |index: u64| {
+        let mut x = digest.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^= x >> 31;
+        let unit = f32::from((x >> 48) as u16) / 32768.0 - 1.0;
+        match name {
+            _ if name.ends_with("norm.weight") => 1.0 + unit * 0.25,
+            _ if name.contains("embed_tokens") => unit,
+            _ => unit * 0.25,
+        }
+    };
+    (1..=len as u64).map(value).collect()
+}
+
+struct InMemory {
+    array: Array,
+    shape: Vec<usize>,
+}
+
+impl InMemory {
+    fn new(array: Array) -> Self {
+        Self { shape: array.shape(), array }
+    }
+}
+
+impl TensorSource for InMemory {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.array.dtype()
+    }
+
+    fn load(&self) -> Result<Array, LoadError> {
+        Ok(self.array.clone())
+    }
+}

@@ -1,0 +1,186 @@
+"""Goldens of tiny Llama checkpoints by mlx-lm in f32: every kind of rope, tied and untied heads, biases, windows,
+quantized and plain layers.
+
+    python tiny_llama.py
+
+writes crates/models/testdata/llama/<case>.json: the config, the logits after the prompt, 32 greedy tokens and the
+lead of each over the runner-up. Run with mlx-lm 0.32.2 on mlx 0.32.4.
+
+Weights are not stored: both sides compute them from the tensor's name (`tensor` below and `tests/common/tiny.rs` in
+crates/models), and quantize them with MLX.
+"""
+
+import json
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import load_model
+
+OUT = Path(__file__).resolve().parents[2] / "crates/models/testdata/llama"
+NUM_TOKENS = 32
+PROMPT = [(i * 37 + 11) % 256 for i in range(24)]
+
+BASE = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+CASES = {
+    "plain": {"num_key_value_heads": 4},
+    "tied": {"tie_word_embeddings": True},
+    "gqa": {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16},
+    "bias": {"attention_bias": True, "mlp_bias": True},
+    "rope-linear": {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    "rope-dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 32},
+    "rope-llama3": {"rope_theta": 500000.0, "rope_scaling": LLAMA3},
+    "rope-yarn": {"rope_scaling": YARN},
+    "rope-traditional": {"rope_traditional": True},
+    "mistral-window": {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "num_hidden_layers": 3,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "q4-g32": {"quantization": {"group_size": 32, "bits": 4}},
+    "q4-g64-tied": {"tie_word_embeddings": True, "quantization": {"group_size": 64, "bits": 4}},
+    "mixed-bits": {
+        "quantization": {
+            "group_size": 64,
+            "bits": 4,
+            "model.embed_tokens": {"group_size": 32, "bits": 8},
+            "model.layers.0.mlp.down_proj": {"group_size": 64, "bits": 6},
+            "model.layers.1.self_attn.o_proj": False,
+            "lm_head": False,
+        }
+    },
+}
+
+
+def tensor(name, shape):
+    """16 random bits for each element, as an exact f32 in [-1, 1)."""
+    digest = np.uint64(0xCBF29CE484222325)
+    with np.errstate(over="ignore"):
+        for byte in name.encode():
+            digest = (digest ^ np.uint64(byte)) * np.uint64(0x100000001B3)
+        x = digest + np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    unit = (x >> np.uint64(48)).astype(np.float32) / np.float32(32768) - np.float32(1)
+    if name.endswith("norm.weight"):
+        unit = np.float32(1) + unit * np.float32(0.25)
+    elif "embed_tokens" not in name:
+        unit = unit * np.float32(0.25)
+    return mx.array(unit.reshape(shape))
+
+
+def shapes(config):
+    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
+    q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    linears = {
+        "self_attn.q_proj": (q, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, q),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        yield at + "input_layernorm.weight", (hidden,)
+        yield at + "post_attention_layernorm.weight", (hidden,)
+        for name, shape in linears.items():
+            yield f"{at}{name}.weight", shape
+            if config.get("attention_bias" if "attn" in name else "mlp_bias"):
+                yield f"{at}{name}.bias", shape[:1]
+
+
+def quantized(config, name, weight):
+    """The stored tensors of one weight."""
+    default = config.get("quantization")
+    module = name.removesuffix(".weight")
+    if default is None or weight.ndim != 2 or default.get(module) is False:
+        return {name: weight}
+    spec = default.get(module, default)
+    parts = mx.quantize(weight, group_size=spec["group_size"], bits=spec["bits"])
+    return dict(zip([name, f"{module}.scales", f"{module}.biases"], parts))
+
+
+def write_folder(config, folder):
+    weights = {}
+    for name, shape in shapes(config):
+        weights |= quantized(config, name, tensor(name, shape))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def greedy(model):
+    cache = make_prompt_cache(model)
+    inputs, logits_of_prompt, output_ids, margins = mx.array([PROMPT]), None, [], []
+    for _ in range(NUM_TOKENS):
+        logits = np.array(model(inputs, cache=cache)[0, -1])
+        if logits_of_prompt is None:
+            logits_of_prompt = logits
+        runner_up, best = np.sort(logits)[-2:]
+        output_ids.append(int(logits.argmax()))
+        margins.append(round(float(best - runner_up), 5))
+        inputs = mx.array([output_ids[-1:]])
+    return [float(f"{x:.7g}") for x in logits_of_prompt], output_ids, margins
+
+
+def main():
+    mx.set_default_device(mx.cpu)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, overrides in CASES.items():
+        config = BASE | overrides
+        with tempfile.TemporaryDirectory() as folder:
+            write_folder(config, Path(folder))
+            model, _ = load_model(Path(folder))
+        logits, output_ids, margins = greedy(model)
+        golden = {
+            "config": config,
+            "made_by": f"mlx-lm {version('mlx-lm')}",
+            "prompt": PROMPT,
+            "output_ids": output_ids,
+            "margins": margins,
+            "logits": logits,
+        }
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items()]
+        (OUT / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        print(f"{name}: smallest margin {min(margins)}, {len(set(output_ids))} distinct tokens", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
