@@ -106,7 +106,9 @@ pub enum TensorProblem {
     #[error("element type {0} is not supported")]
     Type(String),
     /// It would lie outside of the file.
-    #[error("its bytes {begin}..{end} are not inside the {available} bytes of data: truncated file")]
+    #[error(
+        "its bytes {begin}..{end} are not inside the {available} bytes of data: truncated file"
+    )]
     OutOfRange { begin: u64, end: u64, available: u64 },
     /// Two tensors share bytes.
     #[error("its bytes overlap those of {0}")]

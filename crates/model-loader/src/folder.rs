@@ -49,8 +49,7 @@ pub(crate) fn open(folder: &Path, options: LoadOptions) -> Result<WeightStore, L
     }
     for (name, shard) in index.iter().flat_map(|index| &index.weight_map) {
         if held.get(name) != Some(&folder.join(shard)) {
-            let problem =
-                FileProblem::IndexedTensor { name: name.clone(), shard: shard.clone() };
+            let problem = FileProblem::IndexedTensor { name: name.clone(), shard: shard.clone() };
             return Err(LoadError::File { path: folder.join(INDEX), problem });
         }
     }
@@ -76,9 +75,7 @@ fn parse_index(folder: &Path, text: &str) -> Result<Index, LoadError> {
 
 /// Whether a name stays inside its folder.
 pub(crate) fn is_plain_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('.')
-        && !name.contains(['/', '\\', '\0'])
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 /// `model*.safetensors`.

@@ -69,8 +69,7 @@ impl HubOptions {
             None => PathBuf::from(var("HOME").unwrap_or_default()).join(".cache"),
         };
         let home = var("HF_HOME").map_or_else(|| cache().join("huggingface"), PathBuf::from);
-        let token_file =
-            var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+        let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let stored = || fs::read_to_string(&token_file).ok();
         let token = var("HF_TOKEN").or_else(stored).map(|token| token.trim().to_owned());
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());

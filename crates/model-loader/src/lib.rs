@@ -20,8 +20,6 @@ mod test_files;
 
 pub use error::{FileProblem, LoadError, TensorProblem};
 pub use hub::{HubError, HubOptions};
-pub use load::{
-    LoadFormat, LoadedModel, LoaderOptions, TokenizerSource, UnknownLoadFormat, load,
-};
+pub use load::{LoadFormat, LoadedModel, LoaderOptions, TokenizerSource, UnknownLoadFormat, load};
 pub use progress::{Progress, Quiet};
 pub use source::ModelSource;

@@ -103,9 +103,9 @@ fn write_rows(
     start[0] = bound(rows.start);
     let mut stop: Vec<i32> = shape.iter().map(|&dim| bound(dim)).collect();
     stop[0] = bound(rows.end);
-    let written = array.slice_update(&piece, &start, &stop)?;
+    let written = array.slice_update(&piece, &start, &stop, &vec![1; shape.len()])?;
     drop((array, piece));
     written.eval()?;
-    mlx::memory::clear_cache()?;
+    mlx::memory::clear_cache();
     Ok(written)
 }

@@ -1,7 +1,11 @@
 //! Loading never holds more than the weights and one piece of a tensor. Alone
 //! in its process, because MLX counts memory for the whole of it.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 use mlx::{Dtype, memory};
 use model_loader::{LoaderOptions, ModelSource, Quiet, load};
@@ -15,23 +19,25 @@ const SMALL: [usize; 2] = [1024, 2048];
 /// f32 elements of the large one: 192 MiB, three pieces.
 const LARGE: [usize; 2] = [3 * 8192, 2048];
 
-fn write_shard(path: &Path, tensors: &[(String, &str, [usize; 2])]) {
+fn write_shard(path: &Path, tensors: &[(String, &str, [usize; 2])]) -> io::Result<()> {
     let mut header = serde_json::Map::new();
     let mut at = 0;
     for (name, dtype, shape) in tensors {
         let bytes = shape.iter().product::<usize>() * if *dtype == "BF16" { 2 } else { 4 };
-        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [at, at + bytes]});
+        let entry =
+            serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [at, at + bytes]});
         header.insert(name.clone(), entry);
         at += bytes;
     }
     let header = serde_json::Value::Object(header).to_string();
-    let mut file = fs::File::create(path).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
-    file.write_all(header.as_bytes()).unwrap();
+    let mut file = fs::File::create(path)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
     let chunk: Vec<u8> = (0..MIB / 4).flat_map(|i| (i as f32).to_le_bytes()).collect();
     for _ in 0..at / MIB {
-        file.write_all(&chunk).unwrap();
+        file.write_all(&chunk)?;
     }
+    Ok(())
 }
 
 /// Most resident memory of the process so far, where the system tells.
@@ -48,15 +54,15 @@ fn stays_below_the_weights_and_a_piece() {
     for shard in 0..SHARDS {
         let tensors: Vec<_> =
             (0..TENSORS).map(|i| (format!("w{shard}.{i}"), "BF16", SMALL)).collect();
-        write_shard(&folder.path().join(format!("model-{shard}.safetensors")), &tensors);
+        write_shard(&folder.path().join(format!("model-{shard}.safetensors")), &tensors).unwrap();
     }
     let large = [("large".to_owned(), "F32", LARGE)];
-    write_shard(&folder.path().join("model-9.safetensors"), &large);
+    write_shard(&folder.path().join("model-9.safetensors"), &large).unwrap();
 
     let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
     let source = ModelSource::Folder(folder.path().to_owned());
     let resident_before = resident_peak();
-    memory::reset_peak().unwrap();
+    memory::reset_peak();
     let model = load(&source, &LoaderOptions::new(options), &Quiet).unwrap();
     assert_eq!(memory::peak_bytes(), 0, "opening reads no weight");
     let mut weights = Vec::new();
@@ -78,7 +84,8 @@ fn stays_below_the_weights_and_a_piece() {
         assert!(grown <= all_bytes + 200 * MIB, "{} MiB", grown / MIB);
     }
     let last = weights.last().unwrap();
-    let tail = last.slice(&[24575, 2040], &[24576, 2048], &[1, 1]).unwrap().to_vec::<f32>().unwrap();
+    let tail =
+        last.slice(&[24575, 2040], &[24576, 2048], &[1, 1]).unwrap().to_vec::<f32>().unwrap();
     let expected: Vec<f32> = (262_136..262_144).map(|i| i as f32).collect();
     assert_eq!(tail, expected);
     model.weights.finish(&[]).unwrap();

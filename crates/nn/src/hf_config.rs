@@ -136,8 +136,11 @@ impl HfConfig {
     /// # Errors
     /// Names the field, down to a nested one.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
-        tagged_float::parse(&self.raw)
-            .map_err(|(field, reason)| LoadError::Config { file: FILE, field, reason })
+        tagged_float::parse(&self.raw).map_err(|(field, reason)| LoadError::Config {
+            file: FILE,
+            field,
+            reason,
+        })
     }
 
     /// [`HfConfig::parse`] for the fields in `text_config`.
@@ -145,8 +148,11 @@ impl HfConfig {
     /// # Errors
     /// Names the field, down to a nested one.
     pub fn parse_text<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
-        tagged_float::parse(self.text_config())
-            .map_err(|(field, reason)| LoadError::Config { file: FILE, field, reason })
+        tagged_float::parse(self.text_config()).map_err(|(field, reason)| LoadError::Config {
+            file: FILE,
+            field,
+            reason,
+        })
     }
 
     /// One field of type `T`.
@@ -174,7 +180,7 @@ impl HfConfig {
         // Some configs write 1e30 for "no limit": a float, and too large for an
         // index. The cast saturates, which says the same.
         let length: f64 = self.field(key)?.expect("found above");
-        if !(length >= 1.0) {
+        if length < 1.0 {
             return Err(config_error(FILE, key, "expected a positive number"));
         }
         let length = (length * self.rope_stretch()).floor();

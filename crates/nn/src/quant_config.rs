@@ -99,7 +99,8 @@ impl QuantConfig {
             let method = method.as_str().unwrap_or("?").to_owned();
             return Err(LoadError::QuantMethod { method });
         }
-        let mut parsed = Self { default: spec("quantization", fields)?, overrides: BTreeMap::new() };
+        let mut parsed =
+            Self { default: spec("quantization", fields)?, overrides: BTreeMap::new() };
         for (path, entry) in fields {
             match entry {
                 Value::Bool(false) => parsed.set(path, None),

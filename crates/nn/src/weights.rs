@@ -263,9 +263,7 @@ impl LeftOver<'_> {
     fn covers(&self, name: &str) -> bool {
         match self {
             Self::Name(exact) => name == *exact,
-            Self::Module(path) => {
-                name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
-            }
+            Self::Module(path) => name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')),
             Self::Suffix(suffix) => {
                 name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }

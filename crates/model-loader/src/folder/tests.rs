@@ -42,17 +42,25 @@ fn an_index_must_be_true() {
     shard(&folder, "model-1.safetensors", &[one("a")]);
     shard(&folder, "model-2.safetensors", &[one("b")]);
     for (weight_map, expected) in [
-        (json!({"a": "model-1.safetensors", "b": "model-3.safetensors"}),
-            "the index lists model-3.safetensors, which is not there"),
-        (json!({"a": "model-1.safetensors", "b": "../model-2.safetensors"}),
-            "the index lists \"../model-2.safetensors\", which is not a plain file name"),
+        (
+            json!({"a": "model-1.safetensors", "b": "model-3.safetensors"}),
+            "the index lists model-3.safetensors, which is not there",
+        ),
+        (
+            json!({"a": "model-1.safetensors", "b": "../model-2.safetensors"}),
+            "the index lists \"../model-2.safetensors\", which is not a plain file name",
+        ),
         (json!({"a": "/etc/passwd"}), "\"/etc/passwd\", which is not a plain file name"),
         (json!({"a": ".."}), "\"..\", which is not a plain file name"),
         (json!({"a": ""}), "\"\", which is not a plain file name"),
-        (json!({"c": "model-1.safetensors"}),
-            "the index says that model-1.safetensors holds c, but it does not"),
-        (json!({"a": "model-2.safetensors"}),
-            "the index says that model-2.safetensors holds a, but it does not"),
+        (
+            json!({"c": "model-1.safetensors"}),
+            "the index says that model-1.safetensors holds c, but it does not",
+        ),
+        (
+            json!({"a": "model-2.safetensors"}),
+            "the index says that model-2.safetensors holds a, but it does not",
+        ),
         (json!([]), "malformed JSON"),
     ] {
         index(&folder, weight_map);
@@ -70,8 +78,11 @@ fn chat_templates_are_found_where_models_keep_them() {
     let find = || chat_template(folder.path()).unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     assert_eq!(find(), None);
-    write("tokenizer_config.json", r#"{"chat_template": [
-        {"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#);
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [
+        {"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#,
+    );
     assert_eq!(find().as_deref(), Some("D"));
     write("tokenizer_config.json", r#"{"chat_template": "C"}"#);
     assert_eq!(find().as_deref(), Some("C"));

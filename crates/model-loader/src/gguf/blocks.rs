@@ -33,6 +33,13 @@ pub(crate) struct Unpacked {
     pub(crate) biases: Vec<f32>,
 }
 
+impl Unpacked {
+    /// Whether f16 holds every bias exactly.
+    pub(crate) fn fit_f16(&self) -> bool {
+        self.biases.iter().all(|&bias| f16::from_f32(bias).to_f32() == bias)
+    }
+}
+
 impl BlockKind {
     /// Bytes of a block.
     pub(crate) fn block_bytes(self) -> usize {

@@ -121,7 +121,10 @@ pub(super) fn config(
     let Value::Object(mut fields) = fields else { unreachable!("an object was written") };
     let optional = [
         ("rope_scaling", rope_scaling(metadata, tensors, head_dim, rope_theta)?),
-        ("sliding_window", metadata.optional_usize("llama.attention.sliding_window")?.map(Value::from)),
+        (
+            "sliding_window",
+            metadata.optional_usize("llama.attention.sliding_window")?.map(Value::from),
+        ),
         ("bos_token_id", metadata.optional_u32("tokenizer.ggml.bos_token_id")?.map(Value::from)),
     ];
     fields.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));

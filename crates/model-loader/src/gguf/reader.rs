@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{BufReader, Read},
 };
 
 use crate::FileProblem;
@@ -14,6 +14,10 @@ use crate::FileProblem;
 const MAGIC: [u8; 4] = *b"GGUF";
 /// Arrays of arrays exist in the format; nobody nests deeper.
 const MAX_DEPTH: usize = 4;
+/// Vocabularies have a quarter of a million entries, merges twice that.
+const MAX_ELEMENTS: u64 = 1 << 24;
+/// Chat templates are the longest strings, at tens of kilobytes.
+const MAX_STRING_BYTES: u64 = 1 << 26;
 /// `general.alignment` unless said otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -133,9 +137,12 @@ impl<R: Read> Reader<R> {
 
     fn string(&mut self, what: &str) -> Result<String, FileProblem> {
         let len = self.count(what, 1)?;
+        if len > MAX_STRING_BYTES {
+            return Err(FileProblem::metadata(what, format!("is a string of {len} bytes")));
+        }
         let mut bytes = Vec::new();
         let read = self.inner.by_ref().take(len).read_to_end(&mut bytes);
-        if read.map(|read| read as u64).or_else(io_as_short)? != len {
+        if !read.is_ok_and(|read| read as u64 == len) {
             return Err(self.truncated(what));
         }
         self.at += len;
@@ -197,6 +204,9 @@ impl<R: Read> Reader<R> {
             _ => return Err(FileProblem::metadata(key, format!("has unknown type {kind}"))),
         };
         let count = self.count(key, min_bytes)?;
+        if count > MAX_ELEMENTS {
+            return Err(FileProblem::metadata(key, format!("is a list of {count} elements")));
+        }
         let mut values = Vec::new();
         for _ in 0..count {
             values.push(self.value(key, kind, depth + 1)?);
@@ -218,9 +228,4 @@ impl<R: Read> Reader<R> {
         let offset = self.u64(&name)?;
         Ok(GgufTensorInfo { name, dims, kind, offset })
     }
-}
-
-/// A failing read is a short one here; the caller names the entry.
-fn io_as_short(_: io::Error) -> Result<u64, FileProblem> {
-    Ok(u64::MAX)
 }

@@ -43,9 +43,7 @@ impl TensorKind {
     fn row_bytes(self, elements: u64) -> Option<u64> {
         match self {
             Self::Plain(dtype) => elements.checked_mul(dtype.size_in_bytes() as u64),
-            Self::Blocks(kind) => {
-                (elements / BLOCK as u64).checked_mul(kind.block_bytes() as u64)
-            }
+            Self::Blocks(kind) => (elements / BLOCK as u64).checked_mul(kind.block_bytes() as u64),
         }
     }
 }
@@ -53,11 +51,47 @@ impl TensorKind {
 /// Names of the types that are known but not read.
 fn type_name(kind: u32) -> String {
     const NAMES: [&str; 41] = [
-        "F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K",
-        "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL",
-        "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16", "Q4_0_4_4",
-        "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8",
-        "MXFP4", "NVFP4",
+        "F32",
+        "F16",
+        "Q4_0",
+        "Q4_1",
+        "Q4_2",
+        "Q4_3",
+        "Q5_0",
+        "Q5_1",
+        "Q8_0",
+        "Q8_1",
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "Q8_K",
+        "IQ2_XXS",
+        "IQ2_XS",
+        "IQ3_XXS",
+        "IQ1_S",
+        "IQ4_NL",
+        "IQ3_S",
+        "IQ2_S",
+        "IQ4_XS",
+        "I8",
+        "I16",
+        "I32",
+        "I64",
+        "F64",
+        "IQ1_M",
+        "BF16",
+        "Q4_0_4_4",
+        "Q4_0_4_8",
+        "Q4_0_8_8",
+        "TQ1_0",
+        "TQ2_0",
+        "IQ4_NL_4_4",
+        "IQ4_NL_4_8",
+        "IQ4_NL_8_8",
+        "MXFP4",
+        "NVFP4",
     ];
     NAMES.get(kind as usize).map_or_else(|| format!("number {kind}"), ToString::to_string)
 }
@@ -115,10 +149,13 @@ fn placed(
     if info.dims.iter().any(|&dim| i32::try_from(dim).is_err()) {
         return Err(too_large());
     }
-    let bytes = info.dims.iter().skip(1).try_fold(
-        kind.row_bytes(in_dims).ok_or_else(too_large)?,
-        |bytes, &dim| bytes.checked_mul(dim).ok_or_else(too_large),
-    )?;
+    let bytes = info
+        .dims
+        .iter()
+        .skip(1)
+        .try_fold(kind.row_bytes(in_dims).ok_or_else(too_large)?, |bytes, &dim| {
+            bytes.checked_mul(dim).ok_or_else(too_large)
+        })?;
     let available = file.len().saturating_sub(header.data_start);
     let end = info.offset.checked_add(bytes).ok_or_else(too_large)?;
     if end > available {
@@ -376,26 +413,23 @@ impl PartSource {
             *waiting = Some(self.read_factors()?);
         }
         let factors = waiting.as_ref().expect("filled above");
-        let place = |source| {
+        let array = match (factors.fit_f16(), self.part) {
+            (true, Part::Biases) => {
+                let narrow: Vec<_> =
+                    factors.biases.iter().map(|&bias| f16::from_f32(bias)).collect();
+                Array::from_slice(&narrow, &self.shape)
+            }
+            (true, _) => Array::from_slice(&factors.scales, &self.shape),
+            (false, Part::Biases) => Array::from_slice(&factors.biases, &self.shape),
+            (false, _) => {
+                let wide: Vec<_> = factors.scales.iter().map(|scale| scale.to_f32()).collect();
+                Array::from_slice(&wide, &self.shape)
+            }
+        };
+        array.map_err(|source| {
             let name = self.parts.source.name.clone();
             nn::LoadError::Place { name, source }
-        };
-        let narrow = |values: &[f32]| values.iter().map(|&bias| f16::from_f32(bias)).collect();
-        let fits = |bias: &f32| f16::from_f32(*bias).to_f32() == *bias;
-        let exact_in_f16 = factors.biases.iter().all(fits);
-        let values: Vec<f16> = match self.part {
-            Part::Scales | Part::Weight => factors.scales.clone(),
-            Part::Biases => narrow(&factors.biases),
-        };
-        let wide = || match self.part {
-            Part::Scales | Part::Weight => values.iter().map(|scale| scale.to_f32()).collect(),
-            Part::Biases => factors.biases.clone(),
-        };
-        if exact_in_f16 {
-            Array::from_slice(&values, &self.shape).map_err(place)
-        } else {
-            Array::from_slice::<f32>(&wide(), &self.shape).map_err(place)
-        }
+        })
     }
 
     /// For a caller that takes them before the weight.

@@ -93,8 +93,13 @@ fn llama() -> GgufWriter {
         .f32_tensor("blk.0.ffn_norm.weight", &[HIDDEN], &ones(HIDDEN))
         .tensor("token_embd.weight", &[HIDDEN, 3], Q8_0, blocks(Q8_0, 6, 1).0);
     for (seed, (name, rows)) in [
-        ("attn_q", 64), ("attn_k", 32), ("attn_v", 32), ("attn_output", 64),
-        ("ffn_gate", 64), ("ffn_up", 64), ("ffn_down", 64),
+        ("attn_q", 64),
+        ("attn_k", 32),
+        ("attn_v", 32),
+        ("attn_output", 64),
+        ("ffn_gate", 64),
+        ("ffn_up", 64),
+        ("ffn_down", 64),
     ]
     .into_iter()
     .enumerate()
@@ -246,19 +251,22 @@ fn config_vocabulary_and_names() {
     assert_eq!((vocab.add_bos, vocab.scores), (Some(false), None));
     assert_eq!(vocab.chat_template.as_deref(), Some("{{ messages }}"));
     let names: Vec<_> = model.store.names().filter(|name| name.ends_with(".weight")).collect();
-    assert_eq!(names, [
-        "model.embed_tokens.weight",
-        "model.layers.0.input_layernorm.weight",
-        "model.layers.0.mlp.down_proj.weight",
-        "model.layers.0.mlp.gate_proj.weight",
-        "model.layers.0.mlp.up_proj.weight",
-        "model.layers.0.post_attention_layernorm.weight",
-        "model.layers.0.self_attn.k_proj.weight",
-        "model.layers.0.self_attn.o_proj.weight",
-        "model.layers.0.self_attn.q_proj.weight",
-        "model.layers.0.self_attn.v_proj.weight",
-        "model.norm.weight",
-    ]);
+    assert_eq!(
+        names,
+        [
+            "model.embed_tokens.weight",
+            "model.layers.0.input_layernorm.weight",
+            "model.layers.0.mlp.down_proj.weight",
+            "model.layers.0.mlp.gate_proj.weight",
+            "model.layers.0.mlp.up_proj.weight",
+            "model.layers.0.post_attention_layernorm.weight",
+            "model.layers.0.self_attn.k_proj.weight",
+            "model.layers.0.self_attn.o_proj.weight",
+            "model.layers.0.self_attn.q_proj.weight",
+            "model.layers.0.self_attn.v_proj.weight",
+            "model.norm.weight",
+        ]
+    );
 }
 
 #[test]
@@ -294,9 +302,13 @@ fn rope_scaling_keys() {
     let expected =
         json!({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 256});
     assert_eq!(scaling(&yarn), Some(expected));
-    assert!(error(&typed("longrope").bytes()).contains("rope scaling \"longrope\" is not supported"));
-    assert!(error(&typed("yarn").bytes()).contains("metadata llama.rope.scaling.factor: is missing")
-        || error(&typed("yarn").bytes()).contains("original_context_length: is missing"));
+    assert!(
+        error(&typed("longrope").bytes()).contains("rope scaling \"longrope\" is not supported")
+    );
+    assert!(
+        error(&typed("yarn").bytes()).contains("metadata llama.rope.scaling.factor: is missing")
+            || error(&typed("yarn").bytes()).contains("original_context_length: is missing")
+    );
 }
 
 /// Factors as the makers of Llama 3.2 define them, written independently.
@@ -320,9 +332,11 @@ fn llama3_factors(theta: f32, dims: usize, factor: f32) -> Vec<f32> {
 #[test]
 fn llama3_scaling_is_recovered_from_its_factors() {
     let with = |factors: &[f32]| {
-        llama()
-            .f32("llama.rope.freq_base", 500_000.0)
-            .f32_tensor("rope_freqs.weight", &[factors.len() as u64], factors)
+        llama().f32("llama.rope.freq_base", 500_000.0).f32_tensor(
+            "rope_freqs.weight",
+            &[factors.len() as u64],
+            factors,
+        )
     };
     let factors = llama3_factors(500_000.0, 16, 32.0);
     assert!(factors.iter().any(|&factor| factor > 1.0 && factor < 32.0), "{factors:?}");
@@ -340,33 +354,74 @@ fn llama3_scaling_is_recovered_from_its_factors() {
 fn what_cannot_run_is_refused_by_name() {
     let tensor = |name: &str, kind| llama().tensor(name, &[HIDDEN, 64], kind, vec![0; 16384]);
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (tensor("blk.0.ffn_up.weight", 12).bytes(), "tensor blk.0.ffn_up.weight: element type Q4_K"),
+        (
+            tensor("blk.0.ffn_up.weight", 12).bytes(),
+            "tensor blk.0.ffn_up.weight: element type Q4_K",
+        ),
         (tensor("blk.0.ffn_up.weight", 14).bytes(), "element type Q6_K is not supported"),
         (tensor("blk.0.ffn_up.weight", 39).bytes(), "element type MXFP4 is not supported"),
         (tensor("blk.0.ffn_up.weight", 99).bytes(), "element type number 99 is not supported"),
-        (tensor("blk.0.ffn_gate_inp.weight", 0).bytes(),
-            "tensor blk.0.ffn_gate_inp.weight: is not part of the llama architecture"),
+        (
+            tensor("blk.0.ffn_gate_inp.weight", 0).bytes(),
+            "tensor blk.0.ffn_gate_inp.weight: is not part of the llama architecture",
+        ),
         (tensor("blk.x.ffn_up.weight", 0).bytes(), "tensor blk.x.ffn_up.weight: is not part of"),
         (tensor("strange", 0).bytes(), "tensor strange: is not part of the llama architecture"),
-        (llama().str("general.architecture", "qwen2").bytes(),
-            "GGUF architecture \"qwen2\" is not supported (supported: llama)"),
-        (llama().without("general.architecture").bytes(), "metadata general.architecture: is missing"),
+        (
+            llama().str("general.architecture", "qwen2").bytes(),
+            "GGUF architecture \"qwen2\" is not supported (supported: llama)",
+        ),
+        (
+            llama().without("general.architecture").bytes(),
+            "metadata general.architecture: is missing",
+        ),
         (llama().u32("general.architecture", 1).bytes(), "general.architecture: expected a string"),
         (llama().u32("llama.expert_count", 8).bytes(), "a mixture of 8 experts is not supported"),
-        (llama().u32("llama.rope.dimension_count", 8).u32("llama.attention.key_length", 16).bytes(),
-            "rotating a part of a head is not supported"),
-        (llama().u32("llama.attention.value_length", 8).bytes(), "must equal the length of the keys"),
+        (
+            llama()
+                .u32("llama.rope.dimension_count", 8)
+                .u32("llama.attention.key_length", 16)
+                .bytes(),
+            "rotating a part of a head is not supported",
+        ),
+        (
+            llama().u32("llama.attention.value_length", 8).bytes(),
+            "must equal the length of the keys",
+        ),
         (llama().without("llama.block_count").bytes(), "metadata llama.block_count: is missing"),
-        (llama().str("llama.block_count", "1").bytes(), "metadata llama.block_count: expected a count"),
-        (llama().raw("llama.block_count", 5, &(-1i32).to_le_bytes()).bytes(),
-            "metadata llama.block_count: expected a count"),
+        (
+            llama().str("llama.block_count", "1").bytes(),
+            "metadata llama.block_count: expected a count",
+        ),
+        (
+            llama().raw("llama.block_count", 5, &(-1i32).to_le_bytes()).bytes(),
+            "metadata llama.block_count: expected a count",
+        ),
         (llama().u32("llama.attention.head_count", 0).bytes(), "head_count: must not be zero"),
-        (llama().u32("llama.attention.head_count", 5).bytes(),
-            "tensor blk.0.attn_q.weight: 64 rows do not divide into 5 rotary heads"),
-        (llama().f32("llama.rope.freq_base", f32::NAN).bytes(), "freq_base: expected a finite float"),
-        (llama().raw("llama.attention.head_count_kv", 9,
-            &[&4u32.to_le_bytes()[..], &2u64.to_le_bytes(), &1u32.to_le_bytes(), &2u32.to_le_bytes()].concat())
-            .bytes(), "different counts per layer are not supported"),
+        (
+            llama().u32("llama.attention.head_count", 5).bytes(),
+            "tensor blk.0.attn_q.weight: 64 rows do not divide into 5 rotary heads",
+        ),
+        (
+            llama().f32("llama.rope.freq_base", f32::NAN).bytes(),
+            "freq_base: expected a finite float",
+        ),
+        (
+            llama()
+                .raw(
+                    "llama.attention.head_count_kv",
+                    9,
+                    &[
+                        &4u32.to_le_bytes()[..],
+                        &2u64.to_le_bytes(),
+                        &1u32.to_le_bytes(),
+                        &2u32.to_le_bytes(),
+                    ]
+                    .concat(),
+                )
+                .bytes(),
+            "different counts per layer are not supported",
+        ),
         (llama().without("tokenizer.ggml.tokens").bytes(), "tokenizer.ggml.tokens: is missing"),
         (llama().u32("tokenizer.ggml.tokens", 1).bytes(), "tokenizer.ggml.tokens: expected a list"),
     ];
@@ -400,7 +455,12 @@ fn damage_names_file_and_culprit() {
         let counts = [0u64.to_le_bytes(), 2u64.to_le_bytes()].concat();
         [&b"GGUF\x03\0\0\0"[..], &counts, &key("k"), &key("k")].concat()
     };
+    let many = {
+        let head = [&0u32.to_le_bytes()[..], &((1u64 << 24) + 1).to_le_bytes()].concat();
+        llama().raw("k", 9, &[head, vec![0; (1 << 24) + 1]].concat()).bytes()
+    };
     let cases: Vec<(Vec<u8>, &str)> = vec![
+        (many, "metadata k: is a list of 16777217 elements"),
         (vec![], "not a GGUF file"),
         (b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
         (b"GGUF".to_vec(), "version at byte 4 does not fit"),
@@ -412,29 +472,51 @@ fn damage_names_file_and_culprit() {
         (patched(16, &1000u64.to_le_bytes()), "truncated or corrupt"),
         (llama().raw("k", 8, &huge).bytes(), "k at byte"),
         (llama().raw("k", 9, &[&8u32.to_le_bytes()[..], &huge].concat()).bytes(), "k at byte"),
-        (llama().raw("k", 9, &[&4u32.to_le_bytes()[..], &(1u64 << 62).to_le_bytes()].concat()).bytes(),
-            "k at byte"),
-        (llama().raw("k", 9, &[&77u32.to_le_bytes()[..], &huge].concat()).bytes(),
-            "metadata k: has unknown type 77"),
+        (
+            llama()
+                .raw("k", 9, &[&4u32.to_le_bytes()[..], &(1u64 << 62).to_le_bytes()].concat())
+                .bytes(),
+            "k at byte",
+        ),
+        (
+            llama().raw("k", 9, &[&77u32.to_le_bytes()[..], &huge].concat()).bytes(),
+            "metadata k: has unknown type 77",
+        ),
         (llama().raw("k", 13, &[0]).bytes(), "metadata k: has unknown type 13"),
         (llama().raw("k", 7, &[2]).bytes(), "metadata k: is neither true nor false"),
-        (llama().raw("k", 8, &[&1u64.to_le_bytes()[..], &[0xff]].concat()).bytes(),
-            "metadata k: is not UTF-8"),
+        (
+            llama().raw("k", 8, &[&1u64.to_le_bytes()[..], &[0xff]].concat()).bytes(),
+            "metadata k: is not UTF-8",
+        ),
         (nested(9), "metadata k: nests too deep"),
         (doubled_key, "metadata k: occurs twice"),
         (llama().u32("general.alignment", 0).bytes(), "general.alignment: expected a power of two"),
-        (llama().u32("general.alignment", 48).bytes(), "general.alignment: expected a power of two"),
-        (llama().bytes_with(3, |offset| offset + 1), "tensor output_norm.weight: offset 1 is not aligned"),
+        (
+            llama().u32("general.alignment", 48).bytes(),
+            "general.alignment: expected a power of two",
+        ),
+        (
+            llama().bytes_with(3, |offset| offset + 1),
+            "tensor output_norm.weight: offset 1 is not aligned",
+        ),
         (llama().bytes_with(3, |_| 0), "overlap those of"),
-        (llama().bytes_with(3, |offset| offset + (1 << 40)), "tensor output_norm.weight: its bytes"),
+        (
+            llama().bytes_with(3, |offset| offset + (1 << 40)),
+            "tensor output_norm.weight: its bytes",
+        ),
         (llama().bytes_with(3, |_| u64::MAX - 31), "tensor output_norm.weight: "),
         (good[..good.len() - 1].to_vec(), "tensor blk.0.ffn_down.weight: its bytes"),
         (one_tensor(&[u64::MAX, 2], 0, vec![]), "tensor blk.0.ffn_up.weight: shape"),
         (one_tensor(&[1 << 30, 1 << 30, 1 << 30], 0, vec![]), "tensor blk.0.ffn_up.weight: shape"),
         (one_tensor(&[1 << 30, 1 << 20], 0, vec![]), "tensor blk.0.ffn_up.weight: its bytes"),
-        (one_tensor(&[48, 2], Q4_0, vec![0; 54]), "rows of 48 elements are not made of blocks of 32"),
-        (llama().tensor("blk.0.attn_q.bias", &[64], Q8_0, vec![0; 68]).bytes(),
-            "tensor blk.0.attn_q.bias: element type of blocks for a vector"),
+        (
+            one_tensor(&[48, 2], Q4_0, vec![0; 54]),
+            "rows of 48 elements are not made of blocks of 32",
+        ),
+        (
+            llama().tensor("blk.0.attn_q.bias", &[64], Q8_0, vec![0; 68]).bytes(),
+            "tensor blk.0.attn_q.bias: element type of blocks for a vector",
+        ),
     ];
     for (bytes, expected) in cases {
         let text = error(&bytes);
@@ -449,13 +531,13 @@ fn no_cut_and_no_flipped_byte_panics() {
     let header_len = good.len() - 64 * 4 * 3 - 7 * 2048;
     let folder = tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    for len in (0..header_len).step_by(3) {
+    for len in (0..header_len).step_by(5) {
         fs::write(&path, &good[..len]).unwrap();
         assert!(open(&path, PACKED).is_err(), "{len} bytes open");
     }
-    for (at, flip) in (0..header_len).flat_map(|at| iter::repeat(at).zip([0x01, 0x40, 0xff])) {
+    for at in 0..header_len {
         let mut bytes = good.clone();
-        bytes[at] ^= flip;
+        bytes[at] ^= [0x01, 0x40, 0xff][at % 3];
         fs::write(&path, &bytes).unwrap();
         let opened = open(&path, PACKED);
         assert!(opened.is_ok() || !opened.err().unwrap().to_string().is_empty());

@@ -134,8 +134,8 @@ impl Client {
     ) -> Result<(), HubError> {
         let mut response = self.follow(Method::Get, url, have)?;
         let status = response.status();
-        let resumes = status == StatusCode::PARTIAL_CONTENT
-            && range_start(response.headers()) == Some(have);
+        let resumes =
+            status == StatusCode::PARTIAL_CONTENT && range_start(response.headers()) == Some(have);
         if status == StatusCode::PARTIAL_CONTENT && !resumes {
             return Err(answer(url, "another range than asked for"));
         }

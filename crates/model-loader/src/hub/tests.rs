@@ -113,14 +113,20 @@ fn serve(
     let Some(request) = read_request(stream) else { return Ok(()) };
     log.lock().unwrap().push(request.clone());
     if let Some(status) = quirks.status {
-        return write!(stream, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        return write!(
+            stream,
+            "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
     }
     if request.path.starts_with("/api/") {
         let siblings: Vec<_> = files.keys().map(|name| json!({"rfilename": name})).collect();
         let body = json!({"sha": SHA, "siblings": siblings}).to_string();
         let body = quirks.info.clone().unwrap_or(body);
         let len = body.len();
-        return write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}");
+        return write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+        );
     }
     let name = request.path.rsplit('/').next().unwrap();
     let Some(body) = files.get(name) else {
@@ -187,9 +193,10 @@ fn error(options: HubOptions) -> String {
 }
 
 fn is_complete(folder: &Path) -> bool {
-    files().iter().filter(|(name, _)| is_wanted(name, true)).all(|(name, bytes)| {
-        fs::read(folder.join(name)).is_ok_and(|found| found == *bytes)
-    })
+    files()
+        .iter()
+        .filter(|(name, _)| is_wanted(name, true))
+        .all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes))
 }
 
 #[test]
@@ -207,12 +214,17 @@ fn fetches_what_serving_needs_into_the_shared_layout() {
     let seen = hub.seen();
     assert_eq!(seen[0].path, "/api/models/org/model/revision/main");
     assert!(seen.iter().all(|seen| seen.authorization.as_deref() == Some("Bearer secret")));
-    assert!(seen[1..].iter().all(|seen| seen.path.starts_with(&format!("/org/model/resolve/{SHA}/"))));
-    assert_eq!(log.0.into_inner(), [
-        ("config.json".to_owned(), 0, 2, true),
-        ("model.safetensors".to_owned(), 0, 400_000, true),
-        ("tokenizer.json".to_owned(), 0, 6, true),
-    ]);
+    assert!(
+        seen[1..].iter().all(|seen| seen.path.starts_with(&format!("/org/model/resolve/{SHA}/")))
+    );
+    assert_eq!(
+        log.0.into_inner(),
+        [
+            ("config.json".to_owned(), 0, 2, true),
+            ("model.safetensors".to_owned(), 0, 400_000, true),
+            ("tokenizer.json".to_owned(), 0, 6, true),
+        ]
+    );
 
     let again = snapshot(hub.options(&cache), true).unwrap();
     assert_eq!(again, folder);
@@ -235,9 +247,9 @@ fn a_cut_connection_resumes_in_the_same_run_and_in_the_next() {
     let (hub, cache) = (FakeHub::start(files(), quirks), tempdir().unwrap());
     assert!(is_complete(&snapshot(hub.options(&cache), true).unwrap()));
     let ranges = |seen: Vec<Seen>| {
-        let gets = seen.into_iter().filter(|seen| {
-            seen.method == "GET" && seen.path.ends_with("model.safetensors")
-        });
+        let gets = seen
+            .into_iter()
+            .filter(|seen| seen.method == "GET" && seen.path.ends_with("model.safetensors"));
         gets.map(|seen| seen.range).collect::<Vec<_>>()
     };
     let range = |from: usize| Some(format!("bytes={from}-"));
@@ -286,7 +298,10 @@ fn errors_say_what_to_do() {
     };
     for refused in [401, 403] {
         let text = status(refused);
-        assert!(text.starts_with("the hub refuses org/model: ") && text.contains("HF_TOKEN"), "{text}");
+        assert!(
+            text.starts_with("the hub refuses org/model: ") && text.contains("HF_TOKEN"),
+            "{text}"
+        );
     }
     assert_eq!(status(404), "the hub has no model org/model at revision main");
     assert!(status(503).ends_with("the hub answers with status 503"));
@@ -298,7 +313,10 @@ fn errors_say_what_to_do() {
         offline: false,
     };
     let text = error(options.clone());
-    assert!(text.starts_with("no connection to http://127.0.0.1") && text.contains("network"), "{text}");
+    assert!(
+        text.starts_with("no connection to http://127.0.0.1") && text.contains("network"),
+        "{text}"
+    );
     let text = error(HubOptions { offline: true, ..options });
     assert!(text.contains("org/model at revision main is not in the cache"), "{text}");
     for (info, expected) in [("{", "EOF"), (r#"{"sha": "../.."}"#, "is not a commit")] {
@@ -342,11 +360,15 @@ fn the_environment() {
     };
     let plain = vars(&[("HOME", "/h")]);
     assert_eq!(plain.cache_dir, Path::new("/h/.cache/huggingface/hub"));
-    assert_eq!((plain.endpoint.as_str(), plain.token, plain.offline), (DEFAULT_ENDPOINT, None, false));
+    assert_eq!(
+        (plain.endpoint.as_str(), plain.token, plain.offline),
+        (DEFAULT_ENDPOINT, None, false)
+    );
     let home = tempdir().unwrap();
     fs::write(home.path().join("token"), "stored\n").unwrap();
     let path = home.path().to_str().unwrap();
-    let stored = vars(&[("HF_HOME", path), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1")]);
+    let stored =
+        vars(&[("HF_HOME", path), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1")]);
     assert_eq!(stored.cache_dir, home.path().join("hub"));
     assert_eq!((stored.endpoint.as_str(), stored.offline), ("http://mirror", true));
     assert_eq!(stored.token.as_deref(), Some("stored"));

@@ -6,7 +6,10 @@ use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::{Quiet, test_files::{PACKED, f32_bytes, safetensors}};
+use crate::{
+    Quiet,
+    test_files::{PACKED, f32_bytes, safetensors},
+};
 
 fn folder(config: &serde_json::Value) -> TempDir {
     let folder = tempdir().unwrap();

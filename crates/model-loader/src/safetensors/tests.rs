@@ -55,28 +55,56 @@ fn damage_names_file_and_culprit() {
         (header(r#"{"w": 1}"#), "malformed JSON"),
         (tensor(r#""dtype": "F32", "shape": [4]"#), "missing field `data_offsets`"),
         (tensor(r#""dtype": "F32", "shape": [-4], "data_offsets": [0, 16]"#), "malformed JSON"),
-        (tensor(r#""dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]"#),
-            "tensor w: element type F8_E4M3 is not supported"),
-        (tensor(r#""dtype": "F64", "shape": [2], "data_offsets": [0, 16]"#),
-            "tensor w: element type F64 is not supported"),
-        (tensor(r#""dtype": "F32", "shape": [4], "data_offsets": [0, 17]"#),
-            "tensor w: its bytes 0..17 are not inside the 16 bytes"),
-        (tensor(r#""dtype": "F32", "shape": [4], "data_offsets": [16, 0]"#),
-            "tensor w: its bytes 16..0 are not inside"),
-        (tensor(r#""dtype": "F32", "shape": [4], "data_offsets": [18446744073709551600, 18446744073709551615]"#),
-            "tensor w: its bytes 18446744073709551600"),
-        (tensor(r#""dtype": "F32", "shape": [3], "data_offsets": [0, 16]"#),
-            "tensor w: 16 bytes for a shape that needs 12"),
-        (tensor(r#""dtype": "F32", "shape": [1073741824, 1073741824, 1073741824], "data_offsets": [0, 16]"#),
-            "tensor w: shape [1073741824, 1073741824, 1073741824] is too large"),
-        (tensor(r#""dtype": "F32", "shape": [4294967296, 0], "data_offsets": [0, 0]"#),
-            "tensor w: shape [4294967296, 0] is too large"),
-        (header(r#"{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]},
-                    "b": {"dtype": "U8", "shape": [8], "data_offsets": [8, 16]}}"#),
-            "tensor b: its bytes overlap those of a"),
-        (header(r#"{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]},
-                    "a": {"dtype": "U8", "shape": [8], "data_offsets": [8, 16]}}"#),
-            "tensor a: occurs twice"),
+        (
+            tensor(r#""dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]"#),
+            "tensor w: element type F8_E4M3 is not supported",
+        ),
+        (
+            tensor(r#""dtype": "F64", "shape": [2], "data_offsets": [0, 16]"#),
+            "tensor w: element type F64 is not supported",
+        ),
+        (
+            tensor(r#""dtype": "F32", "shape": [4], "data_offsets": [0, 17]"#),
+            "tensor w: its bytes 0..17 are not inside the 16 bytes",
+        ),
+        (
+            tensor(r#""dtype": "F32", "shape": [4], "data_offsets": [16, 0]"#),
+            "tensor w: its bytes 16..0 are not inside",
+        ),
+        (
+            tensor(
+                r#""dtype": "F32", "shape": [4], "data_offsets": [18446744073709551600, 18446744073709551615]"#,
+            ),
+            "tensor w: its bytes 18446744073709551600",
+        ),
+        (
+            tensor(r#""dtype": "F32", "shape": [3], "data_offsets": [0, 16]"#),
+            "tensor w: 16 bytes for a shape that needs 12",
+        ),
+        (
+            tensor(
+                r#""dtype": "F32", "shape": [1073741824, 1073741824, 1073741824], "data_offsets": [0, 16]"#,
+            ),
+            "tensor w: shape [1073741824, 1073741824, 1073741824] is too large",
+        ),
+        (
+            tensor(r#""dtype": "F32", "shape": [4294967296, 0], "data_offsets": [0, 0]"#),
+            "tensor w: shape [4294967296, 0] is too large",
+        ),
+        (
+            header(
+                r#"{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]},
+                    "b": {"dtype": "U8", "shape": [8], "data_offsets": [8, 16]}}"#,
+            ),
+            "tensor b: its bytes overlap those of a",
+        ),
+        (
+            header(
+                r#"{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]},
+                    "a": {"dtype": "U8", "shape": [8], "data_offsets": [8, 16]}}"#,
+            ),
+            "tensor a: occurs twice",
+        ),
     ];
     for (bytes, expected) in cases {
         let error = open_bytes(&bytes).err().expect(expected).to_string();
@@ -109,7 +137,7 @@ fn a_file_that_shrinks_later_is_an_error() {
     fs::write(&path, good()).unwrap();
     let tensors = open(&path).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(20).unwrap();
-    let error = tensors[0].load().err().expect("the bytes are gone");
+    let error = tensors[0].load().expect_err("the bytes are gone");
     assert_eq!(error.to_string(), "weight a cannot be read");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.ends_with("model.safetensors"), "{cause}");

@@ -16,7 +16,9 @@ use serde_json::{Error, Map, Value};
 const TAG: &str = "__float__";
 
 /// The struct, or the path of the offending field and what is wrong with it.
-pub(super) fn parse<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, (String, String)> {
+pub(super) fn parse<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+) -> Result<T, (String, String)> {
     serde_path_to_error::deserialize(Tagged::Object(fields))
         .map_err(|error| (error.path().to_string(), error.inner().to_string()))
 }
@@ -52,7 +54,8 @@ impl<'de> Deserializer<'de> for Tagged<'de> {
             Self::Object(fields) => match Self::float(fields) {
                 Some(float) => visitor.visit_f64(float),
                 None => {
-                    let entries = fields.iter().map(|(key, value)| (key.as_str(), Tagged::new(value)));
+                    let entries =
+                        fields.iter().map(|(key, value)| (key.as_str(), Tagged::new(value)));
                     visitor.visit_map(MapDeserializer::new(entries))
                 }
             },

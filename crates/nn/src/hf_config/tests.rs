@@ -48,7 +48,8 @@ fn rope_scaling_stretches_unless_it_names_its_origin() {
 
 #[test]
 fn text_config_is_looked_into() {
-    let nested = json!({"text_config": {"max_position_embeddings": 512, "eos_token_id": 7, "a": 1}});
+    let nested =
+        json!({"text_config": {"max_position_embeddings": 512, "eos_token_id": 7, "a": 1}});
     let parsed = config(nested);
     assert_eq!((parsed.context_length(), parsed.eos_token_ids()), (512, &[7][..]));
     assert_eq!(parsed.text_config().get("a"), Some(&json!(1)));

@@ -2,8 +2,7 @@ use mlx::quantized::{QuantMode, quantize};
 
 use super::*;
 
-const F32: LoadOptions =
-    LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
+const F32: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
 const DENSE: LoadOptions = LoadOptions { dequantize_matmul: true, ..F32 };
 
 /// A tensor that is in memory already.
