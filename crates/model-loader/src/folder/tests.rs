@@ -1,3 +1,5 @@
+//! Shards, indexes that lie, and chat templates.
+
 use std::fs;
 
 use serde_json::{Value, json};

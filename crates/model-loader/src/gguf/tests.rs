@@ -1,3 +1,5 @@
+//! GGUF files against the definition of their formats, and broken in every way.
+
 use std::{fs, iter};
 
 use half::{bf16, f16};
@@ -350,10 +352,17 @@ fn llama3_scaling_is_recovered_from_its_factors() {
     }
 }
 
+fn check(cases: Vec<(Vec<u8>, &str)>) {
+    for (bytes, expected) in cases {
+        let text = error(&bytes);
+        assert!(text.contains("model.gguf: ") && text.contains(expected), "{text}\n{expected}");
+    }
+}
+
 #[test]
-fn what_cannot_run_is_refused_by_name() {
+fn tensors_that_cannot_run_are_refused_by_name() {
     let tensor = |name: &str, kind| llama().tensor(name, &[HIDDEN, 64], kind, vec![0; 16384]);
-    let cases: Vec<(Vec<u8>, &str)> = vec![
+    check(vec![
         (
             tensor("blk.0.ffn_up.weight", 12).bytes(),
             "tensor blk.0.ffn_up.weight: element type Q4_K",
@@ -367,6 +376,12 @@ fn what_cannot_run_is_refused_by_name() {
         ),
         (tensor("blk.x.ffn_up.weight", 0).bytes(), "tensor blk.x.ffn_up.weight: is not part of"),
         (tensor("strange", 0).bytes(), "tensor strange: is not part of the llama architecture"),
+    ]);
+}
+
+#[test]
+fn settings_that_cannot_run_are_refused_by_name() {
+    check(vec![
         (
             llama().str("general.architecture", "qwen2").bytes(),
             "GGUF architecture \"qwen2\" is not supported (supported: llama)",
@@ -424,19 +439,12 @@ fn what_cannot_run_is_refused_by_name() {
         ),
         (llama().without("tokenizer.ggml.tokens").bytes(), "tokenizer.ggml.tokens: is missing"),
         (llama().u32("tokenizer.ggml.tokens", 1).bytes(), "tokenizer.ggml.tokens: expected a list"),
-    ];
-    for (bytes, expected) in cases {
-        let text = error(&bytes);
-        assert!(text.contains("model.gguf: ") && text.contains(expected), "{text}\n{expected}");
-    }
+    ]);
 }
 
 #[test]
-fn damage_names_file_and_culprit() {
+fn a_damaged_container_names_the_entry() {
     let good = llama().bytes();
-    let one_tensor = |dims: &[u64], kind, bytes| {
-        llama().tensor("blk.0.ffn_up.weight", dims, kind, bytes).bytes()
-    };
     let huge = u64::MAX.to_le_bytes();
     let nested = |depth: usize| {
         let mut value = [&4u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat();
@@ -459,7 +467,7 @@ fn damage_names_file_and_culprit() {
         let head = [&0u32.to_le_bytes()[..], &((1u64 << 24) + 1).to_le_bytes()].concat();
         llama().raw("k", 9, &[head, vec![0; (1 << 24) + 1]].concat()).bytes()
     };
-    let cases: Vec<(Vec<u8>, &str)> = vec![
+    check(vec![
         (many, "metadata k: is a list of 16777217 elements"),
         (vec![], "not a GGUF file"),
         (b"GGML\x03\0\0\0".to_vec(), "not a GGUF file"),
@@ -490,6 +498,16 @@ fn damage_names_file_and_culprit() {
         ),
         (nested(9), "metadata k: nests too deep"),
         (doubled_key, "metadata k: occurs twice"),
+    ]);
+}
+
+#[test]
+fn a_damaged_directory_names_the_tensor() {
+    let good = llama().bytes();
+    let one_tensor = |dims: &[u64], kind, bytes| {
+        llama().tensor("blk.0.ffn_up.weight", dims, kind, bytes).bytes()
+    };
+    check(vec![
         (llama().u32("general.alignment", 0).bytes(), "general.alignment: expected a power of two"),
         (
             llama().u32("general.alignment", 48).bytes(),
@@ -517,11 +535,7 @@ fn damage_names_file_and_culprit() {
             llama().tensor("blk.0.attn_q.bias", &[64], Q8_0, vec![0; 68]).bytes(),
             "tensor blk.0.attn_q.bias: element type of blocks for a vector",
         ),
-    ];
-    for (bytes, expected) in cases {
-        let text = error(&bytes);
-        assert!(text.contains("model.gguf: ") && text.contains(expected), "{text}\n{expected}");
-    }
+    ]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The hub client against a fake hub on a local port.
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,

@@ -1,3 +1,5 @@
+//! Opening whole models.
+
 use std::fs;
 
 use mlx::Dtype;

@@ -1,3 +1,5 @@
+//! Good files arrive as written, damaged ones name the culprit.
+
 use std::{fs, iter};
 
 use nn::WeightStore;
@@ -38,12 +40,19 @@ fn every_type_arrives_as_it_was_written() {
     weights.finish(&[]).unwrap();
 }
 
+fn check(cases: Vec<(Vec<u8>, &str)>) {
+    for (bytes, expected) in cases {
+        let error = open_bytes(&bytes).err().expect(expected).to_string();
+        assert!(error.contains("model.safetensors: "), "{error}");
+        assert!(error.contains(expected), "{error}\nexpected: {expected}");
+    }
+}
+
 #[test]
-fn damage_names_file_and_culprit() {
+fn a_damaged_file_names_itself() {
     let header = |header: &str| safetensors_of(header, &[0; 16]);
-    let tensor = |fields: &str| header(&format!(r#"{{"w": {{{fields}}}}}"#));
     let good = good();
-    let cases: Vec<(Vec<u8>, &str)> = vec![
+    check(vec![
         (vec![], "header of 0 bytes in a file of 0 bytes"),
         (good[..7].to_vec(), "header of 0 bytes in a file of 7 bytes"),
         (good[..100].to_vec(), "in a file of 100 bytes: truncated"),
@@ -53,6 +62,14 @@ fn damage_names_file_and_culprit() {
         (header("not json"), "malformed JSON"),
         (header("[]"), "malformed JSON: invalid type: sequence, expected a map of tensors"),
         (header(r#"{"w": 1}"#), "malformed JSON"),
+    ]);
+}
+
+#[test]
+fn a_damaged_entry_names_its_tensor() {
+    let header = |header: &str| safetensors_of(header, &[0; 16]);
+    let tensor = |fields: &str| header(&format!(r#"{{"w": {{{fields}}}}}"#));
+    check(vec![
         (tensor(r#""dtype": "F32", "shape": [4]"#), "missing field `data_offsets`"),
         (tensor(r#""dtype": "F32", "shape": [-4], "data_offsets": [0, 16]"#), "malformed JSON"),
         (
@@ -105,12 +122,7 @@ fn damage_names_file_and_culprit() {
             ),
             "tensor a: occurs twice",
         ),
-    ];
-    for (bytes, expected) in cases {
-        let error = open_bytes(&bytes).err().expect(expected).to_string();
-        assert!(error.contains("model.safetensors: "), "{error}");
-        assert!(error.contains(expected), "{error}\nexpected: {expected}");
-    }
+    ]);
 }
 
 #[test]

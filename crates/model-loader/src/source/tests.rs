@@ -1,3 +1,5 @@
+//! What a model path names.
+
 use std::fs;
 
 use tempfile::tempdir;

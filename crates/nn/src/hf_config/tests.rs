@@ -1,3 +1,5 @@
+//! Fields of config.json, present, absent and wrong.
+
 use serde::Deserialize;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Strictness, packed matrices and dummy weights.
+
 use mlx::quantized::{QuantMode, quantize};
 
 use super::*;
