@@ -86,7 +86,7 @@ int32_t mlxs_array_from_bytes(
     size_t ndim,
     int32_t dtype) {
   return shim::give(out, [&] {
-    auto buffer = mx::allocator::malloc(nbytes);
+    auto buffer = shim::allocate(nbytes);
     if (nbytes > 0) {
       std::memcpy(buffer.buffer().raw_ptr(), data, nbytes);
     }

@@ -93,4 +93,7 @@ mx::Dtype dtype(int32_t code);
 
 void sort_by_name(mlxs_map& map);
 
+// Throws where there is no memory.
+mx::allocator::Data allocate(size_t size);
+
 } // namespace shim

@@ -128,8 +128,10 @@ impl Array {
     /// and costs a copy of all of `self`:
     /// - another live handle: a clone, or a view of it such as a slice or a
     ///   reshape that is still held;
-    /// - a lazy read of the old values that is evaluated after this write:
-    ///   read from the new array instead;
+    /// - a read of the old values in the same evaluation: have one write per
+    ///   evaluation, and read from what it returns;
+    /// - a computation on the old buffer that still runs: evaluate the write
+    ///   when that is done. Building its graph earlier does no harm;
     /// - a `self` that is not in row-major order, or was broadcast.
     ///
     /// Of equal indices one wins, not always the same one.
