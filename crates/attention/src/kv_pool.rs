@@ -16,10 +16,12 @@ use mlx::{Array, Dtype, Result};
 use crate::{AttentionError, AttentionShape, CacheKind};
 
 mod full;
+mod slot_index;
 #[cfg(test)]
 mod tests;
 
 pub use full::FullCache;
+pub use slot_index::SlotIndex;
 
 /// Size and element type of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

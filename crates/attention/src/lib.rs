@@ -19,7 +19,7 @@ mod shape;
 pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, StepLayout};
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
-pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache};
+pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache, SlotIndex};
 pub use radix_attention::RadixAttention;
 pub use registry::{BACKENDS, BackendEntry, find};
 pub use shape::{AttentionShape, CacheKind};

@@ -162,6 +162,7 @@ impl LlamaForCausalLm {
 impl LlamaModel {
     fn load(config: &LlamaConfig, rope: &RopeConfig, w: Weights) -> Result<Self, LoadError> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let rope = Rope::new(config.head_dim(), rope)?; // Refuses before anything is read.
         let layers = (0..config.num_hidden_layers)
             .map(|layer_id| DecoderLayer::load(config, layer_id, w.at("layers").layer(layer_id)))
             .collect::<Result<_, _>>()?;
@@ -172,7 +173,7 @@ impl LlamaModel {
                 hidden,
                 config.tie_word_embeddings,
             )?,
-            rope: Rope::new(config.head_dim(), rope)?,
+            rope,
             layers,
             norm: RmsNorm::load(w.at("norm"), hidden, config.rms_norm_eps)?,
         })

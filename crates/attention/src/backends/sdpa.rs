@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use mlx::{
     Array, Result,
+    device::{self, DeviceKind},
     fast::{SdpaMask, scaled_dot_product_attention},
 };
 
@@ -30,9 +31,20 @@ pub(crate) const ENTRY: BackendEntry = BackendEntry {
     new: |layers| Rc::new(Sdpa::new(layers)),
 };
 
+/// Elements of K that one decode call gathers on the CPU. Larger temporaries
+/// come fresh from the system each time, and cost more than the calls that one
+/// call saves (figures in docs/notes/attention-sdpa.md).
+const MAX_GATHER_ON_CPU: usize = 1 << 20;
+
 struct Sdpa {
     /// Distinct windows of the model's layers.
     windows: Vec<Option<usize>>,
+    /// In decode, query heads of one K/V head are passed as queries of it: they
+    /// see the same keys. On the CPU this makes one product of several rows out
+    /// of several that each read all keys; GPU kernels know about groups.
+    folded: bool,
+    /// Keys that one decode call gathers at most, over all its requests.
+    max_group_keys: usize,
 }
 
 /// The plan of a step, for each window of the model.
@@ -47,10 +59,14 @@ enum Plan {
 
 impl Sdpa {
     fn new(layers: &[AttentionShape]) -> Self {
+        let widest = layers.iter().map(|layer| layer.num_kv_heads * layer.head_dim).max();
+        let folded = device::default().is_ok_and(|device| device == DeviceKind::Cpu);
         let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
         windows.sort_unstable();
         windows.dedup();
-        Self { windows }
+        let limit =
+            if folded { MAX_GATHER_ON_CPU / widest.unwrap_or(1).max(1) } else { usize::MAX };
+        Self { windows, folded, max_group_keys: limit }
     }
 }
 
@@ -63,7 +79,9 @@ impl AttentionBackend for Sdpa {
         let plan = |&window: &Option<usize>| {
             let plan = match step.mode {
                 ForwardMode::Extend => Plan::Extend(ExtendSeq::plan(step, window)?),
-                ForwardMode::Decode => Plan::Decode(DecodePlan::new(step, window)?),
+                ForwardMode::Decode => {
+                    Plan::Decode(DecodePlan::new(step, window, self.max_group_keys)?)
+                }
             };
             Ok((window, plan))
         };
@@ -86,7 +104,7 @@ impl AttentionBackend for Sdpa {
         let Plan::Decode(plan) = plan_of(call) else {
             unreachable!("the mode of a step does not change");
         };
-        let outs = plan.groups.iter().map(|group| decode_group(call, group));
+        let outs = plan.groups.iter().map(|group| decode_group(call, group, self.folded));
         let outs = outs.collect::<Result<Vec<_>>>()?;
         let out = match outs.as_slice() {
             [out] => out.clone(),
@@ -113,34 +131,33 @@ fn cache<'a>(call: &AttentionCall<'a>) -> &'a FullCache {
 
 /// Rows of one request, `[len, num_heads, head_dim]`.
 fn extend_one(call: &AttentionCall<'_>, seq: &ExtendSeq) -> Result<Array> {
-    let q = batch_of_one(&rows(call.q, seq.start, seq.len)?)?;
-    let (k, v) = match &seq.pages {
-        Some(pages) => {
-            let (k, v) = cache(call).gather(pages)?;
-            (rows(&k, 0, seq.num_keys)?, rows(&v, 0, seq.num_keys)?)
-        }
+    let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
+    let (k, v) = match &seq.slots {
+        Some(slots) => cache(call).gather(slots)?,
         // No prefix: the step's own keys are all there are.
-        None => (rows(call.k, seq.start, seq.len)?, rows(call.v, seq.start, seq.len)?),
+        None => (own(call.k)?, own(call.v)?),
     };
-    let (k, v) = (batch_of_one(&k)?, batch_of_one(&v)?);
-    let out = scaled_dot_product_attention(&q, &k, &v, call.shape.scale, seq.mask.as_sdpa(), None)?;
+    let mask = seq.mask.as_sdpa();
+    let out = scaled_dot_product_attention(&own(call.q)?, &k, &v, call.shape.scale, mask, None)?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
 }
 
 /// Rows of the requests of a group, in the group's order.
-fn decode_group(call: &AttentionCall<'_>, group: &DecodeGroup) -> Result<Array> {
+fn decode_group(call: &AttentionCall<'_>, group: &DecodeGroup, folded: bool) -> Result<Array> {
     let q = match &group.rows {
         Some(rows) => call.q.take(rows, 0)?,
         None => call.q.clone(),
     };
-    let (k, v) = cache(call).gather(&group.pages)?;
-    let batched = |x: &Array| {
-        let shape = [group.num_reqs, group.num_keys, x.dim(1), x.dim(2)];
-        x.reshape(&shape)?.transpose(&[0, 2, 1, 3])
+    let AttentionShape { num_heads, num_kv_heads, head_dim, scale, .. } = *call.shape;
+    let (k, v) = cache(call).gather(&group.slots)?;
+    let per_kv_head = num_heads / num_kv_heads;
+    let q = if folded {
+        q.reshape(&[group.num_reqs, num_kv_heads, per_kv_head, head_dim])?
+    } else {
+        q.expand_dims(2)?
     };
-    let (k, v, mask) = (batched(&k)?, batched(&v)?, group.mask.as_sdpa());
-    let q = q.expand_dims(2)?;
-    scaled_dot_product_attention(&q, &k, &v, call.shape.scale, mask, None)?.squeeze(2)
+    let out = scaled_dot_product_attention(&q, &k, &v, scale, group.mask.as_sdpa(), None)?;
+    out.reshape(&[group.num_reqs, num_heads, head_dim])
 }
 
 /// `[tokens, heads, head_dim]` to `[1, heads, tokens, head_dim]`.

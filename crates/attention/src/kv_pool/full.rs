@@ -2,7 +2,7 @@
 
 use mlx::{Array, Result};
 
-use super::KvPoolConfig;
+use super::{KvPoolConfig, SlotIndex};
 use crate::{AttentionError, AttentionShape};
 
 /// K and V, `[num_slots, num_kv_heads, head_dim]` each.
@@ -12,7 +12,6 @@ use crate::{AttentionError, AttentionShape};
 pub struct FullCache {
     k: Vec<Array>,
     v: Vec<Array>,
-    page_size: usize,
     heads_per_part: usize,
 }
 
@@ -40,7 +39,7 @@ impl FullCache {
             mlx::eval(&parts.iter().collect::<Vec<_>>())?;
             Ok::<_, mlx::Error>(parts)
         };
-        Ok(Self { k: parts()?, v: parts()?, page_size: config.page_size, heads_per_part })
+        Ok(Self { k: parts()?, v: parts()?, heads_per_part })
     }
 
     pub(super) fn nbytes(&self) -> usize {
@@ -52,32 +51,25 @@ impl FullCache {
         put(&mut self.v, self.heads_per_part, slots, v)
     }
 
-    /// K and V of whole pages: `pages` is `[n]` int32, each result
-    /// `[n * page_size, num_kv_heads, head_dim]`.
+    /// K and V of the tokens in some slots, `[num_reqs, num_kv_heads, num_keys,
+    /// head_dim]` each, contiguous: what attention wants, in one copy.
     ///
     /// # Errors
     /// Those of MLX.
-    pub fn gather(&self, pages: &Array) -> Result<(Array, Array)> {
-        Ok((self.gather_from(&self.k, pages)?, self.gather_from(&self.v, pages)?))
+    pub fn gather(&self, index: &SlotIndex) -> Result<(Array, Array)> {
+        Ok((gather_from(&self.k, index)?, gather_from(&self.v, index)?))
     }
+}
 
-    fn gather_from(&self, parts: &[Array], pages: &Array) -> Result<Array> {
-        let parts = parts.iter().map(|part| self.gather_part(part, pages));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        match parts.as_slice() {
-            [whole] => Ok(whole.clone()),
-            parts => Array::concatenate(&parts.iter().collect::<Vec<_>>(), 1),
-        }
-    }
-
-    fn gather_part(&self, part: &Array, pages: &Array) -> Result<Array> {
-        if self.page_size == 1 {
-            return part.take(pages, 0);
-        }
-        let (heads, head_dim) = (part.dim(1), part.dim(2));
-        let by_page =
-            part.reshape(&[part.dim(0) / self.page_size, self.page_size, heads, head_dim])?;
-        by_page.take(pages, 0)?.reshape(&[pages.dim(0) * self.page_size, heads, head_dim])
+fn gather_from(parts: &[Array], index: &SlotIndex) -> Result<Array> {
+    let gather = |part: &Array| {
+        let (num_slots, heads, head_dim) = (part.dim(0), part.dim(1), part.dim(2));
+        part.reshape(&[num_slots * heads, head_dim])?.take(&index.rows(heads)?, 0)
+    };
+    let parts = parts.iter().map(gather).collect::<Result<Vec<_>>>()?;
+    match parts.as_slice() {
+        [whole] => Ok(whole.clone()),
+        parts => Array::concatenate(&parts.iter().collect::<Vec<_>>(), 1),
     }
 }
 

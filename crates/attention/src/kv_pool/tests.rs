@@ -27,20 +27,25 @@ fn int32(values: &[i32]) -> Array {
     Array::from_slice(values, &[values.len()]).unwrap()
 }
 
+/// Of one request.
+fn index(slots: &[i32]) -> SlotIndex {
+    SlotIndex::new(slots, 1, slots.len()).unwrap()
+}
+
 /// One step: a write, and a read that the result depends on.
-fn step(pool: &mut KvPool, slots: &Array, rows: &Array, pages: &Array) -> Array {
+fn step(pool: &mut KvPool, slots: &Array, rows: &Array, index: &SlotIndex) -> Array {
     pool.write(0, slots, rows, rows).unwrap();
     let LayerCache::Full(cache) = pool.layer(0);
-    let (k, v) = cache.gather(pages).unwrap();
-    k.add(&v).unwrap().sum(&[0, 1, 2], false).unwrap()
+    let (k, v) = cache.gather(index).unwrap();
+    k.add(&v).unwrap().sum(&[0, 1, 2, 3], false).unwrap()
 }
 
 /// Fastest step, and memory on top of the pool, over several steps.
 fn cost(num_pages: usize) -> (Duration, usize) {
     let mut pool = KvPool::new(&[shape(0)], &config(num_pages)).unwrap();
-    let (slots, pages) = (int32(&[3, 17, 40, 2]), int32(&[0, 4, 10]));
+    let (slots, index) = (int32(&[3, 17, 40, 2]), index(&[0, 3, 17, 40]));
     let rows = Array::ones(&[4, HEADS, HEAD_DIM], Dtype::Float32).unwrap();
-    mlx::eval(&[&slots, &pages, &rows]).unwrap();
+    mlx::eval(&[&slots, &rows]).unwrap();
     let before = memory::active_bytes();
     memory::reset_peak();
     let mut fastest = Duration::MAX;
@@ -48,7 +53,7 @@ fn cost(num_pages: usize) -> (Duration, usize) {
     for _ in 0..30 {
         let start = Instant::now();
         // The engine's order: build while the last step runs, wait, submit.
-        let next = step(&mut pool, &slots, &rows, &pages);
+        let next = step(&mut pool, &slots, &rows, &index);
         if let Some(running) = running.replace(next.clone()) {
             running.eval().unwrap();
         }
@@ -85,16 +90,26 @@ fn rows_land_in_their_slots_and_nowhere_else() {
     };
     pool.write(1, &int32(&[5, 30, 6]), &rows(1.0), &rows(-5000.0)).unwrap();
     let LayerCache::Full(cache) = pool.layer(1);
-    let (k, v) = cache.gather(&int32(&[7, 1])).unwrap();
-    assert_eq!(k.shape(), [8, HEADS, HEAD_DIM]);
+    let all: Vec<i32> = (0..32).collect();
+    let (k, v) = cache.gather(&index(&all)).unwrap();
+    assert_eq!(k.shape(), [1, HEADS, 32, HEAD_DIM]);
     let (k, v): (Vec<f32>, Vec<f32>) = (k.to_vec().unwrap(), v.to_vec().unwrap());
-    let row = HEADS * HEAD_DIM;
-    // Page 7 has slots 28..32, page 1 has slots 4..8.
-    let held: Vec<f32> = k.chunks(row).map(|slot| slot[0]).collect();
-    assert_eq!(held, [0.0, 0.0, 257.0, 0.0, 0.0, 1.0, 513.0, 0.0]);
-    assert_eq!(v[5 * row], -5000.0);
+    for head in 0..HEADS {
+        let at = |values: &[f32], slot: usize| values[(head * 32 + slot) * HEAD_DIM];
+        let first = (head * HEAD_DIM) as f32;
+        for slot in 0..32 {
+            let held = match slot {
+                5 => 1.0 + first,
+                30 => 257.0 + first,
+                6 => 513.0 + first,
+                _ => 0.0,
+            };
+            assert_eq!(at(&k, slot), held, "slot {slot}");
+        }
+        assert_eq!(at(&v, 5), -5000.0 + first);
+    }
     let LayerCache::Full(other) = pool.layer(0);
-    let (k, _) = other.gather(&int32(&[7, 1])).unwrap();
+    let (k, _) = other.gather(&index(&all)).unwrap();
     assert!(k.to_vec::<f32>().unwrap().iter().all(|&value| value == 0.0));
 }
 
@@ -109,9 +124,12 @@ fn buffers_stay_below_the_devices_limit() {
         let rows = Array::from_slice(&values, &[1, HEADS, HEAD_DIM]).unwrap();
         pool.write(0, &int32(&[9]), &rows, &rows).unwrap();
         let LayerCache::Full(cache) = pool.layer(0);
-        let (k, _) = cache.gather(&int32(&[2])).unwrap();
+        let (k, _) = cache.gather(&index(&[9, 8])).unwrap();
         let k: Vec<f32> = k.to_vec().unwrap();
-        assert_eq!(k[HEADS * HEAD_DIM..][..HEADS * HEAD_DIM], values);
+        for (held, values) in k.chunks(2 * HEAD_DIM).zip(values.chunks(HEAD_DIM)) {
+            assert_eq!(held[..HEAD_DIM], *values);
+            assert!(held[HEAD_DIM..].iter().all(|&value| value == 0.0));
+        }
     }
     let error = KvPool::new(&[shape(0)], &limited(head_bytes - 1)).err().unwrap();
     assert_eq!(

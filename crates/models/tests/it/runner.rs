@@ -60,7 +60,7 @@ impl Runner {
     ) -> Vec<Vec<f32>> {
         let (mut ids, mut positions, mut out_cache_loc) = (Vec::new(), Vec::new(), Vec::new());
         let (mut extents, mut sampled_rows) = (Vec::new(), Vec::new());
-        for (seq, len) in parts {
+        for (seq, len) in &mut *parts {
             let (start, prefix_len) = (ids.len(), seq.cached);
             let end = prefix_len + *len;
             while seq.pages.len() * self.page_size < end {

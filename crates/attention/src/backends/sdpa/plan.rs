@@ -1,17 +1,17 @@
-//! Which pages to gather and which keys to hide, worked out once a step.
+//! Which slots to gather and which keys to hide, worked out once a step.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, ops::Range};
 
 use mlx::{Array, Result};
 
-use crate::{Extent, StepLayout};
+use crate::{Extent, SlotIndex, StepLayout};
 
 /// A decode group holds requests down to this fraction of its longest one's
-/// pages: padding reads at most twice what is needed.
+/// keys: padding reads at most twice what is needed.
 const MAX_PADDING: usize = 2;
 
-/// Below this many pages a request is not worth a call of its own.
-const SHORT_TOKENS: usize = 64;
+/// Below this many keys a request is not worth a call of its own.
+const SHORT_KEYS: usize = 64;
 
 pub(super) enum Mask {
     None,
@@ -26,10 +26,8 @@ pub(super) struct ExtendSeq {
     /// Its rows.
     pub(super) start: usize,
     pub(super) len: usize,
-    /// Pages to gather; `None` if the step's own keys are all.
-    pub(super) pages: Option<Array>,
-    /// Keys in use, from the first gathered one.
-    pub(super) num_keys: usize,
+    /// Keys to gather, those of this step at the end; `None` if these are all.
+    pub(super) slots: Option<SlotIndex>,
     /// `[len, num_keys]` if an array.
     pub(super) mask: Mask,
 }
@@ -46,29 +44,29 @@ pub(super) struct DecodeGroup {
     /// Their rows, `[num_reqs]`; `None` if they are all, in order.
     pub(super) rows: Option<Array>,
     pub(super) num_reqs: usize,
-    /// Keys of each, padding included.
-    pub(super) num_keys: usize,
-    /// `[num_reqs * num_keys / page_size]`.
-    pub(super) pages: Array,
+    /// Keys of each, padded to the longest.
+    pub(super) slots: SlotIndex,
     /// `[num_reqs, 1, 1, num_keys]` if an array.
     pub(super) mask: Mask,
 }
 
-/// The part of a sequence that some query of the step sees.
-struct Visible<'a> {
-    pages: &'a [u32],
-    /// Position of the first key of `pages`.
-    base: usize,
+/// The keys that some query of the step sees.
+fn visible(extent: &Extent, window: Option<usize>) -> Range<usize> {
+    // The first query, at `prefix_len`, reaches back furthest.
+    let first = window.map_or(0, |window| (extent.prefix_len + 1).saturating_sub(window));
+    first..extent.seq_len()
 }
 
-impl<'a> Visible<'a> {
-    fn new(extent: &'a Extent, window: Option<usize>, page_size: usize) -> Self {
-        // The first query, at `prefix_len`, reaches back furthest.
-        let first_key = window.map_or(0, |window| (extent.prefix_len + 1).saturating_sub(window));
-        let first_page = first_key / page_size;
-        let end_page = extent.seq_len().div_ceil(page_size);
-        Self { pages: &extent.pages[first_page..end_page], base: first_page * page_size }
-    }
+fn slots<'a>(
+    extent: &'a Extent,
+    keys: &Range<usize>,
+    page_size: usize,
+) -> impl Iterator<Item = i32> + use<'a> {
+    let slot = move |key: usize| {
+        let page = extent.pages[key / page_size] as usize;
+        (page * page_size + key % page_size) as i32
+    };
+    keys.clone().map(slot)
 }
 
 impl ExtendSeq {
@@ -77,42 +75,46 @@ impl ExtendSeq {
     }
 
     fn new(extent: &Extent, window: Option<usize>, page_size: usize) -> Result<Self> {
-        let visible = Visible::new(extent, window, page_size);
-        let num_keys = extent.seq_len() - visible.base;
-        let hides = window.filter(|&window| extent.seq_len() > window);
-        let mask = match hides {
-            Some(window) => Mask::Array(windowed(extent, window, visible.base, num_keys)?),
+        let keys = visible(extent, window);
+        let mask = match window.filter(|&window| extent.len > 1 && extent.seq_len() > window) {
+            Some(window) => Mask::Array(windowed(extent, window, &keys)?),
             None if extent.len == 1 => Mask::None,
             None => Mask::Causal,
         };
-        let pages = (extent.prefix_len > 0).then(|| indices(visible.pages.iter().copied()));
-        Ok(Self { start: extent.start, len: extent.len, pages: pages.transpose()?, num_keys, mask })
+        let gather = || {
+            let slots: Vec<i32> = slots(extent, &keys, page_size).collect();
+            SlotIndex::new(&slots, 1, slots.len())
+        };
+        let slots = (extent.prefix_len > 0).then(gather).transpose()?;
+        Ok(Self { start: extent.start, len: extent.len, slots, mask })
     }
 }
 
 /// `[len, num_keys]`: a query sees itself and `window - 1` keys before.
-fn windowed(extent: &Extent, window: usize, base: usize, num_keys: usize) -> Result<Array> {
+fn windowed(extent: &Extent, window: usize, keys: &Range<usize>) -> Result<Array> {
+    let num_keys = keys.len();
     let mut seen = vec![false; extent.len * num_keys];
     for (row, seen) in seen.chunks_exact_mut(num_keys).enumerate() {
         let position = extent.prefix_len + row;
-        let first = (position + 1).saturating_sub(window).max(base);
-        seen[first - base..=position - base].fill(true);
+        let first = (position + 1).saturating_sub(window);
+        seen[first - keys.start..=position - keys.start].fill(true);
     }
     Array::from_slice(&seen, &[extent.len, num_keys])
 }
 
 impl DecodePlan {
-    pub(super) fn new(step: &StepLayout<'_>, window: Option<usize>) -> Result<Self> {
-        let visible: Vec<Visible<'_>> = step
-            .extents
-            .iter()
-            .map(|extent| Visible::new(extent, window, step.page_size))
-            .collect();
-        let members = grouped(&visible, SHORT_TOKENS.div_ceil(step.page_size));
+    pub(super) fn new(
+        step: &StepLayout<'_>,
+        window: Option<usize>,
+        max_group_keys: usize,
+    ) -> Result<Self> {
+        let visible: Vec<Range<usize>> =
+            step.extents.iter().map(|extent| visible(extent, window)).collect();
+        let members = grouped(&visible, max_group_keys);
         let in_order = members.len() == 1;
         let groups = members
             .iter()
-            .map(|rows| DecodeGroup::new(step, window, &visible, rows, in_order))
+            .map(|rows| DecodeGroup::new(step, &visible, rows, in_order))
             .collect::<Result<_>>()?;
         let restore = (!in_order).then(|| {
             let mut place = vec![0; visible.len()];
@@ -126,19 +128,20 @@ impl DecodePlan {
 }
 
 /// Rows of each group. One group keeps the order of the step.
-fn grouped(visible: &[Visible<'_>], short_pages: usize) -> Vec<Vec<usize>> {
-    let num_pages = |row: usize| visible[row].pages.len();
+fn grouped(visible: &[Range<usize>], max_keys: usize) -> Vec<Vec<usize>> {
+    let num_keys = |row: usize| visible[row].len();
     let mut rows: Vec<usize> = (0..visible.len()).collect();
-    rows.sort_by_key(|&row| (Reverse(num_pages(row)), row));
+    rows.sort_by_key(|&row| (Reverse(num_keys(row)), row));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for row in rows {
-        match groups.last_mut() {
-            Some(group)
-                if num_pages(group[0]) <= (MAX_PADDING * num_pages(row)).max(short_pages) =>
-            {
-                group.push(row);
-            }
-            _ => groups.push(vec![row]),
+        let joins = |group: &&mut Vec<usize>| {
+            let longest = num_keys(group[0]);
+            longest <= (MAX_PADDING * num_keys(row)).max(SHORT_KEYS)
+                && longest * (group.len() + 1) <= max_keys
+        };
+        match groups.last_mut().filter(joins) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
         }
     }
     if let [only] = groups.as_mut_slice() {
@@ -150,41 +153,33 @@ fn grouped(visible: &[Visible<'_>], short_pages: usize) -> Vec<Vec<usize>> {
 impl DecodeGroup {
     fn new(
         step: &StepLayout<'_>,
-        window: Option<usize>,
-        visible: &[Visible<'_>],
+        visible: &[Range<usize>],
         rows: &[usize],
         in_order: bool,
     ) -> Result<Self> {
-        let longest = rows.iter().map(|&row| visible[row].pages.len()).max().unwrap_or(0);
-        let num_keys = longest * step.page_size;
-        let mut pages = Vec::with_capacity(rows.len() * longest);
-        let mut seen = vec![false; rows.len() * num_keys];
-        for (&row, seen) in rows.iter().zip(seen.chunks_exact_mut(num_keys)) {
-            let (own, seq_len) = (&visible[row], step.extents[row].seq_len());
-            pages.extend_from_slice(own.pages);
-            // Padding repeats a page of the request itself: whatever another
-            // request has in its pages (NaN, say) stays out.
-            pages.extend(std::iter::repeat_n(own.pages[0], longest - own.pages.len()));
-            let first = window.map_or(0, |window| seq_len.saturating_sub(window)).max(own.base);
-            seen[first - own.base..seq_len - own.base].fill(true);
+        let num_keys = rows.iter().map(|&row| visible[row].len()).max().unwrap_or(0);
+        let mut padded = Vec::with_capacity(rows.len() * num_keys);
+        for &row in rows {
+            let own = padded.len();
+            padded.extend(slots(&step.extents[row], &visible[row], step.page_size));
+            // Padding repeats a slot of the request itself: whatever another
+            // request has in its slots (NaN, say) stays out.
+            padded.resize(own + num_keys, padded[own]);
         }
-        let mask = if seen.iter().all(|&seen| seen) {
+        let mask = if rows.iter().all(|&row| visible[row].len() == num_keys) {
             Mask::None
         } else {
+            let seen = |&row: &usize| (0..num_keys).map(move |key| key < visible[row].len());
+            let seen: Vec<bool> = rows.iter().flat_map(seen).collect();
             Mask::Array(Array::from_slice(&seen, &[rows.len(), 1, 1, num_keys])?)
         };
-        let row_ids = (!in_order).then(|| indices(rows.iter().map(|&row| row as u32)));
+        let row_ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let row_ids = (!in_order).then(|| Array::from_slice(&row_ids, &[row_ids.len()]));
         Ok(Self {
             rows: row_ids.transpose()?,
             num_reqs: rows.len(),
-            num_keys,
-            pages: indices(pages.into_iter())?,
+            slots: SlotIndex::new(&padded, rows.len(), num_keys)?,
             mask,
         })
     }
-}
-
-fn indices(values: impl Iterator<Item = u32>) -> Result<Array> {
-    let values: Vec<i32> = values.map(|value| value as i32).collect();
-    Array::from_slice(&values, &[values.len()])
 }
