@@ -7,8 +7,7 @@ use std::{
 };
 
 /// Below the workspace, or below a folder above the executable.
-const RELATIVE: &str =
-    "third_party/models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf";
+const RELATIVE: &str = "third_party/models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Nothing was named and nothing was fetched.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Log lines, on standard error, in SGLang's shape: `[time] text`.
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use anyhow::{Result, bail};
 use tracing_subscriber::{
@@ -35,6 +35,7 @@ pub(crate) fn init(level: &str) -> Result<()> {
         .with_env_filter(filter)
         .with_timer(Stamp)
         .with_target(false)
+        .with_ansi(stderr().is_terminal())
         .with_writer(stderr)
         .try_init();
     Ok(())

@@ -56,7 +56,8 @@ struct Lines;
 
 impl LoadProgress for Lines {
     fn file_started(&self, name: &str, have: u64, total: Option<u64>) {
-        let total = total.map_or_else(|| "unknown size".to_owned(), |total| Bytes(total as usize).to_string());
+        let total = total
+            .map_or_else(|| "unknown size".to_owned(), |total| Bytes(total as usize).to_string());
         tracing::info!("downloading {name}: {total}, {} are here", Bytes(have as usize));
     }
 

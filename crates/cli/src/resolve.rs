@@ -48,7 +48,9 @@ impl EngineArgs {
             chunked_prefill: chunked_prefill(memory.chunked_prefill_size)?,
             page_size: memory.page_size,
             wired_limit_bytes: match self.device.mlx_wired_limit_gb {
-                Some(gib) if gib > 0.0 && gib.is_finite() => Some((gib * (1u64 << 30) as f64) as usize),
+                Some(gib) if gib > 0.0 && gib.is_finite() => {
+                    Some((gib * (1u64 << 30) as f64) as usize)
+                }
                 Some(gib) => bail!("--mlx-wired-limit-gb must be positive, got {gib}"),
                 None => None,
             },
@@ -82,7 +84,10 @@ impl ModelArgs {
             );
         }
         Ok(LoadConfig {
-            format: self.load_format.parse().with_context(|| format!("--load-format {}", self.load_format))?,
+            format: self
+                .load_format
+                .parse()
+                .with_context(|| format!("--load-format {}", self.load_format))?,
             revision: self.revision.clone(),
             download_dir: self.download_dir.clone(),
             config_overrides: json_object(&self.json_model_override_args)
@@ -102,7 +107,9 @@ impl ScheduleArgs {
         let policy = match self.schedule_policy.as_str() {
             "fcfs" => engine::SchedulePolicy::Fcfs,
             "lpm" => engine::SchedulePolicy::Lpm,
-            other => bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}"),
+            other => {
+                bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}")
+            }
         };
         Ok(ScheduleConfig {
             policy,

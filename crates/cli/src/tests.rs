@@ -20,10 +20,7 @@ fn launch_server() -> clap::Command {
 }
 
 fn own_flags() -> BTreeSet<String> {
-    launch_server()
-        .get_arguments()
-        .filter_map(|arg| arg.get_long().map(str::to_owned))
-        .collect()
+    launch_server().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
 }
 
 #[test]
@@ -71,7 +68,8 @@ fn a_missing_option_is_refused_by_name() {
     for (words, text) in [
         (
             "serve --tp-size 4",
-            "`--tp-size 4` is an SGLang option that sglang-mlx does not support (only `1`); see \
+            "`--tp-size 4` is an SGLang option that sglang-mlx does not support (only `1`: one \
+             device); see \
              docs/compat/server-args.md",
         ),
         (

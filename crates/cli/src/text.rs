@@ -21,9 +21,7 @@ pub(crate) fn load(
     let template = match (chat_template, &source.chat_template) {
         (Some(file), _) => Some(ChatTemplate::from_file(file, &tokenizer)?),
         (None, _) if args.tokenizer_path.is_some() => ChatTemplate::for_tokenizer(&tokenizer)?,
-        (None, Some(text)) => {
-            Some(ChatTemplate::new(text, tokenizer.special_tokens().clone())?)
-        }
+        (None, Some(text)) => Some(ChatTemplate::new(text, tokenizer.special_tokens().clone())?),
         (None, None) => ChatTemplate::for_tokenizer(&tokenizer)?,
     };
     Ok((tokenizer, template))

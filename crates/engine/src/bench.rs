@@ -116,7 +116,8 @@ impl OneBatch {
 
     fn check(&self, case: BenchCase) -> Result<(), EngineError> {
         let limits = self.scheduler.limits();
-        let tokens = case.batch_size * (case.input_len + case.output_len).next_multiple_of(limits.page_size);
+        let tokens =
+            case.batch_size * (case.input_len + case.output_len).next_multiple_of(limits.page_size);
         let reason = if case.batch_size == 0 || case.input_len == 0 || case.output_len < 2 {
             "batch size and input length must be at least 1, output length at least 2".to_owned()
         } else if case.batch_size > limits.max_running_requests {
@@ -135,7 +136,8 @@ impl OneBatch {
     fn measure(&mut self, case: BenchCase) -> Result<Times, EngineError> {
         let mut events = Vec::new();
         self.scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
-        let requests: Vec<_> = (0..case.batch_size).map(|index| self.request(index, case)).collect();
+        let requests: Vec<_> =
+            (0..case.batch_size).map(|index| self.request(index, case)).collect();
         let mut inbox = requests;
         let mut times = Times::default();
         let (mut waiting_for_first, mut live) = (case.batch_size, case.batch_size);

@@ -164,11 +164,7 @@ impl<D: Device> EngineThread<D> {
         }
     }
 
-    fn take_request(
-        &mut self,
-        mut req: Box<GenerateReq>,
-        events: mpsc::UnboundedSender<ReqEvent>,
-    ) {
+    fn take_request(&mut self, mut req: Box<GenerateReq>, events: mpsc::UnboundedSender<ReqEvent>) {
         let refusal = if self.draining {
             Some(abort("The server is shutting down.", 503, "ServiceUnavailableError"))
         } else if self.streams.contains_key(&req.rid) {
@@ -278,11 +274,7 @@ fn failure(message: &str) -> FinishReason {
 }
 
 fn abort(message: &str, status_code: u16, err_type: &str) -> FinishReason {
-    FinishReason::Abort {
-        message: message.to_owned(),
-        status_code,
-        err_type: err_type.to_owned(),
-    }
+    FinishReason::Abort { message: message.to_owned(), status_code, err_type: err_type.to_owned() }
 }
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

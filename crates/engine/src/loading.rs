@@ -6,15 +6,15 @@
 use std::{fs, path::Path, time::Instant};
 
 use attention::{AttentionShape, KvPoolConfig};
-use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use mlx::Dtype;
+use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
 use nn::{HfConfig, LoadOptions};
 use scheduler::{Progress, Scheduler, SchedulerLimits, SchedulerMsg};
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
 use crate::{
-    Bytes, EngineConfig, EngineError, MemoryOptions, MemoryPlan, ModelShape, Platform, PlanError,
+    Bytes, EngineConfig, EngineError, MemoryOptions, MemoryPlan, ModelShape, PlanError, Platform,
     TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
 };
 
@@ -43,7 +43,8 @@ struct OnDevice {
 /// An attention backend or graph runner that does not exist.
 pub fn check_backends(attention_backend: &str, graph_runner: &str) -> Result<(), EngineError> {
     let backends = || ["mlx"].into_iter().chain(attention::BACKENDS.iter().map(|entry| entry.name));
-    let runners = || ["auto"].into_iter().chain(graph_runner::RUNNERS.iter().map(|entry| entry.name));
+    let runners =
+        || ["auto"].into_iter().chain(graph_runner::RUNNERS.iter().map(|entry| entry.name));
     let known = |option, given: &str, names: Vec<&'static str>| match names.contains(&given) {
         true => Ok(()),
         false => Err(EngineError::Unknown { option, source: UnknownName::new(given, names) }),
@@ -146,7 +147,7 @@ fn runner(
     check_backends(backend, graph)?;
     let graph = graph_runner::find(graph).expect("checked just now");
     let kv = Kv::new(model.kv_layout(), backend, pool)?;
-    Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes))
+    Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes, platform.entry.kind))
 }
 
 fn pool_config(
@@ -158,10 +159,7 @@ fn pool_config(
     KvPoolConfig { num_pages, page_size, dtype, max_buffer_bytes: platform.max_buffer_bytes }
 }
 
-fn load_model(
-    config: &EngineConfig,
-    progress: &dyn LoadProgress,
-) -> Result<OnDevice, EngineError> {
+fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDevice, EngineError> {
     mlx::check_version()?;
     check_backends(&config.attention_backend, &config.graph_runner)?;
     let platform = Platform::select(config.device)?;
@@ -270,7 +268,10 @@ fn weight_file_bytes(path: &Path) -> usize {
     }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path());
-    files.filter(|file| file.extension().is_some_and(|end| end == "safetensors")).map(|file| len(&file)).sum()
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "safetensors"))
+        .map(|file| len(&file))
+        .sum()
 }
 
 /// Sizes for the plan.

@@ -153,7 +153,13 @@ impl MemoryPlan {
         };
         let step_bytes = |step_tokens: usize| {
             let scores = !platform.entry.fused_attention;
-            activation_bytes(model, step_tokens.max(max_running), max_running, context_length, scores)
+            activation_bytes(
+                model,
+                step_tokens.max(max_running),
+                max_running,
+                context_length,
+                scores,
+            )
         };
         let largest = platform.memory_bytes / 4;
         let chunked_prefill_size =
@@ -372,11 +378,7 @@ pub struct Bytes(pub usize);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = self.0 as f64 / (1 << 20) as f64;
-        if mib >= 1024.0 {
-            write!(f, "{:.2} GiB", mib / 1024.0)
-        } else {
-            write!(f, "{mib:.1} MiB")
-        }
+        if mib >= 1024.0 { write!(f, "{:.2} GiB", mib / 1024.0) } else { write!(f, "{mib:.1} MiB") }
     }
 }
 

@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use mem_cache::PageTables;
-use mlx::{Array, Dtype};
+use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
 use scheduler::{Executor, InputId, SamplingRow, ScheduleBatch};
 use types::{EngineState, TokenId};
@@ -38,6 +38,7 @@ pub(crate) struct ModelRunner {
     launched: Option<LaunchedBatch>,
     waited: Duration,
     weight_bytes: usize,
+    device: DeviceKind,
 }
 
 /// A batch on its way.
@@ -54,6 +55,7 @@ impl ModelRunner {
         graph: Box<dyn GraphRunner>,
         kv: Kv,
         weight_bytes: usize,
+        device: DeviceKind,
     ) -> Self {
         Self {
             model,
@@ -65,12 +67,25 @@ impl ModelRunner {
             launched: None,
             waited: Duration::ZERO,
             weight_bytes,
+            device,
         }
     }
 
     /// Time spent waiting for the device since the last call.
     pub(crate) fn take_wait_time(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+
+    /// Hands a batch to the device. On the CPU that is where much of it runs:
+    /// MLX holds the caller back while its queue is full.
+    fn submit(&mut self, ids: &Array) -> mlx::Result<()> {
+        let start = Instant::now();
+        mlx::async_eval(&[ids])?;
+        if self.device == DeviceKind::Cpu {
+            self.waited += start.elapsed();
+        }
+        self.is_running = true;
+        Ok(())
     }
 
     /// Logits of every token of a prompt, `[num_tokens, vocab]` f32. Takes the
@@ -118,8 +133,7 @@ impl ModelRunner {
             return last.take(&Array::from_slice(&places, &[num_tokens])?, 0);
         }
         let host = Array::from_slice(&host, &[host.len()])?;
-        Array::concatenate(&[last, &host], 0)?
-            .take(&Array::from_slice(&places, &[num_tokens])?, 0)
+        Array::concatenate(&[last, &host], 0)?.take(&Array::from_slice(&places, &[num_tokens])?, 0)
     }
 }
 
@@ -146,8 +160,7 @@ impl Executor for ModelRunner {
         if self.is_running {
             self.built = Some(ids.clone());
         } else {
-            mlx::async_eval(&[&ids])?;
-            self.is_running = true;
+            self.submit(&ids)?;
         }
         self.last_ids = Some(ids.clone());
         Ok(Launch { ids, wanted })
@@ -159,10 +172,13 @@ impl Executor for ModelRunner {
         self.waited += start.elapsed();
         self.is_running = false;
         if let Some(built) = self.built.take() {
-            mlx::async_eval(&[&built])?;
-            self.is_running = true;
+            self.submit(&built)?;
         }
-        Ok(if handle.wanted { ids.into_iter().map(|id| id as TokenId).collect() } else { Vec::new() })
+        Ok(if handle.wanted {
+            ids.into_iter().map(|id| id as TokenId).collect()
+        } else {
+            Vec::new()
+        })
     }
 }
 

@@ -63,12 +63,7 @@ pub(crate) fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
 }
 
 /// Draws for the rows of `group`; `[group.len()]` int32.
-fn draw(
-    logits: &Array,
-    rows: &[&SamplingRow],
-    group: &[usize],
-    filtered: bool,
-) -> Result<Array> {
+fn draw(logits: &Array, rows: &[&SamplingRow], group: &[usize], filtered: bool) -> Result<Array> {
     let column = |value: fn(&SamplingRow) -> f32| {
         let values: Vec<f32> = group.iter().map(|&row| value(rows[row])).collect();
         Array::from_slice(&values, &[values.len(), 1])
@@ -162,7 +157,8 @@ fn suppress(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
         .flat_map(|(row, params)| {
             let start = row * vocab;
             let ids = params.suppress.as_deref().unwrap_or_default().iter();
-            ids.filter(move |&&id| (id as usize) < vocab).map(move |&id| (start + id as usize) as i32)
+            ids.filter(move |&&id| (id as usize) < vocab)
+                .map(move |&id| (start + id as usize) as i32)
         })
         .collect();
     if places.is_empty() {

@@ -82,7 +82,9 @@ pub fn start(
         .map_err(EngineError::Thread)?;
     let Ok(Ready { info, plan, text }) = up.recv() else {
         let ended = join(thread);
-        return Err(ended.err().unwrap_or(EngineError::Panic { message: "no reason given".into() }));
+        return Err(ended
+            .err()
+            .unwrap_or(EngineError::Panic { message: "no reason given".into() }));
     };
     status.set(EngineStatus::Running);
     let handle = EngineHandle::new(sender, status, info);
@@ -118,7 +120,7 @@ fn run(
 }
 
 fn join(thread: JoinHandle<Result<(), EngineError>>) -> Result<(), EngineError> {
-    thread.join().unwrap_or_else(|panic| {
-        Err(EngineError::Panic { message: panic_message(panic.as_ref()) })
-    })
+    thread
+        .join()
+        .unwrap_or_else(|panic| Err(EngineError::Panic { message: panic_message(panic.as_ref()) }))
 }

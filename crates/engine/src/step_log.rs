@@ -37,13 +37,7 @@ pub(crate) struct StepLog {
 impl StepLog {
     /// Logs every `interval`-th decode step, and every prefill batch.
     pub(crate) fn new(interval: usize) -> Self {
-        Self {
-            interval,
-            decode_steps: 0,
-            since: None,
-            cached_tokens: 0,
-            last_gen_throughput: 0.0,
-        }
+        Self { interval, decode_steps: 0, since: None, cached_tokens: 0, last_gen_throughput: 0.0 }
     }
 
     /// Tokens a second over the last whole interval.

@@ -79,7 +79,10 @@ impl ServerArgs {
         let chunk = plan.chunked_prefill_size.map_or(-1, |size| size as i64);
         for (name, value) in [
             ("model_path", json!(model_path)),
-            ("served_model_name", json!(self.serving.served_model_name.as_deref().unwrap_or(model_path))),
+            (
+                "served_model_name",
+                json!(self.serving.served_model_name.as_deref().unwrap_or(model_path)),
+            ),
             ("context_length", json!(plan.context_length)),
             ("mem_fraction_static", json!(plan.mem_fraction_static)),
             ("max_running_requests", json!(plan.max_running_requests)),

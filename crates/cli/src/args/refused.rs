@@ -13,6 +13,7 @@ pub(crate) const UPSTREAM_FLAGS: &str = include_str!("../../data/upstream_flags.
 pub(crate) const DOCUMENT: &str = "docs/compat/server-args.md";
 
 /// Flags of ours that upstream does not have.
+#[cfg(test)]
 pub(crate) const OWN_FLAGS: &[&str] = &["graph-runner", "mlx-wired-limit-gb"];
 
 /// Other spellings of upstream's flags that launch scripts use.
@@ -68,7 +69,9 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
 
 /// An upstream option was given that this server does not have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`--{flag}{given}` is an SGLang option that sglang-mlx does not support{accepted}; see {DOCUMENT}")]
+#[error(
+    "`--{flag}{given}` is an SGLang option that sglang-mlx does not support{accepted}; see {DOCUMENT}"
+)]
 pub(crate) struct Refused {
     flag: String,
     given: String,
@@ -112,7 +115,9 @@ pub(crate) fn check(command: &Command, matches: &ArgMatches) -> Result<(), Refus
             given: given.iter().map(|value| format!(" {value}")).collect(),
             accepted: neutral
                 .filter(|neutral| !neutral.value.is_empty())
-                .map_or(String::new(), |neutral| format!(" (only `{}`)", neutral.value)),
+                .map_or(String::new(), |neutral| {
+                    format!(" (only `{}`: {})", neutral.value, neutral.why)
+                }),
         });
     }
     Ok(())

@@ -58,11 +58,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         writeln!(stdout(), "{header}")?;
     }
     for &batch_size in &args.batch_size {
-        let case = BenchCase {
-            batch_size,
-            input_len: args.input_len,
-            output_len: args.output_len,
-        };
+        let case = BenchCase { batch_size, input_len: args.input_len, output_len: args.output_len };
         let result = bench.run(case)?;
         let line = if args.json { json_line(&result) } else { table_line(&result) };
         writeln!(stdout(), "{line}")?;

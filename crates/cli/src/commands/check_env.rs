@@ -75,8 +75,8 @@ fn findings() -> Vec<Finding> {
 
 /// The device that `--device mlx` takes, and all that there are.
 fn device() -> Result<String, String> {
-    let best = platform::Platform::select(engine::DeviceChoice::Mlx)
-        .map_err(|error| error.to_string())?;
+    let best =
+        platform::Platform::select(engine::DeviceChoice::Mlx).map_err(|error| error.to_string())?;
     let names: Vec<_> = platform::PLATFORMS
         .iter()
         .filter(|entry| (entry.available)())

@@ -170,7 +170,8 @@ impl PromptArgs {
             (Some(ids), _) => ids.clone(),
             (None, Some(prompt)) if self.chat => {
                 let template = template.context("this model has no chat template")?;
-                let system = self.system.as_ref().map(|text| json!({"role": "system", "content": text}));
+                let system =
+                    self.system.as_ref().map(|text| json!({"role": "system", "content": text}));
                 let user = json!({"role": "user", "content": prompt});
                 let messages: Vec<_> = system.into_iter().chain([user]).collect();
                 // The template writes the special tokens itself.

@@ -41,10 +41,12 @@ impl Executor for CountingDevice {
         for row in &batch.rows {
             end += row.extend_len;
             if row.sampled {
-                sampled.push(1 + match batch.input_ids[end - 1] {
-                    InputId::Host(id) => id,
-                    InputId::Previous { row } => self.last[row],
-                });
+                sampled.push(
+                    1 + match batch.input_ids[end - 1] {
+                        InputId::Host(id) => id,
+                        InputId::Previous { row } => self.last[row],
+                    },
+                );
             }
         }
         self.last.clone_from(&sampled);

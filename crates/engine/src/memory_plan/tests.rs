@@ -121,8 +121,7 @@ fn what_cannot_fit_is_refused() {
     assert!(error.to_string().starts_with("the model does not fit: weights take 1.69 GiB"));
 
     let huge = MemoryOptions { max_total_tokens: Some(10_000_000), ..options() };
-    let PlanError::PoolTooLarge { asked, fits, .. } =
-        plan("cpu", 16, &smol(), &huge).unwrap_err()
+    let PlanError::PoolTooLarge { asked, fits, .. } = plan("cpu", 16, &smol(), &huge).unwrap_err()
     else {
         panic!("a pool that cannot fit must be refused");
     };

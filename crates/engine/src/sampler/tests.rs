@@ -109,7 +109,13 @@ fn filters_combined() {
     let both = SamplingRow { top_k: 4, top_p: 0.8, ..PLAIN };
     assert_eq!(reference(&logits(), &both).iter().filter(|&&p| p > 0.0).count(), 3);
     assert_distribution(&both);
-    assert_distribution(&SamplingRow { temperature: 0.7, top_k: 8, top_p: 0.95, min_p: 0.1, ..PLAIN });
+    assert_distribution(&SamplingRow {
+        temperature: 0.7,
+        top_k: 8,
+        top_p: 0.95,
+        min_p: 0.1,
+        ..PLAIN
+    });
 }
 
 #[test]
@@ -119,7 +125,11 @@ fn suppressed_tokens_are_never_chosen() {
     assert_eq!(choose(&logits, &rows).unwrap().to_vec::<i32>().unwrap(), [6, 1]);
 
     let rows: Vec<_> = (0..2)
-        .map(|seed| SamplingRow { suppress: Some([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11].into()), seed, ..PLAIN })
+        .map(|seed| SamplingRow {
+            suppress: Some([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11].into()),
+            seed,
+            ..PLAIN
+        })
         .collect();
     assert_eq!(choose(&logits, &rows).unwrap().to_vec::<i32>().unwrap(), [7, 7]);
 }
