@@ -92,24 +92,21 @@ fn as_one_batch(client: &Client, requests: &[Value]) -> Vec<Value> {
 
 #[test]
 fn retracted_requests_end_the_same() {
-    let requests: Vec<Value> = (0..6)
+    let requests: Vec<Value> = (0..8)
         .map(|i| {
             let params = json!({ "temperature": 0.9, "sampling_seed": i, "max_new_tokens": 80 });
             request(&[504, 2644, 282, 260 + i], params)
         })
         .collect();
-    let expected: Vec<Value> = {
-        let server = shared();
-        requests.iter().map(|request| post(&server, request)).collect()
-    };
-    // Six requests of 84 tokens want 504; the optimistic estimate admits too many.
-    let args = ["--max-total-tokens", "256", "--schedule-conservativeness", "0.1"];
+    let expected = as_one_batch(&shared(), &requests);
+    // Room for two requests of 84 tokens; the optimistic estimate admits more.
+    let args = ["--max-total-tokens", "192", "--schedule-conservativeness", "0.1"];
     let server = start(&args).unwrap();
-    let found = together(&server.client(), &requests);
+    let found = as_one_batch(&server.client(), &requests);
     check_same("after retraction", &expected, &found);
     let retractions: u64 =
         found.iter().map(|answer| answer["meta_info"]["num_retractions"].as_u64().unwrap()).sum();
-    assert!(retractions > 0, "256 tokens are too few for six requests of 84");
+    assert!(retractions > 0, "192 tokens are too few for eight requests of 84");
 }
 
 #[test]
