@@ -1,3 +1,5 @@
+//! The exposition as Prometheus reads it.
+
 use types::{EngineState, SchedulerStats};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Writes land in place, and only where they should.
+
 use std::time::{Duration, Instant};
 
 use mlx::memory;

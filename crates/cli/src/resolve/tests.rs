@@ -1,3 +1,5 @@
+//! Options as typed, against the configuration they become.
+
 use clap::Parser;
 use engine::{DeviceChoice, DtypeChoice};
 

@@ -1,3 +1,5 @@
+//! Plans for machines of several sizes, and those that cannot hold.
+
 use super::*;
 use crate::platform::PLATFORMS;
 

@@ -1,3 +1,5 @@
+//! Each filter against a plain computation, and rows that do not disturb each other.
+
 use super::*;
 
 const VOCAB: usize = 12;

@@ -1,3 +1,5 @@
+//! Each rope kind against its formula.
+
 use serde_json::{Value, json};
 
 use super::*;
