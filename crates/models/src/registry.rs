@@ -6,6 +6,9 @@ use nn::{HfConfig, LeftOver, LoadError, Weights};
 
 use crate::{CausalLm, llama};
 
+/// Builds a model from its config and weights.
+pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
+
 /// A family and how to load it.
 pub struct ModelEntry {
     /// Values of `architectures` in config.json, sorted.
@@ -15,7 +18,7 @@ pub struct ModelEntry {
     /// Tensors that some checkpoints hold and the model has no use for.
     pub left_over: fn(&HfConfig) -> Vec<LeftOver<'static>>,
     /// Builds the model.
-    pub load: fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>,
+    pub load: LoadModel,
 }
 
 /// Sorted by first architecture.
