@@ -56,6 +56,7 @@ impl RadixAttention {
             ForwardMode::Extend => batch.backend.forward_extend(&call),
             ForwardMode::Decode => batch.backend.forward_decode(&call),
         }?;
-        out.reshape(&[num_tokens, shape.num_heads * shape.head_dim])
+        // A pool of another element type must not promote the model's.
+        out.reshape(&[num_tokens, shape.num_heads * shape.head_dim])?.astype(q.dtype())
     }
 }

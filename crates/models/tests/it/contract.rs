@@ -2,6 +2,7 @@
 //! into steps, who shares a step and what was cached must not show.
 
 use attention::ForwardMode;
+use mlx::Dtype;
 
 use crate::{
     runner::{Runner, argmax, distance},
@@ -115,6 +116,24 @@ fn packed_and_unpacked_weights_agree() {
         });
         let off = distance(&packed, &dense);
         assert!(off < 2e-4, "{}: off by {off}", golden.name);
+    }
+}
+
+/// Some f32 scalar or table somewhere would promote all that follows.
+#[test]
+fn a_narrow_model_stays_narrow() {
+    for golden in goldens() {
+        for (dtype, pool_dtype) in
+            [(Dtype::Bfloat16, Dtype::Bfloat16), (Dtype::Float16, Dtype::Float32)]
+        {
+            let model = golden.load_as(dtype, false);
+            let mut runner = Runner::with_dtypes(model, 4, dtype, pool_dtype);
+            let mut seq = runner.seq(&golden.prompt);
+            runner.prefill(&mut seq, 16);
+            seq.ids.push(1);
+            let logits = runner.step(ForwardMode::Decode, &mut [(&mut seq, 1)]).remove(0);
+            assert!(logits.iter().all(|logit| logit.is_finite()), "{}", golden.name);
+        }
     }
 }
 

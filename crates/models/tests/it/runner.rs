@@ -16,6 +16,7 @@ pub(crate) struct Runner {
     pool: Rc<RefCell<KvPool>>,
     page_size: usize,
     pages_taken: u32,
+    dtype: Dtype,
 }
 
 /// A request: its tokens, how many are in the pool, and where.
@@ -28,16 +29,26 @@ pub(crate) struct Seq {
 
 impl Runner {
     pub(crate) fn new(model: Box<dyn CausalLm>, page_size: usize) -> Self {
+        Self::with_dtypes(model, page_size, Dtype::Float32, Dtype::Float32)
+    }
+
+    /// With a model that computes in `dtype`, over a pool of `pool_dtype`.
+    pub(crate) fn with_dtypes(
+        model: Box<dyn CausalLm>,
+        page_size: usize,
+        dtype: Dtype,
+        pool_dtype: Dtype,
+    ) -> Self {
         let layers = model.kv_layout();
         let config = KvPoolConfig {
             num_pages: NUM_PAGES as usize,
             page_size,
-            dtype: Dtype::Float32,
+            dtype: pool_dtype,
             max_buffer_bytes: None,
         };
         let backend = (attention::find("mlx", &layers).unwrap().new)(&layers);
         let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config).unwrap()));
-        Self { model, backend, pool, page_size, pages_taken: 0 }
+        Self { model, backend, pool, page_size, pages_taken: 0, dtype }
     }
 
     pub(crate) fn seq(&self, ids: &[i32]) -> Seq {
@@ -90,7 +101,8 @@ impl Runner {
             ForwardBatch::new(inputs, Rc::clone(&self.backend), Rc::clone(&self.pool)).unwrap();
         let logits = self.model.forward(&batch).unwrap();
         assert_eq!(logits.shape(), [parts.len(), self.model.vocab_size()]);
-        let logits: Vec<f32> = logits.to_vec().unwrap();
+        assert_eq!(logits.dtype(), self.dtype);
+        let logits: Vec<f32> = logits.astype(Dtype::Float32).unwrap().to_vec().unwrap();
         logits.chunks(self.model.vocab_size()).map(<[f32]>::to_vec).collect()
     }
 

@@ -63,7 +63,15 @@ impl Golden {
     }
 
     pub(crate) fn load(&self, dequantize_matmul: bool) -> Box<dyn CausalLm> {
-        let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul };
+        self.load_as(Dtype::Float32, dequantize_matmul)
+    }
+
+    pub(crate) fn load_as(
+        &self,
+        compute_dtype: Dtype,
+        dequantize_matmul: bool,
+    ) -> Box<dyn CausalLm> {
+        let options = LoadOptions { compute_dtype, dequantize_matmul };
         load(&self.config, &checkpoint(&self.config), options).unwrap()
     }
 }
