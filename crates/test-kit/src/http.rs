@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 /// Longest wait for the next byte of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Sends requests to one server.
 #[derive(Debug, Clone)]
@@ -75,10 +75,10 @@ impl Client {
             head += &format!("{name}: {value}\r\n");
         }
         head += "\r\n";
-        socket.write_all(head.as_bytes())?;
-        // A server that refuses a large body may answer and hang up early: the
-        // answer is what counts.
-        match socket.write_all(body) {
+        // In one piece: a server may answer and hang up once it has read the
+        // head, and what it did not read turns its answer into a reset. If it
+        // refuses a large body half way, its answer is what counts.
+        match socket.write_all(&[head.as_bytes(), body].concat()) {
             Err(error) if !is_hang_up(&error) => Err(error),
             _ => Ok(socket),
         }
