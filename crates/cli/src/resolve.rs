@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use engine::{ChunkedPrefill, EngineConfig, LoadConfig, MemoryOptions, ScheduleConfig};
+use engine::{ChunkedPrefill, EngineConfig, LoadConfig, MemoryOptions, Overlap, ScheduleConfig};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -116,7 +116,7 @@ impl ScheduleArgs {
             conservativeness,
             max_prefill_tokens: self.max_prefill_tokens,
             disable_radix_cache: memory.disable_radix_cache,
-            disable_overlap: self.disable_overlap_schedule,
+            overlap: if self.disable_overlap_schedule { Overlap::Off } else { Overlap::Auto },
         })
     }
 }

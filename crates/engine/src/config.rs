@@ -175,8 +175,20 @@ pub struct ScheduleConfig {
     pub max_prefill_tokens: usize,
     /// Do not keep finished requests' pages.
     pub disable_radix_cache: bool,
-    /// Read step n before launching n + 1.
-    pub disable_overlap: bool,
+    /// Whether step n + 1 is launched before step n is read.
+    pub overlap: Overlap,
+}
+
+/// `--disable-overlap-schedule`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// By device.
+    #[default]
+    Auto,
+    /// Launch first, then read.
+    On,
+    /// Read first, then launch.
+    Off,
 }
 
 /// Options of loading.

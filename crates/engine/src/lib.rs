@@ -26,7 +26,7 @@ mod tests;
 
 pub use bench::{BenchCase, BenchResult, OneBatch};
 pub use config::{
-    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions,
+    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions, Overlap,
     ScheduleConfig, UnknownName,
 };
 pub use error::EngineError;

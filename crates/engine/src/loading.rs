@@ -73,7 +73,7 @@ pub(crate) fn load(
         schedule_policy: config.schedule.policy,
         schedule_conservativeness: config.schedule.conservativeness,
         disable_radix_cache: config.schedule.disable_radix_cache,
-        overlap: !config.schedule.disable_overlap,
+        overlap: platform.overlap(config.schedule.overlap),
     };
     limits.validate()?;
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use mlx::{Dtype, device::DeviceKind};
 
-use crate::{DeviceChoice, DtypeChoice, EngineError};
+use crate::{DeviceChoice, DtypeChoice, EngineError, Overlap};
 
 /// What the engine knows about a kind of device.
 #[derive(Debug)]
@@ -35,6 +35,9 @@ pub struct PlatformEntry {
     pub attention_backend: &'static str,
     /// For graph runner `auto`.
     pub graph_runner: &'static str,
+    /// Whether launching a step before the one before it is read gains
+    /// anything. Not where handing a step over already runs most of it.
+    pub overlap: bool,
     /// Default share of memory for weights and pool.
     pub mem_fraction_static: f64,
     /// Default K/V pool, in full contexts; `None`: as memory allows.
@@ -61,6 +64,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: false,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        overlap: false,
         mem_fraction_static: 0.7,
         max_contexts: Some(8),
         max_running_requests: 64,
@@ -76,6 +80,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        overlap: true,
         mem_fraction_static: 0.85,
         max_contexts: None,
         max_running_requests: 256,
@@ -91,6 +96,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        overlap: true,
         mem_fraction_static: 0.8,
         max_contexts: None,
         max_running_requests: 128,
@@ -131,6 +137,15 @@ impl Platform {
         let memory_bytes = gpu_memory(&info).or_else(host_memory).unwrap_or(FALLBACK_MEMORY);
         let max_buffer_bytes = info.get("max_buffer_length").and_then(|bytes| bytes.parse().ok());
         Ok(Self { entry, device_name, memory_bytes, max_buffer_bytes })
+    }
+
+    /// Whether steps overlap.
+    pub fn overlap(&self, option: Overlap) -> bool {
+        match option {
+            Overlap::Auto => self.entry.overlap,
+            Overlap::On => true,
+            Overlap::Off => false,
+        }
     }
 
     /// What to compute in, given what the model's config names (`torch_dtype`).

@@ -14,7 +14,7 @@ use types::{EngineMsg, EngineStatus, FinishReason, GenerateReq, Rid, SamplingPar
 
 use crate::{
     ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, EngineError, LoadConfig,
-    MemoryOptions, Quiet, ScheduleConfig, StartedEngine, loading,
+    MemoryOptions, Overlap, Quiet, ScheduleConfig, StartedEngine, loading,
 };
 
 const VOCAB: usize = 300;
@@ -105,7 +105,7 @@ fn config(folder: &Path) -> EngineConfig {
             conservativeness: 1.0,
             max_prefill_tokens: 4096,
             disable_radix_cache: false,
-            disable_overlap: false,
+            overlap: Overlap::On,
         },
         random_seed: 1,
         decode_log_interval: 1000,
@@ -194,7 +194,7 @@ fn tokens_do_not_depend_on_batch_pool_or_schedule() {
     let together = run(&base, &requests, true);
     assert_eq!(together.tokens, alone.tokens, "in a batch");
 
-    let schedule = ScheduleConfig { disable_overlap: true, ..base.schedule.clone() };
+    let schedule = ScheduleConfig { overlap: Overlap::Off, ..base.schedule.clone() };
     let no_overlap = EngineConfig { schedule, ..base.clone() };
     assert_eq!(run(&no_overlap, &requests, true).tokens, alone.tokens, "without overlap");
 

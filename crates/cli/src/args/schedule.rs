@@ -18,7 +18,7 @@ pub(crate) struct ScheduleArgs {
     #[arg(long, default_value_t = 16384, value_name = "TOKENS")]
     pub(crate) max_prefill_tokens: usize,
 
-    /// Read each step before the next is launched.
+    /// Read each step before the next is launched. On the CPU that is always so.
     #[arg(long)]
     pub(crate) disable_overlap_schedule: bool,
 }

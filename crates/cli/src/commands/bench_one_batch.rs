@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use engine::{BenchCase, BenchResult, Bytes, OneBatch};
+use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch};
 use serde_json::json;
 
 use crate::{args::EngineArgs, logging, progress::progress};
@@ -37,9 +37,7 @@ pub(crate) struct BenchArgs {
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     logging::init(&args.engine.observability.log_level)?;
     let mut config = args.engine.resolve()?;
-    // Every size must fit into one batch, unless told otherwise.
-    let largest = args.batch_size.iter().copied().max().unwrap_or(1);
-    config.memory.max_running_requests.get_or_insert(largest.max(1));
+    fit_to_cases(args, &mut config.memory);
     let mut bench = OneBatch::load(&config, progress().as_ref())?;
     if !args.json {
         let header = format!(
@@ -64,6 +62,19 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         writeln!(stdout(), "{line}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where nothing is asked for, memory is planned for the largest case and not
+/// for a server: a model that fits here may be too large to serve.
+fn fit_to_cases(args: &BenchArgs, memory: &mut MemoryOptions) {
+    let largest = args.batch_size.iter().copied().max().unwrap_or(1).max(1);
+    let tokens = args.input_len + args.output_len;
+    memory.max_running_requests.get_or_insert(largest);
+    memory.context_length.get_or_insert(tokens + 1);
+    let page_size = memory.page_size.max(1);
+    // One page more than the case: whoever decodes needs the next one early.
+    let per_request = (tokens + 1).next_multiple_of(page_size) + page_size;
+    memory.max_total_tokens.get_or_insert(largest * per_request);
 }
 
 fn json_line(result: &BenchResult) -> String {

@@ -25,7 +25,8 @@ fn defaults() {
     assert_eq!(config.memory, MemoryOptions { page_size: 16, ..Default::default() });
     assert_eq!(config.schedule.policy, engine::SchedulePolicy::Fcfs);
     assert_eq!(config.schedule.max_prefill_tokens, 16384);
-    assert!(!config.schedule.disable_overlap && !config.schedule.disable_radix_cache);
+    assert_eq!(config.schedule.overlap, Overlap::Auto);
+    assert!(!config.schedule.disable_radix_cache);
     assert_eq!((config.random_seed, config.decode_log_interval), (5, 40));
 }
 
@@ -52,7 +53,8 @@ fn options_arrive() {
         }
     );
     assert_eq!(config.schedule.policy, engine::SchedulePolicy::Lpm);
-    assert!(config.schedule.disable_overlap && config.schedule.disable_radix_cache);
+    assert_eq!(config.schedule.overlap, Overlap::Off);
+    assert!(config.schedule.disable_radix_cache);
     assert_eq!(config.load.config_overrides["rope_theta"], 5);
 }
 
