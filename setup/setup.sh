@@ -88,7 +88,7 @@ download() {
     shift
     python3 -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps \
         --require-hashes --only-binary=:all: "$@" -r "$file" -d "$work/wheels" ||
-        die "the download failed; run the same command again when the network is back"
+        die "the download failed, see above; nothing was changed, the same command can be run again"
 }
 
 unpack() {
