@@ -1,3 +1,5 @@
+//! Every kernel against plain sums, and rows that do not depend on their batch.
+
 use super::{super::Operand, *};
 
 type Kernel = unsafe fn(&Product, (usize, usize));
