@@ -8,7 +8,7 @@
 
 use std::{
     future::Future,
-    net::{TcpListener, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     process::{ExitCode, exit},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
 use server::{AppState, SamplingDefaults, ServerConfig};
 use tokio::{
+    net::TcpSocket,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
@@ -27,6 +28,10 @@ use crate::{
     progress::progress,
     text,
 };
+
+/// Connections that may wait to be accepted, as upstream's. The usual 128 are
+/// too few: when the machine is busy, the kernel resets what goes beyond.
+const BACKLOG: u32 = 2048;
 
 /// How long streams may take to tell their clients that the engine is gone.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -63,9 +68,7 @@ async fn serve(
     watchdog: Duration,
 ) -> Result<()> {
     let serving = &args.serving;
-    let listener = tokio::net::TcpListener::bind((serving.host.as_str(), serving.port))
-        .await
-        .with_context(|| serving.cannot_listen())?;
+    let listener = listen(serving)?;
     let url = format!("http://{}", listener.local_addr()?);
     tracing::info!("listening on {url}");
 
@@ -152,11 +155,25 @@ async fn watch(clock: StepClock, timeout: Duration) {
 }
 
 fn try_port(serving: &ServingArgs) -> Result<()> {
+    TcpListener::bind(address(serving)?).map(drop).with_context(|| serving.cannot_listen())
+}
+
+fn listen(serving: &ServingArgs) -> Result<tokio::net::TcpListener> {
+    let address = address(serving)?;
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| serving.cannot_listen())
+}
+
+fn address(serving: &ServingArgs) -> Result<SocketAddr> {
     let address = (serving.host.as_str(), serving.port);
     let mut addresses =
         address.to_socket_addrs().with_context(|| format!("--host {}", serving.host))?;
-    let address = addresses.next().with_context(|| format!("--host {}", serving.host))?;
-    TcpListener::bind(address).map(drop).with_context(|| serving.cannot_listen())
+    addresses.next().with_context(|| format!("--host {}", serving.host))
 }
 
 impl ServingArgs {
