@@ -37,8 +37,8 @@ pub(crate) struct ServingArgs {
     #[arg(long)]
     pub(crate) enable_cache_report: bool,
 
-    /// Serve `/metrics`.
-    #[arg(long)]
+    /// Serve `/metrics`: always on here, taken for compatibility.
+    #[arg(long, default_value_t = true)]
     pub(crate) enable_metrics: bool,
 
     /// Tokens between two chunks of a stream.
