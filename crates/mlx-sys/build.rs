@@ -24,6 +24,7 @@ const SHIM: &[&str] = &[
     "elementwise.cpp",
     "fast.cpp",
     "io.cpp",
+    "kernels.cpp",
     "quantized.cpp",
     "reduce.cpp",
     "runtime.cpp",

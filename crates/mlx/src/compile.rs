@@ -5,7 +5,6 @@
 //! it is during the trace.
 
 use std::{
-    any::Any,
     ffi::c_void,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
@@ -19,7 +18,7 @@ use mlx_sys::{
 use crate::{
     Array, Error, Result,
     error::check,
-    handle::{give, give_vec, pointers, text},
+    handle::{give, give_vec, panic_text, pointers, text},
 };
 
 type Closure = dyn Fn(&[Array]) -> Result<Vec<Array>>;
@@ -125,9 +124,4 @@ unsafe extern "C" fn drop_closure(state: *mut c_void) {
     let f = unsafe { Box::from_raw(state.cast::<Box<Closure>>()) };
     // A captured value that panics when dropped must not unwind into C++.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(f)));
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -1,6 +1,6 @@
 //! Owners of the shim's lists and maps, and how calls hand their results over.
 
-use std::{ffi::c_char, ptr::NonNull};
+use std::{any::Any, ffi::c_char, ptr::NonNull};
 
 use mlx_sys::{
     RawArray, RawMap, RawVec, mlxs_map_array, mlxs_map_free, mlxs_map_is_list, mlxs_map_len,
@@ -8,7 +8,7 @@ use mlx_sys::{
     mlxs_vec_len,
 };
 
-use crate::{Array, Error, Result, error::check};
+use crate::{Array, Dtype, Error, Result, error::check};
 
 /// Runs a call of the shim that gives one array.
 pub(crate) fn give(
@@ -69,6 +69,32 @@ pub(crate) fn ints(op: &'static str, sizes: &[usize]) -> Result<Vec<i32>> {
 /// A text as the shim takes it: pointer and length, no terminator.
 pub(crate) fn text(text: &str) -> (*const c_char, usize) {
     (text.as_ptr().cast(), text.len())
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Shapes and types of a kernel's outputs, as the shim takes them.
+pub(crate) struct OutputSpec {
+    /// All shapes end to end.
+    pub(crate) sizes: Vec<i32>,
+    pub(crate) ndims: Vec<usize>,
+    pub(crate) codes: Vec<i32>,
+}
+
+impl OutputSpec {
+    pub(crate) fn new(op: &'static str, outputs: &[(&[usize], Dtype)]) -> Result<Self> {
+        let mut spec = Self { sizes: Vec::new(), ndims: Vec::new(), codes: Vec::new() };
+        for (shape, dtype) in outputs {
+            spec.sizes.extend(ints(op, shape)?);
+            spec.ndims.push(shape.len());
+            spec.codes.push(dtype.code());
+        }
+        Ok(spec)
+    }
 }
 
 /// A map that the shim made.

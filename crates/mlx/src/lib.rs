@@ -11,11 +11,13 @@
 
 mod array;
 pub mod compile;
+pub mod cpu_kernel;
 pub mod device;
 mod dtype;
 mod element;
 mod error;
 pub mod fast;
+pub mod gpu_kernel;
 mod handle;
 pub mod io;
 pub mod memory;
