@@ -5,6 +5,10 @@ use std::{
     marker::{PhantomData, PhantomPinned},
 };
 
+mod kernels;
+
+pub use kernels::*;
+
 macro_rules! opaque {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
         $(#[$doc])*
@@ -35,22 +39,6 @@ pub type ClosureCall =
     unsafe extern "C" fn(*mut c_void, *const *const RawArray, usize, *mut RawVec) -> i32;
 /// Frees the state of a [`ClosureCall`].
 pub type ClosureDrop = unsafe extern "C" fn(*mut c_void);
-
-/// An operand of a CPU kernel: row-contiguous memory, alive during the call.
-#[derive(Debug)]
-#[repr(C)]
-pub struct RawOperand {
-    pub data: *mut c_void,
-    pub shape: *const i32,
-    pub ndim: usize,
-    pub nbytes: usize,
-    pub dtype: i32,
-}
-
-/// Body of a CPU kernel: state, inputs, outputs. Returns 1 after
-/// [`mlxs_set_error`]. Called on MLX's own thread. Must not unwind.
-pub type KernelCall =
-    unsafe extern "C" fn(*mut c_void, *const RawOperand, usize, *const RawOperand, usize) -> i32;
 
 macro_rules! unary {
     ($($name:ident)*) => {
@@ -540,52 +528,6 @@ unsafe extern "C" {
         num_pairs: usize,
     ) -> i32;
     pub fn mlxs_device_info(out: *mut *mut RawMap) -> i32;
-}
-
-// shim/kernels.cpp
-unsafe extern "C" {
-    pub fn mlxs_cpu_kernel(
-        out: *mut *mut RawVec,
-        call: KernelCall,
-        drop: ClosureDrop,
-        state: *mut c_void,
-        inputs: *const *const RawArray,
-        num_inputs: usize,
-        sizes: *const i32,
-        ndims: *const usize,
-        codes: *const i32,
-        num_outputs: usize,
-    ) -> i32;
-    pub fn mlxs_gpu_kernel_new(
-        out: *mut *mut RawGpuKernel,
-        cuda: bool,
-        name: *const c_char,
-        name_len: usize,
-        inputs: *const *const c_char,
-        input_lens: *const usize,
-        num_inputs: usize,
-        outputs: *const *const c_char,
-        output_lens: *const usize,
-        num_outputs: usize,
-        source: *const c_char,
-        source_len: usize,
-        header: *const c_char,
-        header_len: usize,
-        shared_memory: i32,
-    ) -> i32;
-    pub fn mlxs_gpu_kernel_free(kernel: *mut RawGpuKernel);
-    pub fn mlxs_gpu_kernel_call(
-        out: *mut *mut RawVec,
-        kernel: *const RawGpuKernel,
-        inputs: *const *const RawArray,
-        num_inputs: usize,
-        sizes: *const i32,
-        ndims: *const usize,
-        codes: *const i32,
-        num_outputs: usize,
-        grid: *const i32,
-        threadgroup: *const i32,
-    ) -> i32;
 }
 
 // shim/runtime.cpp
