@@ -1,0 +1,3 @@
+//! Kernels of our own: SIMD on the CPU device, portable source text on GPUs.
+
+pub mod cpu;
