@@ -6,7 +6,7 @@
 //!
 //! Upstream: `sglang/srt/layers/attention/base_attn_backend.py`.
 
-use std::any::Any;
+use std::{any::Any, cell::RefCell};
 
 use mlx::{Array, Result};
 
@@ -39,7 +39,7 @@ impl ForwardMetadata {
     }
 }
 
-/// One layer's attention in one step. K and V are in the pool already.
+/// One layer's attention in one step.
 pub struct AttentionCall<'a> {
     /// The layer.
     pub shape: &'a AttentionShape,
@@ -49,15 +49,17 @@ pub struct AttentionCall<'a> {
     pub k: &'a Array,
     /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
     pub v: &'a Array,
+    /// `[num_tokens]` int32, the slot that each token's K and V go to.
+    pub out_cache_loc: &'a Array,
     /// One for each request.
     pub extents: &'a [Extent],
     /// Made by the same backend for this step.
     pub metadata: &'a ForwardMetadata,
-    /// All keys and values.
-    pub kv_pool: &'a KvPool,
+    /// All keys and values of earlier steps.
+    pub kv_pool: &'a RefCell<KvPool>,
 }
 
-/// Computes attention over the K/V pool.
+/// Writes this step's K and V to the pool and computes attention over it.
 ///
 /// A request's rows depend on its own tokens only, up to rounding: what else is
 /// in the step, and in which chunks a prompt came, must not show.
@@ -70,6 +72,12 @@ pub trait AttentionBackend {
     /// # Errors
     /// Those of MLX.
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata>;
+
+    /// Whether K and V are written into the pool's buffers whoever else holds
+    /// them, so that a step may be handed over while the one before it runs.
+    fn writes_in_place(&self) -> bool {
+        false
+    }
 
     /// Several tokens a request, each seeing its prefix and the tokens up to
     /// itself. Returns `[num_tokens, num_heads, head_dim]`.

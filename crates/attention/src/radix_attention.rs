@@ -3,6 +3,7 @@
 //! Upstream: `sglang/srt/layers/radix_attention.py`.
 
 use mlx::{Array, Result};
+use nn::{Rope, RopePositions};
 
 use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode};
 
@@ -23,40 +24,46 @@ impl RadixAttention {
         &self.shape
     }
 
-    /// Writes K and V to their slots, then attends. `q` is
-    /// `[num_tokens, num_heads, head_dim]` or flat `[num_tokens, num_heads *
-    /// head_dim]`, `k` and `v` likewise with `num_kv_heads`; returns
+    /// Takes the outputs of a merged projection, `[num_tokens, (num_heads + 2 *
+    /// num_kv_heads) * head_dim]`, rotates, writes K and V, and attends. Returns
+    /// `[num_tokens, num_heads * head_dim]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward_rope(
+        &self,
+        qkv: &Array,
+        (rope, positions): (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
+        let AttentionShape { num_heads, num_kv_heads, .. } = self.shape;
+        let [q, k, v] = rope.split(qkv, num_heads, num_kv_heads, positions)?;
+        self.forward(&q, &k, &v, batch)
+    }
+
+    /// Writes K and V to their slots and attends. `q` is `[num_tokens,
+    /// num_heads, head_dim]`, `k` and `v` likewise with `num_kv_heads`; returns
     /// `[num_tokens, num_heads * head_dim]`.
     ///
     /// # Errors
     /// Those of MLX.
     pub fn forward(&self, q: &Array, k: &Array, v: &Array, batch: &ForwardBatch) -> Result<Array> {
         let shape = &self.shape;
-        let num_tokens = q.dim(0);
-        let heads = |x: &Array, num_heads: usize| {
-            if x.ndim() == 3 {
-                Ok(x.clone())
-            } else {
-                x.reshape(&[num_tokens, num_heads, shape.head_dim])
-            }
-        };
-        let (q, k) = (heads(q, shape.num_heads)?, heads(k, shape.num_kv_heads)?);
-        let v = heads(v, shape.num_kv_heads)?;
-        batch.kv_pool.borrow_mut().write(shape.layer_id, &batch.out_cache_loc, &k, &v)?;
         let call = AttentionCall {
             shape,
-            q: &q,
-            k: &k,
-            v: &v,
+            q,
+            k,
+            v,
+            out_cache_loc: &batch.out_cache_loc,
             extents: &batch.extents,
             metadata: &batch.metadata,
-            kv_pool: &batch.kv_pool.borrow(),
+            kv_pool: &batch.kv_pool,
         };
         let out = match batch.mode {
             ForwardMode::Extend => batch.backend.forward_extend(&call),
             ForwardMode::Decode => batch.backend.forward_decode(&call),
         }?;
         // A pool of another element type must not promote the model's.
-        out.reshape(&[num_tokens, shape.num_heads * shape.head_dim])?.astype(q.dtype())
+        out.reshape(&[q.dim(0), shape.num_heads * shape.head_dim])?.astype(q.dtype())
     }
 }

@@ -41,6 +41,11 @@ impl Kv {
         self.pool.borrow().nbytes()
     }
 
+    /// Whether a step may be handed over while the one before it runs.
+    pub(crate) fn writes_in_place(&self) -> bool {
+        self.backend.writes_in_place()
+    }
+
     /// Throws the pool's contents away. The old pool goes first: there is no
     /// room for two.
     pub(crate) fn reset(&mut self) -> std::result::Result<(), attention::AttentionError> {

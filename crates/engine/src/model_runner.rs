@@ -4,10 +4,10 @@
 //! Tokens that the batch before has sampled go from its result into this batch's
 //! input on the device, unseen by the host.
 //!
-//! The surprising part: a batch launched while another one runs is handed to the
-//! device only when that one is done, by its `wait`. A running step holds the
-//! K/V buffers it reads, and a write to a buffer that is held copies the whole
-//! pool. What overlaps is the host's work: reading, scheduling, graph building.
+//! A batch launched while another one runs is handed to the device at once if
+//! the attention backend writes K and V in place. Otherwise it is handed over by
+//! `wait` when that one is done: a running step holds the K/V buffers it reads,
+//! and MLX's own write to a buffer that is held copies the whole pool.
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
@@ -157,7 +157,7 @@ impl Executor for ModelRunner {
             true => sample(&logits, &sampling)?,
             false => logits.argmax(-1, false)?.astype(Dtype::Int32)?,
         };
-        if self.is_running {
+        if self.is_running && !self.kv.writes_in_place() {
             self.built = Some(ids.clone());
         } else {
             self.submit(&ids)?;

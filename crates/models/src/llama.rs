@@ -1,15 +1,15 @@
 //! Llama and the families that share its graph (Mistral, SmolLM, Yi).
 //!
 //! Struct fields carry the checkpoint's names, so the load path below *is* the
-//! weight map.
+//! weight map; layers of one input are merged into one product, as upstream.
 //!
 //! Upstream: `sglang/srt/models/llama.py`.
 
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, HfConfig, LeftOver, Linear, LmHead, LoadError, RmsNorm, Rope,
-    RopeConfig, RopePositions, Weights,
+    Activation, Embedding, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
+    Rope, RopeConfig, RopePositions, Weights,
 };
 
 use crate::{CausalLm, ModelEntry};
@@ -47,16 +47,13 @@ struct DecoderLayer {
 }
 
 struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    qkv_proj: MergedLinear,
     o_proj: Linear,
     attn: RadixAttention,
 }
 
 struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    gate_up_proj: MergedLinear,
     down_proj: Linear,
     act: Activation,
 }
@@ -92,26 +89,34 @@ impl LlamaModel {
     /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
     /// the last norm.
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
-        let positions = self.rope.at(&batch.positions)?;
+        let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let mut delta = None;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, (&self.rope, &positions), batch)?;
+            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
+            (hidden, delta) = (after, Some(mlp));
         }
-        self.norm.forward(&batch.select_sampled(&hidden)?)
+        let hidden = batch.select_sampled(&hidden)?;
+        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
+        Ok(self.norm.forward_residual(&hidden, delta.as_ref())?.1)
     }
 }
 
 impl DecoderLayer {
+    /// The residual stream, and what is to be added to it: the next norm does
+    /// both at once.
     fn forward(
         &self,
         hidden: &Array,
+        delta: Option<&Array>,
         rope: (&Rope, &RopePositions),
         batch: &ForwardBatch,
-    ) -> Result<Array> {
-        let attn = self.self_attn.forward(&self.input_layernorm.forward(hidden)?, rope, batch)?;
-        let hidden = hidden.add(&attn)?;
-        let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&hidden)?)?;
-        hidden.add(&mlp)
+    ) -> Result<(Array, Array)> {
+        let (hidden, normed) = self.input_layernorm.forward_residual(hidden, delta)?;
+        let attn = self.self_attn.forward(&normed, rope, batch)?;
+        let (hidden, normed) =
+            self.post_attention_layernorm.forward_residual(&hidden, Some(&attn))?;
+        Ok((hidden, self.mlp.forward(&normed)?))
     }
 }
 
@@ -119,20 +124,17 @@ impl Attention {
     fn forward(
         &self,
         hidden: &Array,
-        (rope, positions): (&Rope, &RopePositions),
+        rope: (&Rope, &RopePositions),
         batch: &ForwardBatch,
     ) -> Result<Array> {
-        let (q, k) = (self.q_proj.forward(hidden)?, self.k_proj.forward(hidden)?);
-        let v = self.v_proj.forward(hidden)?;
-        let (q, k) = rope.apply(&q, &k, positions)?;
-        self.o_proj.forward(&self.attn.forward(&q, &k, &v, batch)?)
+        let qkv = self.qkv_proj.forward(hidden)?;
+        self.o_proj.forward(&self.attn.forward_rope(&qkv, rope, batch)?)
     }
 }
 
 impl Mlp {
     fn forward(&self, hidden: &Array) -> Result<Array> {
-        let gate = self.act.apply(&self.gate_proj.forward(hidden)?)?;
-        self.down_proj.forward(&gate.multiply(&self.up_proj.forward(hidden)?)?)
+        self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
     }
 }
 
@@ -199,9 +201,11 @@ impl Attention {
         let q_dim = shape.num_heads * shape.head_dim;
         let kv_dim = shape.num_kv_heads * shape.head_dim;
         Ok(Self {
-            q_proj: Linear::load(w.at("q_proj"), hidden, q_dim, bias)?,
-            k_proj: Linear::load(w.at("k_proj"), hidden, kv_dim, bias)?,
-            v_proj: Linear::load(w.at("v_proj"), hidden, kv_dim, bias)?,
+            qkv_proj: MergedLinear::load(
+                &[(w.at("q_proj"), q_dim), (w.at("k_proj"), kv_dim), (w.at("v_proj"), kv_dim)],
+                hidden,
+                bias,
+            )?,
             o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, bias)?,
             attn: RadixAttention::new(shape),
         })
@@ -212,8 +216,11 @@ impl Mlp {
     fn load(config: &LlamaConfig, w: Weights) -> Result<Self, LoadError> {
         let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
         Ok(Self {
-            gate_proj: Linear::load(w.at("gate_proj"), hidden, inner, bias)?,
-            up_proj: Linear::load(w.at("up_proj"), hidden, inner, bias)?,
+            gate_up_proj: MergedLinear::load(
+                &[(w.at("gate_proj"), inner), (w.at("up_proj"), inner)],
+                hidden,
+                bias,
+            )?,
             down_proj: Linear::load(w.at("down_proj"), inner, hidden, bias)?,
             act: config.hidden_act,
         })

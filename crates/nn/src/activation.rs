@@ -48,6 +48,21 @@ impl Activation {
     }
 }
 
+impl Activation {
+    /// The gated half of an MLP: `[num_tokens, 2 * dims]`, gates then values, to
+    /// `f(gate) * value`, `[num_tokens, dims]`.
+    ///
+    /// Upstream: `SiluAndMul`, `GeluAndMul`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn and_mul(self, gate_up: &Array) -> Result<Array> {
+        let (rows, dims) = (gate_up.dim(0) as i32, (gate_up.dim(1) / 2) as i32);
+        let half = |start| gate_up.slice(&[0, start], &[rows, start + dims], &[1, 1]);
+        self.apply(&half(0)?)?.multiply(&half(dims)?)
+    }
+}
+
 /// `x (1 + y) / 2`.
 fn half_of(x: &Array, y: &Array) -> Result<Array> {
     x.multiply(&y.add_scalar(1.0)?)?.mul_scalar(0.5)

@@ -16,7 +16,7 @@ mod weights;
 pub use activation::Activation;
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
-pub use linear::{Linear, LmHead};
+pub use linear::{Linear, LmHead, MergedLinear};
 pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling};

@@ -71,6 +71,68 @@ impl Linear {
     }
 }
 
+/// Linear layers that read the same input, as one product: their rows are
+/// stacked while loading. Layers that are packed in different ways stay apart.
+///
+/// Upstream: `QKVParallelLinear`, `MergedColumnParallelLinear`.
+#[derive(Clone)]
+pub struct MergedLinear {
+    parts: Vec<Linear>,
+}
+
+impl MergedLinear {
+    /// Takes the layers at `parts`, each with its output width, in this order.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(
+        parts: &[(Weights, usize)],
+        in_dims: usize,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let mut weights = Vec::with_capacity(parts.len());
+        let mut biases = Vec::new();
+        for (w, out_dims) in parts {
+            weights.push(w.linear_parts(in_dims, *out_dims)?);
+            if bias {
+                biases.push(w.take("bias", &[*out_dims])?);
+            }
+        }
+        let linear = |weight: LinearWeight, bias: Option<Array>| {
+            Ok::<_, LoadError>(Linear { weight: Matrix::new(weight)?, bias })
+        };
+        let parts = match LinearWeight::stacked(&weights)? {
+            Some(weight) => {
+                drop(weights);
+                let biases: Vec<&Array> = biases.iter().collect();
+                let bias = bias.then(|| Array::concatenate(&biases, 0)).transpose()?;
+                vec![linear(weight, bias)?]
+            }
+            None => {
+                let mut biases = biases.into_iter();
+                weights
+                    .into_iter()
+                    .map(|weight| linear(weight, biases.next()))
+                    .collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Self { parts })
+    }
+
+    /// `[num_tokens, in_dims]` to `[num_tokens, out_dims]`, the outputs of all
+    /// layers side by side.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        if let [only] = self.parts.as_slice() {
+            return only.forward(x);
+        }
+        let outs = self.parts.iter().map(|part| part.forward(x)).collect::<Result<Vec<_>>>()?;
+        Array::concatenate(&outs.iter().collect::<Vec<_>>(), -1)
+    }
+}
+
 /// The vocabulary matrix: hidden states to logits.
 #[derive(Clone)]
 pub struct LmHead {

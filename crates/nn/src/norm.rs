@@ -29,4 +29,22 @@ impl RmsNorm {
     pub fn forward(&self, x: &Array) -> Result<Array> {
         fast::rms_norm(x, Some(&self.weight), self.eps)
     }
+
+    /// Adds what the layer before gave to the residual stream, then norms:
+    /// `(hidden + delta, norm(hidden + delta))`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward_residual(
+        &self,
+        hidden: &Array,
+        delta: Option<&Array>,
+    ) -> Result<(Array, Array)> {
+        let hidden = match delta {
+            Some(delta) => hidden.add(delta)?,
+            None => hidden.clone(),
+        };
+        let normed = self.forward(&hidden)?;
+        Ok((hidden, normed))
+    }
 }

@@ -98,6 +98,31 @@ impl Rope {
         Ok((self.rotate(q, at)?, self.rotate(k, at)?))
     }
 
+    /// Takes the outputs of a merged projection apart and rotates: `qkv`
+    /// `[num_tokens, (num_heads + 2 * num_kv_heads) * dims]` to q
+    /// `[num_tokens, num_heads, dims]`, k and v `[num_tokens, num_kv_heads, dims]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn split(
+        &self,
+        qkv: &Array,
+        num_heads: usize,
+        num_kv_heads: usize,
+        at: &RopePositions,
+    ) -> Result<[Array; 3]> {
+        let (rows, dims) = (qkv.dim(0), self.dims);
+        let heads = |first: usize, count: usize| {
+            let (start, stop) = ((first * dims) as i32, ((first + count) * dims) as i32);
+            qkv.slice(&[0, start], &[rows as i32, stop], &[1, 1])
+        };
+        let q = heads(0, num_heads)?;
+        let k = heads(num_heads, num_kv_heads)?;
+        let v = heads(num_heads + num_kv_heads, num_kv_heads)?;
+        let (q, k) = self.apply(&q, &k, at)?;
+        Ok([q, k, v.reshape(&[rows, num_kv_heads, dims])?])
+    }
+
     fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {
         let num_tokens = x.dim(0);
         let x = x.reshape(&[num_tokens, x.size() / num_tokens.max(1) / self.dims, self.dims])?;

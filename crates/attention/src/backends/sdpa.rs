@@ -16,7 +16,7 @@ use mlx::{
 
 use crate::{
     AttentionBackend, AttentionCall, AttentionShape, CacheKind, ForwardMetadata, ForwardMode,
-    FullCache, LayerCache, StepLayout, registry::BackendEntry,
+    LayerCache, SlotIndex, StepLayout, registry::BackendEntry,
 };
 
 mod plan;
@@ -93,6 +93,7 @@ impl AttentionBackend for Sdpa {
         let Plan::Extend(seqs) = plan_of(call) else {
             unreachable!("the mode of a step does not change");
         };
+        write(call)?;
         let outs = seqs.iter().map(|seq| extend_one(call, seq)).collect::<Result<Vec<_>>>()?;
         match outs.as_slice() {
             [out] => Ok(out.clone()),
@@ -104,6 +105,7 @@ impl AttentionBackend for Sdpa {
         let Plan::Decode(plan) = plan_of(call) else {
             unreachable!("the mode of a step does not change");
         };
+        write(call)?;
         let outs = plan.groups.iter().map(|group| decode_group(call, group, self.folded));
         let outs = outs.collect::<Result<Vec<_>>>()?;
         let out = match outs.as_slice() {
@@ -124,16 +126,23 @@ fn plan_of<'a>(call: &AttentionCall<'a>) -> &'a Plan {
     &found.expect("the backend was made for the layers of this model").1
 }
 
-fn cache<'a>(call: &AttentionCall<'a>) -> &'a FullCache {
-    let LayerCache::Full(cache) = call.kv_pool.layer(call.shape.layer_id);
-    cache
+fn write(call: &AttentionCall<'_>) -> Result<()> {
+    let mut pool = call.kv_pool.borrow_mut();
+    pool.write(call.shape.layer_id, call.out_cache_loc, call.k, call.v)
+}
+
+/// Keys and values in some slots.
+fn gather(call: &AttentionCall<'_>, slots: &SlotIndex) -> Result<(Array, Array)> {
+    let pool = call.kv_pool.borrow();
+    let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
+    cache.gather(slots)
 }
 
 /// Rows of one request, `[len, num_heads, head_dim]`.
 fn extend_one(call: &AttentionCall<'_>, seq: &ExtendSeq) -> Result<Array> {
     let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
     let (k, v) = match &seq.slots {
-        Some(slots) => cache(call).gather(slots)?,
+        Some(slots) => gather(call, slots)?,
         // No prefix: the step's own keys are all there are.
         None => (own(call.k)?, own(call.v)?),
     };
@@ -149,7 +158,7 @@ fn decode_group(call: &AttentionCall<'_>, group: &DecodeGroup, folded: bool) -> 
         None => call.q.clone(),
     };
     let AttentionShape { num_heads, num_kv_heads, head_dim, scale, .. } = *call.shape;
-    let (k, v) = cache(call).gather(&group.slots)?;
+    let (k, v) = gather(call, &group.slots)?;
     let per_kv_head = num_heads / num_kv_heads;
     let q = if folded {
         q.reshape(&[group.num_reqs, num_kv_heads, per_kv_head, head_dim])?

@@ -180,6 +180,45 @@ impl Weights {
 }
 
 impl LinearWeight {
+    /// Matrices of one input, their rows one below the other, evaluated; `None`
+    /// if they are not packed alike.
+    ///
+    /// # Errors
+    /// MLX has no room for it.
+    pub fn stacked(parts: &[Self]) -> mlx::Result<Option<Self>> {
+        let stack = |arrays: Vec<&Array>| {
+            let stacked = Array::concatenate(&arrays, 0)?;
+            stacked.eval()?;
+            Ok::<_, mlx::Error>(stacked)
+        };
+        let Some(first) = parts.first() else { return Ok(None) };
+        let mut dense = Vec::new();
+        let (mut words, mut all_scales, mut all_biases) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            match (part, first) {
+                (Self::Dense(weight), Self::Dense(_)) => dense.push(weight),
+                (
+                    Self::Quantized { weight, scales, biases, spec },
+                    Self::Quantized { spec: first, .. },
+                ) if spec == first => {
+                    words.push(weight);
+                    all_scales.push(scales);
+                    all_biases.extend(biases);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(match first {
+            Self::Dense(_) => Self::Dense(stack(dense)?),
+            Self::Quantized { spec, .. } => Self::Quantized {
+                weight: stack(words)?,
+                scales: stack(all_scales)?,
+                biases: (!all_biases.is_empty()).then(|| stack(all_biases)).transpose()?,
+                spec: *spec,
+            },
+        }))
+    }
+
     /// The matrix in `dtype`, computed in f32 where scales are f32. Lazy.
     ///
     /// # Errors
