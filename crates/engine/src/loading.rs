@@ -219,6 +219,7 @@ fn open(
         override_args: serde_json::Value::Object(config.load.config_overrides.clone()).to_string(),
         hub,
         dummy_seed: config.random_seed,
+        check_config: models::check,
         ..LoaderOptions::new(weights)
     };
     Ok(model_loader::load(&source, &options, progress)?)

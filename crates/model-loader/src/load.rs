@@ -46,6 +46,8 @@ pub struct LoaderOptions {
     pub hub: HubOptions,
     /// Seed of dummy weights.
     pub dummy_seed: u64,
+    /// Refuses a config before any weights are fetched or opened.
+    pub check_config: fn(&HfConfig) -> Result<(), nn::LoadError>,
 }
 
 impl LoaderOptions {
@@ -57,6 +59,7 @@ impl LoaderOptions {
             override_args: "{}".to_owned(),
             hub: HubOptions::from_env(),
             dummy_seed: 0,
+            check_config: |_| Ok(()),
         }
     }
 }
@@ -107,10 +110,14 @@ pub fn load(
         ModelSource::Folder(path) => load_folder(path, options),
         ModelSource::Gguf(path) => load_gguf(path, options),
         ModelSource::Hub { id, revision } => {
-            let revision = revision.as_deref();
-            let with_weights = options.format != LoadFormat::Dummy;
-            let folder =
-                Hub::new(options.hub.clone()).snapshot(id, revision, with_weights, progress)?;
+            let hub = Hub::new(options.hub.clone());
+            // The small files first: most mistakes show in config.json.
+            let mut folder = hub.snapshot(id, revision.as_deref(), false, progress)?;
+            folder_config(&folder, options)?;
+            if options.format != LoadFormat::Dummy {
+                let commit = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+                folder = hub.snapshot(id, commit.as_deref(), true, progress)?;
+            }
             load_folder(&folder, options)
         }
     }
@@ -120,9 +127,7 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
     if options.format == LoadFormat::Gguf {
         return Err(unfit(options.format, path));
     }
-    let config = folder::read_optional(&path.join("config.json"))?
-        .ok_or_else(|| LoadError::NoConfig { path: path.to_owned(), ggufs: 0 })?;
-    let config = HfConfig::with_overrides(&config, &options.override_args)?;
+    let config = folder_config(path, options)?;
     let mut store = match options.format {
         LoadFormat::Dummy => {
             WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)
@@ -142,6 +147,14 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
     })
 }
 
+fn folder_config(path: &Path, options: &LoaderOptions) -> Result<HfConfig, LoadError> {
+    let config = folder::read_optional(&path.join("config.json"))?
+        .ok_or_else(|| LoadError::NoConfig { path: path.to_owned(), ggufs: 0 })?;
+    let config = HfConfig::with_overrides(&config, &options.override_args)?;
+    (options.check_config)(&config)?;
+    Ok(config)
+}
+
 fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadError> {
     if options.format == LoadFormat::Safetensors {
         return Err(unfit(options.format, path));
@@ -149,6 +162,7 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
     let model = gguf::open(path, options.weights)?;
     let text = serde_json::Value::Object(model.config).to_string();
     let config = HfConfig::with_overrides(&text, &options.override_args)?;
+    (options.check_config)(&config)?;
     let store = match options.format {
         LoadFormat::Dummy => {
             WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)

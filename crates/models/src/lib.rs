@@ -11,4 +11,4 @@ mod registry;
 
 pub use causal_lm::CausalLm;
 pub use nn::HfConfig;
-pub use registry::{LoadModel, MODELS, ModelEntry, known_architectures, load};
+pub use registry::{LoadModel, MODELS, ModelEntry, check, known_architectures, load};

@@ -37,6 +37,14 @@ pub fn load(config: &HfConfig, weights: &Weights) -> Result<Box<dyn CausalLm>, L
     Ok(model)
 }
 
+/// Whether [`load`] knows the architecture of a config.
+///
+/// # Errors
+/// It does not; lists the known.
+pub fn check(config: &HfConfig) -> Result<(), LoadError> {
+    find(config).map(|_| ())
+}
+
 /// Every architecture that [`load`] knows, sorted.
 pub fn known_architectures() -> Vec<&'static str> {
     let mut known: Vec<_> = MODELS.iter().flat_map(|entry| entry.architectures).copied().collect();

@@ -13,6 +13,7 @@ use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::{LoaderOptions, ModelSource, test_files::PACKED};
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 const ID: &str = "org/model";
@@ -377,4 +378,21 @@ fn the_environment() {
     let named = vars(&[("HF_HOME", path), ("HF_TOKEN", "named"), ("HF_HUB_CACHE", "/c")]);
     assert_eq!((named.token.as_deref(), named.cache_dir), (Some("named"), PathBuf::from("/c")));
     assert!(!format!("{:?}", vars(&[("HF_TOKEN", "named")])).contains("named"));
+}
+
+#[test]
+fn weights_of_a_config_that_is_refused_are_never_asked_for() {
+    let cache = tempdir().unwrap();
+    let hub = FakeHub::start(files(), Quirks::default());
+    let source = ModelSource::Hub { id: ID.to_owned(), revision: None };
+    let options = LoaderOptions {
+        hub: hub.options(&cache),
+        check_config: |_| Err(nn::LoadError::Missing { name: "X".to_owned() }),
+        ..LoaderOptions::new(PACKED)
+    };
+    let error = crate::load(&source, &options, &crate::Quiet).err().unwrap().to_string();
+    assert_eq!(error, "weight X is missing from the checkpoint");
+    let asked = hub.seen();
+    assert!(asked.iter().any(|seen| seen.path.ends_with("/config.json")), "{asked:?}");
+    assert!(!asked.iter().any(|seen| seen.path.ends_with(".safetensors")), "{asked:?}");
 }

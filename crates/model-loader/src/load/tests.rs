@@ -52,6 +52,16 @@ fn a_plain_folder() {
 }
 
 #[test]
+fn a_config_is_refused_before_weights_are_opened() {
+    let folder = folder(&json!({"architectures": ["X"]}));
+    fs::write(folder.path().join("model.safetensors"), "no weights").unwrap();
+    let refuse = |_: &HfConfig| Err(nn::LoadError::Missing { name: "X".to_owned() });
+    let options = LoaderOptions { check_config: refuse, ..LoaderOptions::new(PACKED) };
+    let error = open(&folder, &options).err().unwrap().to_string();
+    assert_eq!(error, "weight X is missing from the checkpoint");
+}
+
+#[test]
 fn the_quantization_of_the_config_reaches_the_weights() {
     let folder = folder(&json!({"quantization": {"bits": 4, "group_size": 32, "fc": {"bits": 4}}}));
     let model = open(&folder, &LoaderOptions::new(PACKED)).unwrap();
