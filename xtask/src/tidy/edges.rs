@@ -16,6 +16,8 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("mlx-sys", &[]),
     ("mlx", &["mlx-sys"]),
+    // For the tests of `kernels` only.
+    ("kernel-emulator", &[]),
     ("kernels", &["mlx"]),
     ("nn", &["kernels", "mlx"]),
     ("attention", &["kernels", "mlx", "nn"]),
@@ -45,11 +47,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
+    ("bench-serving", &[]),
     ("metrics", &["types"]),
     ("server", &["metrics", "parsers", "protocol", "tokenizer", "types"]),
     (
         "cli",
-        &["engine", "metrics", "mlx", "model-loader", "protocol", "server", "tokenizer", "types"],
+        &[
+            "bench-serving",
+            "engine",
+            "metrics",
+            "mlx",
+            "model-loader",
+            "protocol",
+            "server",
+            "tokenizer",
+            "types",
+        ],
     ),
     ("test-kit", &["types"]),
     ("e2e", &["test-kit"]),
@@ -58,6 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Crates that build and test without MLX.
 const NO_MLX: &[&str] = &[
+    "kernel-emulator",
     "types",
     "mem-cache",
     "scheduler",
