@@ -53,6 +53,11 @@ impl Backend {
         self.api != Api::Generate
     }
 
+    /// Whether prompts may be token ids.
+    pub fn takes_ids(&self) -> bool {
+        self.api != Api::Chat
+    }
+
     pub(crate) fn api(&self) -> Api {
         self.api
     }

@@ -18,12 +18,6 @@ pub enum BenchError {
         /// All names.
         known: String,
     },
-    /// The extra request body.
-    #[error("the extra request body is no JSON object: {text}")]
-    ExtraBody {
-        /// As given.
-        text: String,
-    },
     /// Lengths or counts that make no request.
     #[error("{what}")]
     Dataset {

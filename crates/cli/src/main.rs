@@ -35,6 +35,9 @@ enum Commands {
     /// Measure prefill and decode at fixed batch sizes, without HTTP.
     #[command(alias = "bench_one_batch")]
     BenchOneBatch(Box<commands::bench_one_batch::BenchArgs>),
+    /// Measure a running server: throughput and latencies under load.
+    #[command(alias = "bench_serving")]
+    BenchServing(Box<commands::bench_serving::BenchServingArgs>),
     /// Report the platform, MLX and what is missing.
     #[command(alias = "check_env")]
     CheckEnv(commands::check_env::CheckEnvArgs),
@@ -68,6 +71,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Commands::LaunchServer(args) => commands::launch_server::run(&args),
         Commands::Generate(args) => commands::generate::run(&args),
         Commands::BenchOneBatch(args) => commands::bench_one_batch::run(&args),
+        Commands::BenchServing(args) => commands::bench_serving::run(&args),
         Commands::CheckEnv(args) => commands::check_env::run(&args),
     }
 }
