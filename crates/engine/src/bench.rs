@@ -9,7 +9,8 @@ use scheduler::{Progress, Scheduler, SchedulerEvent, SchedulerMsg};
 use types::{FinishReason, GenerateReq, Rid, SamplingParams, TokenId};
 
 use crate::{
-    EngineConfig, EngineError, MemoryPlan, loading, model_runner::ModelRunner, sampler::splitmix64,
+    EngineConfig, EngineError, MemoryPlan, Stage, StageTimes, loading, model_runner::ModelRunner,
+    sampler::splitmix64,
 };
 
 /// What is run.
@@ -40,6 +41,44 @@ pub struct BenchResult {
     pub host_ms_median: f64,
     /// The most MLX held since the case began.
     pub peak_memory_bytes: usize,
+    /// Steps until all requests have a token.
+    pub prefill: Profile,
+    /// Steps of the whole batch after that.
+    pub decode: Profile,
+}
+
+/// Where the time of some steps went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Steps.
+    pub num_steps: usize,
+    /// Of all of them together.
+    pub times: StageTimes,
+    /// Handing a batch over runs much of it, so that it counts as the device's.
+    pub runs_on_submit: bool,
+}
+
+impl Profile {
+    /// The host's own work, in all steps together.
+    pub fn host(&self) -> Duration {
+        self.times.total() - self.device()
+    }
+
+    /// What the host sees of the device's work: where steps overlap, the part
+    /// that the host's work does not hide.
+    pub fn device(&self) -> Duration {
+        device_time(&self.times, self.runs_on_submit)
+    }
+
+    fn add(&mut self, times: &StageTimes) {
+        self.num_steps += 1;
+        self.times.add(times);
+    }
+}
+
+fn device_time(times: &StageTimes, runs_on_submit: bool) -> Duration {
+    let submit = if runs_on_submit { times.of(Stage::Submit) } else { Duration::ZERO };
+    times.of(Stage::Wait) + submit
 }
 
 /// An engine on this thread.
@@ -57,8 +96,32 @@ struct Times {
     first: Option<Duration>,
     all_first: Duration,
     end: Duration,
-    /// Steps after `all_first`: whole, and without the wait.
+    /// Steps after `all_first`: whole, and the host's part.
     steps: Vec<(Duration, Duration)>,
+    prefill: Profile,
+    decode: Profile,
+}
+
+impl Times {
+    fn add_step(
+        &mut self,
+        step: &StageTimes,
+        runs_on_submit: bool,
+        decoding: bool,
+        progress: Progress,
+    ) {
+        let profile = if decoding { &mut self.decode } else { &mut self.prefill };
+        profile.runs_on_submit = runs_on_submit;
+        // The last step only reads.
+        if decoding && progress != Progress::Busy {
+            return;
+        }
+        profile.add(step);
+        if decoding {
+            let host = step.total() - device_time(step, runs_on_submit);
+            self.steps.push((step.total(), host));
+        }
+    }
 }
 
 impl OneBatch {
@@ -111,6 +174,8 @@ impl OneBatch {
             step_ms_median: median(times.steps.iter().map(|step| step.0)),
             host_ms_median: median(times.steps.iter().map(|step| step.1)),
             peak_memory_bytes: mlx::memory::peak_bytes(),
+            prefill: times.prefill,
+            decode: times.decode,
         })
     }
 
@@ -145,13 +210,11 @@ impl OneBatch {
         while live > 0 {
             events.clear();
             let decoding = waiting_for_first == 0;
-            let step_start = Instant::now();
+            self.scheduler.executor_mut().clock().restart();
             let progress = self.scheduler.step(inbox.drain(..), &mut events)?;
-            let step = step_start.elapsed();
-            let waited = self.scheduler.executor_mut().take_wait_time();
-            if decoding && progress == Progress::Busy {
-                times.steps.push((step, step.saturating_sub(waited)));
-            }
+            let runner = self.scheduler.executor_mut();
+            runner.clock().mark(Stage::Publish);
+            times.add_step(&runner.clock().times(), runner.runs_on_submit(), decoding, progress);
             for event in &events {
                 let SchedulerEvent::Req { event, .. } = event else { continue };
                 if let Some(FinishReason::Abort { message, .. }) = &event.finish_reason {

@@ -11,8 +11,6 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
-use std::time::{Duration, Instant};
-
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
@@ -20,7 +18,12 @@ use scheduler::{Executor, InputId, SamplingRow, ScheduleBatch};
 use types::{EngineState, TokenId};
 
 use crate::{
-    EngineError, engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
+    EngineError,
+    engine_thread::Device,
+    graph_runner::GraphRunner,
+    kv::Kv,
+    sampler::sample,
+    stage_clock::{Stage, StageClock},
     step_log::LaunchedBatch,
 };
 
@@ -36,7 +39,7 @@ pub(crate) struct ModelRunner {
     /// Result of the batch that is built and not handed over.
     built: Option<Array>,
     launched: Option<LaunchedBatch>,
-    waited: Duration,
+    clock: StageClock,
     weight_bytes: usize,
     device: DeviceKind,
 }
@@ -65,25 +68,27 @@ impl ModelRunner {
             is_running: false,
             built: None,
             launched: None,
-            waited: Duration::ZERO,
+            clock: StageClock::new(),
             weight_bytes,
             device,
         }
     }
 
-    /// Time spent waiting for the device since the last call.
-    pub(crate) fn take_wait_time(&mut self) -> Duration {
-        std::mem::take(&mut self.waited)
+    /// Times of a step's stages, for whoever restarts it before each step.
+    pub(crate) fn clock(&mut self) -> &mut StageClock {
+        &mut self.clock
     }
 
-    /// Hands a batch to the device. On the CPU that is where much of it runs:
-    /// MLX holds the caller back while its queue is full.
+    /// Whether handing a batch over runs much of it: MLX holds the caller back
+    /// while the CPU's queue is full.
+    pub(crate) fn runs_on_submit(&self) -> bool {
+        self.device == DeviceKind::Cpu
+    }
+
+    /// Hands a batch to the device.
     fn submit(&mut self, ids: &Array) -> mlx::Result<()> {
-        let start = Instant::now();
         mlx::async_eval(&[ids])?;
-        if self.device == DeviceKind::Cpu {
-            self.waited += start.elapsed();
-        }
+        self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())
     }
@@ -146,17 +151,20 @@ impl Executor for ModelRunner {
         batch: &ScheduleBatch,
         tables: &PageTables,
     ) -> Result<Launch, EngineError> {
+        self.clock.mark(Stage::Schedule);
         self.launched = Some(batch.into());
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
         let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
         let wanted = !sampling.is_empty();
         let forward = self.kv.forward_batch(batch, tables, input_ids)?;
+        self.clock.mark(Stage::Batch);
         let logits = self.graph.run(self.model.as_ref(), &forward)?;
         let ids = match wanted {
             true => sample(&logits, &sampling)?,
             false => logits.argmax(-1, false)?.astype(Dtype::Int32)?,
         };
+        self.clock.mark(Stage::Graph);
         if self.is_running && !self.kv.writes_in_place() {
             self.built = Some(ids.clone());
         } else {
@@ -167,9 +175,9 @@ impl Executor for ModelRunner {
     }
 
     fn wait(&mut self, handle: Launch) -> Result<Vec<TokenId>, EngineError> {
-        let start = Instant::now();
+        self.clock.mark(Stage::Schedule);
         let ids: Vec<i32> = handle.ids.to_vec()?;
-        self.waited += start.elapsed();
+        self.clock.mark(Stage::Wait);
         self.is_running = false;
         if let Some(built) = self.built.take() {
             self.submit(&built)?;

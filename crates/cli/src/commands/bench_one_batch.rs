@@ -3,12 +3,13 @@
 use std::{
     io::{Write, stdout},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
 use clap::Args;
-use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch};
-use serde_json::json;
+use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch, Profile, Stage};
+use serde_json::{Value, json};
 
 use crate::{args::EngineArgs, logging, progress::progress};
 
@@ -29,6 +30,10 @@ pub(crate) struct BenchArgs {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+
+    /// Also where the time of a step goes, stage by stage.
+    #[arg(long)]
+    profile: bool,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -58,8 +63,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     for &batch_size in &args.batch_size {
         let case = BenchCase { batch_size, input_len: args.input_len, output_len: args.output_len };
         let result = bench.run(case)?;
-        let line = if args.json { json_line(&result) } else { table_line(&result) };
-        writeln!(stdout(), "{line}")?;
+        if args.json {
+            writeln!(stdout(), "{}", json_line(&result, args.profile))?;
+            continue;
+        }
+        writeln!(stdout(), "{}", table_line(&result))?;
+        if args.profile {
+            write!(stdout(), "{}", profile_table("prefill", &result.prefill))?;
+            write!(stdout(), "{}", profile_table("decode", &result.decode))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,8 +89,8 @@ fn fit_to_cases(args: &BenchArgs, memory: &mut MemoryOptions) {
     memory.max_total_tokens.get_or_insert(largest * per_request);
 }
 
-fn json_line(result: &BenchResult) -> String {
-    json!({
+fn json_line(result: &BenchResult, profile: bool) -> String {
+    let mut line = json!({
         "batch_size": result.case.batch_size,
         "input_len": result.case.input_len,
         "output_len": result.case.output_len,
@@ -88,8 +100,36 @@ fn json_line(result: &BenchResult) -> String {
         "step_ms_median": result.step_ms_median,
         "host_ms_median": result.host_ms_median,
         "peak_memory_bytes": result.peak_memory_bytes,
-    })
-    .to_string()
+    });
+    if profile {
+        line["prefill_profile"] = profile_json(&result.prefill);
+        line["decode_profile"] = profile_json(&result.decode);
+    }
+    line.to_string()
+}
+
+/// Mean ms of a step in each stage, then the host's and the device's part.
+fn stages(profile: &Profile) -> impl Iterator<Item = (&'static str, f64)> {
+    let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / profile.num_steps.max(1) as f64;
+    let of_stages = Stage::ALL.map(|stage| (stage.name(), mean_ms(profile.times.of(stage))));
+    let sums = [("host", mean_ms(profile.host())), ("device", mean_ms(profile.device()))];
+    of_stages.into_iter().chain(sums)
+}
+
+fn profile_json(profile: &Profile) -> Value {
+    let stages = stages(profile).map(|(name, ms)| (name.replace(' ', "_") + "_ms", json!(ms)));
+    let count = ("num_steps".to_owned(), json!(profile.num_steps));
+    std::iter::once(count).chain(stages).collect()
+}
+
+fn profile_table(kind: &str, profile: &Profile) -> String {
+    let mut text = format!("      {kind}, mean of {} steps\n", profile.num_steps);
+    let total = profile.times.total().as_secs_f64() * 1e3 / profile.num_steps.max(1) as f64;
+    for (name, ms) in stages(profile) {
+        let share = if total > 0.0 { ms / total * 100.0 } else { 0.0 };
+        text += &format!("        {name:<14} {ms:>10.3} ms {share:>6.1} %\n");
+    }
+    text
 }
 
 fn table_line(result: &BenchResult) -> String {
@@ -119,11 +159,23 @@ mod tests {
             step_ms_median: 4.0,
             host_ms_median: 0.5,
             peak_memory_bytes: 1 << 20,
+            prefill: Profile { num_steps: 1, ..Profile::default() },
+            decode: Profile::default(),
         };
+        let plain = r#"{"batch_size":8,"input_len":128,"output_len":32,"prefill_tps":100.5,"decode_tps":20.0,"ttft_ms":5.0,"step_ms_median":4.0,"host_ms_median":0.5,"peak_memory_bytes":1048576}"#;
+        assert_eq!(json_line(&result, false), plain);
+        let profiled: Value = serde_json::from_str(&json_line(&result, true)).unwrap();
         assert_eq!(
-            json_line(&result),
-            r#"{"batch_size":8,"input_len":128,"output_len":32,"prefill_tps":100.5,"decode_tps":20.0,"ttft_ms":5.0,"step_ms_median":4.0,"host_ms_median":0.5,"peak_memory_bytes":1048576}"#
+            profiled["prefill_profile"],
+            json!({
+                "num_steps": 1, "schedule_ms": 0.0, "batch_build_ms": 0.0, "graph_build_ms": 0.0,
+                "submit_ms": 0.0, "wait_and_read_ms": 0.0, "publish_ms": 0.0,
+                "host_ms": 0.0, "device_ms": 0.0,
+            })
         );
         assert!(table_line(&result).ends_with("1.0 MiB"));
+        let table = profile_table("decode", &result.decode);
+        assert!(table.starts_with("      decode, mean of 0 steps\n        schedule "));
+        assert_eq!(table.lines().count(), 9);
     }
 }
