@@ -82,6 +82,35 @@ fn decode_step(c: &mut Criterion) {
     }
 }
 
+/// One request leaves and another comes: the extend step of the newcomer and the
+/// decode step of all.
+fn churn(c: &mut Criterion) {
+    for page_size in [1, 16] {
+        let mut scheduler = decoding(page_size);
+        let mut out = Vec::new();
+        let mut newest = NUM_REQS;
+        let name = format!("leave, join, decode: two steps, 256 running, page size {page_size}");
+        c.bench_function(&name, |b| {
+            let next = || {
+                newest += 1;
+                let oldest = Rid::new(format!("r{}", newest - 1 - NUM_REQS));
+                [SchedulerMsg::Abort(oldest), req(newest - 1)]
+            };
+            b.iter_batched(
+                next,
+                |messages| {
+                    out.clear();
+                    let Ok(_) = scheduler.step(messages, &mut out);
+                    let Ok(progress) = scheduler.step([], &mut out);
+                    black_box(progress)
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        assert!(scheduler.stats().num_running_reqs + 1 >= NUM_REQS, "all are running");
+    }
+}
+
 /// A tree that fills the pool: sequences of 384 tokens behind a common prefix.
 fn full_cache(page_size: usize) -> MemCache {
     let mut cache = MemCache::new(MemCacheConfig {
@@ -109,6 +138,7 @@ fn radix(c: &mut Criterion) {
         let mut cache = full_cache(page_size);
         let newest = NUM_SLOTS / (PROMPT_LEN - 128);
         let known = prompt(newest);
+        assert!(cache.peek_prefix(&known) >= PROMPT_LEN - page_size, "it is in the tree");
         c.bench_function(&format!("match 512 tokens, 256k slots, page size {page_size}"), |b| {
             b.iter(|| black_box(cache.peek_prefix(&known)));
         });
@@ -130,6 +160,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = decode_step, radix
+    targets = decode_step, churn, radix
 }
 criterion_main!(benches);
