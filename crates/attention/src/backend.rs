@@ -19,6 +19,8 @@ pub struct StepLayout<'a> {
     pub mode: ForwardMode,
     /// One for each request.
     pub extents: &'a [Extent],
+    /// Rows of the step. Those beyond the extents are padding.
+    pub num_tokens: usize,
     /// Tokens in a page.
     pub page_size: usize,
 }
@@ -49,7 +51,8 @@ pub struct AttentionCall<'a> {
     pub k: &'a Array,
     /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
     pub v: &'a Array,
-    /// `[num_tokens]` int32, the slot that each token's K and V go to.
+    /// `[num_tokens]` int32, the slot that each token's K and V go to; -1 for
+    /// padding.
     pub out_cache_loc: &'a Array,
     /// One for each request.
     pub extents: &'a [Extent],
@@ -76,6 +79,12 @@ pub trait AttentionBackend {
     /// Whether K and V are written into the pool's buffers whoever else holds
     /// them, so that a step may be handed over while the one before it runs.
     fn writes_in_place(&self) -> bool {
+        false
+    }
+
+    /// Whether rows may be padded: tokens beyond the extents, their slot -1. What
+    /// comes out for them means nothing.
+    fn pads_rows(&self) -> bool {
         false
     }
 

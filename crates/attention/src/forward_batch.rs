@@ -56,7 +56,8 @@ pub struct BatchInputs {
     pub input_ids: Array,
     /// `[num_tokens]`, from 0 at the start of each request.
     pub positions: Vec<i32>,
-    /// `[num_tokens]`, the slot that each token's K/V goes to. No slot twice.
+    /// `[num_tokens]`, the slot that each token's K/V goes to. No slot twice;
+    /// -1 for rows beyond the extents, if the backend pads rows.
     pub out_cache_loc: Vec<i32>,
     /// One for each request, in the order of their rows, without gaps.
     pub extents: Vec<Extent>,
@@ -98,10 +99,12 @@ impl ForwardBatch {
     ) -> Result<Self> {
         let num_tokens = inputs.positions.len();
         debug_assert_eq!(inputs.out_cache_loc.len(), num_tokens);
-        debug_assert_eq!(inputs.extents.iter().map(|extent| extent.len).sum::<usize>(), num_tokens);
+        let in_extents = inputs.extents.iter().map(|extent| extent.len).sum::<usize>();
+        debug_assert!(in_extents == num_tokens || backend.pads_rows() && in_extents < num_tokens);
         let metadata = backend.init_forward_metadata(&StepLayout {
             mode: inputs.mode,
             extents: &inputs.extents,
+            num_tokens,
             page_size: kv_pool.borrow().page_size(),
         })?;
         let int32 = |values: &[i32]| Array::from_slice(values, &[values.len()]);

@@ -22,6 +22,8 @@ pub(crate) struct Kv {
     config: KvPoolConfig,
     backend: Rc<dyn AttentionBackend>,
     pool: Rc<RefCell<KvPool>>,
+    /// Sizes that decode batches are padded to, ascending.
+    row_buckets: &'static [usize],
 }
 
 impl Kv {
@@ -30,10 +32,11 @@ impl Kv {
         layers: Vec<AttentionShape>,
         backend: &str,
         config: KvPoolConfig,
+        row_buckets: &'static [usize],
     ) -> std::result::Result<Self, EngineError> {
         let backend = (attention::find(backend, &layers)?.new)(&layers);
         let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config)?));
-        Ok(Self { layers, config, backend, pool })
+        Ok(Self { layers, config, backend, pool, row_buckets })
     }
 
     /// Bytes of the pool.
@@ -55,14 +58,27 @@ impl Kv {
         Ok(())
     }
 
-    /// A scheduler's batch as the model sees it. A batch without sampled rows
-    /// gets one anyway, the last: its logits tell when the batch is done.
+    /// Rows of the step that runs `batch`: decode batches are padded to a size
+    /// that the device likes, if the backend can.
+    pub(crate) fn num_rows(&self, batch: &ScheduleBatch) -> usize {
+        let num_tokens = batch.num_tokens();
+        if batch.mode == scheduler::ForwardMode::Extend || !self.backend.pads_rows() {
+            return num_tokens;
+        }
+        let bucket = self.row_buckets.iter().copied().find(|&bucket| bucket >= num_tokens);
+        bucket.unwrap_or(num_tokens.next_multiple_of(8))
+    }
+
+    /// A scheduler's batch as the model sees it, with as many rows as
+    /// `input_ids`. A batch without sampled rows gets one anyway, the last: its
+    /// logits tell when the batch is done.
     pub(crate) fn forward_batch(
         &self,
         batch: &ScheduleBatch,
         tables: &PageTables,
         input_ids: Array,
     ) -> Result<ForwardBatch> {
+        let num_rows = input_ids.dim(0);
         let mut start = 0;
         let mut extents = Vec::with_capacity(batch.rows.len());
         let mut sampled_rows = Vec::with_capacity(batch.rows.len());
@@ -80,14 +96,22 @@ impl Kv {
         if sampled_rows.is_empty() {
             sampled_rows.push(start as i32 - 1);
         }
+        // The logits of padding cost less than leaving them out.
+        sampled_rows.extend(start as i32..num_rows as i32);
+        let mut positions: Vec<i32> =
+            batch.positions.iter().map(|&position| position as i32).collect();
+        positions.resize(num_rows, 0);
+        let mut out_cache_loc: Vec<i32> =
+            batch.out_cache_loc.iter().map(|slot| slot.0 as i32).collect();
+        out_cache_loc.resize(num_rows, -1);
         self.step(BatchInputs {
             mode: match batch.mode {
                 scheduler::ForwardMode::Extend => ForwardMode::Extend,
                 scheduler::ForwardMode::Decode => ForwardMode::Decode,
             },
             input_ids,
-            positions: batch.positions.iter().map(|&position| position as i32).collect(),
-            out_cache_loc: batch.out_cache_loc.iter().map(|slot| slot.0 as i32).collect(),
+            positions,
+            out_cache_loc,
             extents,
             sampled_rows,
         })

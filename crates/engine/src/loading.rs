@@ -146,7 +146,7 @@ fn runner(
     };
     check_backends(backend, graph)?;
     let graph = graph_runner::find(graph).expect("checked just now");
-    let kv = Kv::new(model.kv_layout(), backend, pool)?;
+    let kv = Kv::new(model.kv_layout(), backend, pool, platform.entry.row_buckets)?;
     Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes, platform.entry.kind))
 }
 

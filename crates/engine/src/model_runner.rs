@@ -48,8 +48,9 @@ pub(crate) struct ModelRunner {
 pub(crate) struct Launch {
     /// `[num_sampled]` int32. Depends on every write of the batch.
     ids: Array,
-    /// False: nobody asked for a token, `ids` only tells when the batch is done.
-    wanted: bool,
+    /// Rows that somebody asked for, the first ones. With none `ids` only tells
+    /// when the batch is done.
+    num_sampled: usize,
 }
 
 impl ModelRunner {
@@ -102,10 +103,10 @@ impl ModelRunner {
         Ok(logits)
     }
 
-    /// `[num_tokens]` int32.
+    /// `[num_rows]` int32: the batch's tokens, then padding.
     fn input_ids(&self, batch: &ScheduleBatch) -> mlx::Result<Array> {
-        let num_tokens = batch.num_tokens();
-        let host: Vec<i32> = batch
+        let num_rows = self.kv.num_rows(batch);
+        let mut host: Vec<i32> = batch
             .input_ids
             .iter()
             .filter_map(|id| match id {
@@ -113,13 +114,14 @@ impl ModelRunner {
                 InputId::Previous { .. } => None,
             })
             .collect();
-        if host.len() == num_tokens {
-            return Array::from_slice(&host, &[num_tokens]);
+        if host.len() == batch.num_tokens() {
+            host.resize(num_rows, 0);
+            return Array::from_slice(&host, &[num_rows]);
         }
         let last = self.last_ids.as_ref().expect("a batch was launched before");
         // Place of each token in `last` followed by `host`.
         let mut next_host = last.dim(0);
-        let places: Vec<i32> = batch
+        let mut places: Vec<i32> = batch
             .input_ids
             .iter()
             .map(|id| match id {
@@ -131,14 +133,16 @@ impl ModelRunner {
             })
             .collect();
         let in_order = places.iter().enumerate().all(|(place, &from)| place as i32 == from);
+        if host.is_empty() && in_order && num_rows == last.dim(0) {
+            return Ok(last.clone());
+        }
+        places.resize(num_rows, 0);
+        let places = Array::from_slice(&places, &[num_rows])?;
         if host.is_empty() {
-            if in_order && places.len() == last.dim(0) {
-                return Ok(last.clone());
-            }
-            return last.take(&Array::from_slice(&places, &[num_tokens])?, 0);
+            return last.take(&places, 0);
         }
         let host = Array::from_slice(&host, &[host.len()])?;
-        Array::concatenate(&[last, &host], 0)?.take(&Array::from_slice(&places, &[num_tokens])?, 0)
+        Array::concatenate(&[last, &host], 0)?.take(&places, 0)
     }
 }
 
@@ -156,14 +160,11 @@ impl Executor for ModelRunner {
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
         let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
-        let wanted = !sampling.is_empty();
+        let num_sampled = sampling.len();
         let forward = self.kv.forward_batch(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
         let logits = self.graph.run(self.model.as_ref(), &forward)?;
-        let ids = match wanted {
-            true => sample(&logits, &sampling)?,
-            false => logits.argmax(-1, false)?.astype(Dtype::Int32)?,
-        };
+        let ids = sample(&logits, &sampling)?;
         self.clock.mark(Stage::Graph);
         if self.is_running && !self.kv.writes_in_place() {
             self.built = Some(ids.clone());
@@ -171,7 +172,7 @@ impl Executor for ModelRunner {
             self.submit(&ids)?;
         }
         self.last_ids = Some(ids.clone());
-        Ok(Launch { ids, wanted })
+        Ok(Launch { ids, num_sampled })
     }
 
     fn wait(&mut self, handle: Launch) -> Result<Vec<TokenId>, EngineError> {
@@ -182,11 +183,7 @@ impl Executor for ModelRunner {
         if let Some(built) = self.built.take() {
             self.submit(&built)?;
         }
-        Ok(if handle.wanted {
-            ids.into_iter().map(|id| id as TokenId).collect()
-        } else {
-            Vec::new()
-        })
+        Ok(ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect())
     }
 }
 

@@ -35,6 +35,9 @@ pub struct PlatformEntry {
     pub attention_backend: &'static str,
     /// For graph runner `auto`.
     pub graph_runner: &'static str,
+    /// Rows that decode steps are padded to, where the attention backend can;
+    /// multiples of eight beyond.
+    pub row_buckets: &'static [usize],
     /// Whether launching a step before the one before it is read gains
     /// anything. Not where handing a step over already runs most of it.
     pub overlap: bool,
@@ -64,6 +67,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: false,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        row_buckets: &[],
         overlap: false,
         mem_fraction_static: 0.7,
         max_contexts: Some(8),
@@ -80,6 +84,8 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        // MLX reads a packed matrix once per row below 8 rows.
+        row_buckets: &[1, 8],
         overlap: true,
         mem_fraction_static: 0.85,
         max_contexts: None,
@@ -96,6 +102,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
+        row_buckets: &[1, 2, 4, 8],
         overlap: true,
         mem_fraction_static: 0.8,
         max_contexts: None,

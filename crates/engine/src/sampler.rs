@@ -28,20 +28,22 @@ fn key(row: &SamplingRow) -> [u32; 2] {
 }
 
 /// One token per row of `logits` `[num_rows, vocab]`, as `[num_rows]` int32.
-/// Builds the graph only.
+/// Rows beyond `rows` pad the batch; what they give means nothing. Builds the
+/// graph only.
 ///
 /// # Errors
 /// Those of MLX.
 ///
 /// # Panics
-/// If `rows` and `logits` differ in length.
+/// If there are more `rows` than logits.
 pub(crate) fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
-    assert_eq!(logits.dim(0), rows.len(), "one set of parameters per row");
+    let num_rows = logits.dim(0);
+    assert!(num_rows >= rows.len(), "logits for every row");
     let logits = &suppress(logits, rows)?;
     let greedy = logits.argmax(-1, false)?.astype(Dtype::Int32)?;
-    let mut source: Vec<i32> = (0..rows.len() as i32).collect();
+    let mut source: Vec<i32> = (0..num_rows as i32).collect();
     let mut parts = vec![greedy];
-    let mut offset = rows.len();
+    let mut offset = num_rows;
     for filtered in [false, true] {
         let group: Vec<usize> = (0..rows.len())
             .filter(|&row| !is_greedy(rows[row]) && is_filtered(rows[row]) == filtered)
@@ -59,7 +61,7 @@ pub(crate) fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
         return Ok(parts.remove(0));
     }
     let all = Array::concatenate(&parts.iter().collect::<Vec<_>>(), 0)?;
-    all.take(&Array::from_slice(&source, &[rows.len()])?, 0)
+    all.take(&Array::from_slice(&source, &[num_rows])?, 0)
 }
 
 /// Draws for the rows of `group`; `[group.len()]` int32.
@@ -166,9 +168,9 @@ fn suppress(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
     }
     let never = Array::full(&[places.len()], f32::NEG_INFINITY, logits.dtype())?;
     logits
-        .reshape(&[rows.len() * vocab])?
+        .reshape(&[logits.size()])?
         .put_rows(&Array::from_slice(&places, &[places.len()])?, &never)?
-        .reshape(&[rows.len(), vocab])
+        .reshape(&[logits.dim(0), vocab])
 }
 
 #[cfg(test)]

@@ -1,1 +1,9 @@
-//! SIMD kernels of the CPU device.
+//! Kernels of the CPU device: SIMD by what the processor turns out to have, on
+//! all cores, f32 inside. Nodes of MLX's graph, see [`mlx::cpu_kernel`].
+
+mod floats;
+mod parallel;
+mod qmm;
+
+pub use parallel::{num_threads, parallel_for};
+pub use qmm::{quantized_matmul, supports as supports_quantized};
