@@ -9,7 +9,7 @@ use attention::{AttentionShape, KvPoolConfig};
 use mlx::Dtype;
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
-use nn::{HfConfig, LoadOptions};
+use nn::{HfConfig, LoadOptions, QuantSpec, Unpack};
 use scheduler::{Progress, Scheduler, SchedulerLimits, SchedulerMsg};
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
@@ -99,7 +99,7 @@ pub fn inspect(
     config: &EngineConfig,
     progress: &dyn LoadProgress,
 ) -> Result<TextSource, EngineError> {
-    let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
+    let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
     Ok(text_source(&open(config, options, progress)?))
 }
 
@@ -193,10 +193,7 @@ fn open_for(
     platform: &Platform,
     progress: &dyn LoadProgress,
 ) -> Result<LoadedModel, EngineError> {
-    let options = |compute_dtype| LoadOptions {
-        compute_dtype,
-        dequantize_matmul: platform.entry.dequantize_matmul,
-    };
+    let options = |compute_dtype| LoadOptions { compute_dtype, unpack: platform.entry.unpack };
     let guess = platform.dtype(config.dtype, None);
     let opened = open(config, options(guess), progress)?;
     let dtype = platform.dtype(config.dtype, opened.config.dtype());
@@ -250,7 +247,7 @@ fn check_room(
     let compute_bits = dtype.size_in_bytes() * 8;
     let stored_bits = match hf_config.quant().default_spec() {
         // Scales and biases add about one bit to each weight.
-        Some(spec) if platform.entry.dequantize_matmul => spec.bits + 1,
+        Some(spec) if is_unpacked(platform, spec) => spec.bits + 1,
         Some(_) => compute_bits,
         None => hf_config.dtype().map_or(compute_bits, |dtype| dtype.size_in_bytes() * 8),
     };
@@ -260,6 +257,14 @@ fn check_room(
         return Err(PlanError::WeightsTooLarge { weight_bytes, memory_bytes }.into());
     }
     Ok(())
+}
+
+fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
+    match platform.entry.unpack {
+        Unpack::Never => false,
+        Unpack::WithoutKernel => !spec.has_cpu_kernel(),
+        Unpack::Always => true,
+    }
 }
 
 fn weight_file_bytes(path: &Path) -> usize {

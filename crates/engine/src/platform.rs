@@ -10,6 +10,7 @@
 use std::{collections::BTreeMap, fs, process::Command};
 
 use mlx::{Dtype, device::DeviceKind};
+use nn::Unpack;
 
 use crate::{DeviceChoice, DtypeChoice, EngineError, Overlap};
 
@@ -26,9 +27,9 @@ pub struct PlatformEntry {
     pub available: fn() -> bool,
     /// Computes in this dtype whatever the model was trained in.
     pub fixed_dtype: Option<Dtype>,
-    /// Matrices are unpacked to the compute dtype on load. The CPU's packed
-    /// product is a scalar loop; a dense product is 11 to 18 times as fast.
-    pub dequantize_matmul: bool,
+    /// Packed matrices that are unpacked on load: on the CPU those that only
+    /// MLX's own product, a scalar loop, could multiply.
+    pub unpack: Unpack,
     /// Attention never holds a whole matrix of scores.
     pub fused_attention: bool,
     /// For `--attention-backend mlx`.
@@ -63,7 +64,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         rank: 0,
         available: || true,
         fixed_dtype: Some(Dtype::Float32),
-        dequantize_matmul: true,
+        unpack: Unpack::WithoutKernel,
         fused_attention: false,
         attention_backend: "sdpa",
         graph_runner: "eager",
@@ -80,7 +81,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         rank: 1,
         available: mlx::device::cuda_available,
         fixed_dtype: None,
-        dequantize_matmul: false,
+        unpack: Unpack::Never,
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
@@ -98,7 +99,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         rank: 2,
         available: mlx::device::metal_available,
         fixed_dtype: None,
-        dequantize_matmul: false,
+        unpack: Unpack::Never,
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use nn::{LoadOptions, WeightStore, Weights};
+use nn::{LoadOptions, Unpack, WeightStore, Weights};
 use serde_json::{Map, Value, json};
 
 /// f32 on the CPU, packed weights stay packed.
 pub(crate) const PACKED: LoadOptions =
-    LoadOptions { compute_dtype: mlx::Dtype::Float32, dequantize_matmul: false };
+    LoadOptions { compute_dtype: mlx::Dtype::Float32, unpack: Unpack::Never };
 
 /// One tensor: name, safetensors' name of its type, shape, bytes.
 pub(crate) type Raw<'a> = (&'a str, &'a str, &'a [usize], Vec<u8>);

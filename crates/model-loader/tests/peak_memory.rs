@@ -9,7 +9,7 @@ use std::{
 
 use mlx::{Dtype, memory};
 use model_loader::{LoaderOptions, ModelSource, Quiet, load};
-use nn::LoadOptions;
+use nn::{LoadOptions, Unpack};
 
 const MIB: usize = 1 << 20;
 const SHARDS: usize = 3;
@@ -59,7 +59,7 @@ fn stays_below_the_weights_and_a_piece() {
     let large = [("large".to_owned(), "F32", LARGE)];
     write_shard(&folder.path().join("model-9.safetensors"), &large).unwrap();
 
-    let options = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
+    let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
     let source = ModelSource::Folder(folder.path().to_owned());
     let resident_before = resident_peak();
     memory::reset_peak();

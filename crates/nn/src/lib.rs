@@ -21,5 +21,5 @@ pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling};
 pub use weights::{
-    LeftOver, LinearWeight, LoadError, LoadOptions, TensorSource, WeightStore, Weights,
+    LeftOver, LinearWeight, LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights,
 };

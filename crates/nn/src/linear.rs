@@ -85,11 +85,7 @@ impl MergedLinear {
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
-    pub fn load(
-        parts: &[(Weights, usize)],
-        in_dims: usize,
-        bias: bool,
-    ) -> Result<Self, LoadError> {
+    pub fn load(parts: &[(Weights, usize)], in_dims: usize, bias: bool) -> Result<Self, LoadError> {
         let mut weights = Vec::with_capacity(parts.len());
         let mut biases = Vec::new();
         for (w, out_dims) in parts {

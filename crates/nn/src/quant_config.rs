@@ -25,6 +25,12 @@ pub struct QuantSpec {
 }
 
 impl QuantSpec {
+    /// Whether the CPU device has a kernel of ours for it.
+    pub fn has_cpu_kernel(self) -> bool {
+        self.mode == QuantMode::Affine
+            && kernels::cpu::supports_quantized(self.group_size, self.bits)
+    }
+
     /// Group size and bits that a mode has when the config names none.
     pub fn of_mode(mode: QuantMode) -> Self {
         let (group_size, bits) = match mode {

@@ -29,14 +29,26 @@ use dummy::DummyTensors;
 pub use error::LoadError;
 pub use linear::LinearWeight;
 
+/// Packed matrices that are unpacked on load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpack {
+    /// None: the device has a product for each packing.
+    Never,
+    /// Those that the CPU device has no kernel of ours for. The others keep
+    /// scales and biases as stored, since the kernels widen them.
+    WithoutKernel,
+    /// All.
+    Always,
+}
+
 /// How weights become arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Element type of every floating-point weight after loading.
     pub compute_dtype: Dtype,
-    /// Turn packed matmul weights into dense ones while loading. The one
-    /// switch for devices whose packed matmul is slower than a dense one.
-    pub dequantize_matmul: bool,
+    /// Which packed matmul weights become dense ones while loading. The one
+    /// switch for devices whose packed product is slower than a dense one.
+    pub unpack: Unpack,
 }
 
 /// One tensor of a checkpoint, not read yet.

@@ -4,14 +4,14 @@ use std::{fs, iter};
 
 use half::{bf16, f16};
 use mlx::Dtype;
-use nn::{HfConfig, LinearWeight, Weights};
+use nn::{HfConfig, LinearWeight, Unpack, Weights};
 use serde_json::json;
 use tempfile::tempdir;
 
 use super::*;
 use crate::test_files::{GgufWriter, PACKED, gguf_string};
 
-const DENSE: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: true };
+const DENSE: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Always };
 const Q4_0: u32 = 2;
 const Q4_1: u32 = 3;
 const Q8_0: u32 = 8;

@@ -3,6 +3,7 @@
 
 use attention::ForwardMode;
 use mlx::Dtype;
+use nn::Unpack;
 
 use crate::{
     runner::{Runner, argmax, distance},
@@ -17,7 +18,7 @@ fn prompt(seed: usize, len: usize) -> Vec<i32> {
 }
 
 fn runner(golden: &Golden) -> Runner {
-    Runner::new(golden.load(true), 4)
+    Runner::new(golden.load(Unpack::Always), 4)
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn neighbours_do_not_show() {
                 (first, second)
             })
             .collect();
-        let mut runner = Runner::new(golden.load(true), 8);
+        let mut runner = Runner::new(golden.load(Unpack::Always), 8);
         let mut seqs: Vec<_> = prompts.iter().map(|ids| runner.seq(ids)).collect();
         let mut parts: Vec<_> =
             seqs.iter_mut().zip(&prompts).map(|(s, ids)| (s, ids.len())).collect();
@@ -109,8 +110,8 @@ fn packed_and_unpacked_weights_agree() {
     assert!(quantized.len() >= 3);
     for golden in quantized {
         let ids = prompt(4, 19);
-        let [packed, dense] = [false, true].map(|dequantize_matmul| {
-            let mut runner = Runner::new(golden.load(dequantize_matmul), 4);
+        let [packed, dense] = [Unpack::Never, Unpack::Always].map(|unpack| {
+            let mut runner = Runner::new(golden.load(unpack), 4);
             let mut seq = runner.seq(&ids);
             runner.prefill(&mut seq, usize::MAX)
         });
@@ -126,7 +127,7 @@ fn a_narrow_model_stays_narrow() {
         for (dtype, pool_dtype) in
             [(Dtype::Bfloat16, Dtype::Bfloat16), (Dtype::Float16, Dtype::Float32)]
         {
-            let model = golden.load_as(dtype, false);
+            let model = golden.load_as(dtype, Unpack::Never);
             let mut runner = Runner::with_dtypes(model, 4, dtype, pool_dtype);
             let mut seq = runner.seq(&golden.prompt);
             runner.prefill(&mut seq, 16);
@@ -140,7 +141,7 @@ fn a_narrow_model_stays_narrow() {
 #[test]
 fn shape_is_told_as_config_json_has_it() {
     for golden in goldens() {
-        let (model, config) = (golden.load(true), golden.hf_config());
+        let (model, config) = (golden.load(Unpack::Always), golden.hf_config());
         let number = |field: &str| config.get(field).unwrap().as_u64().unwrap() as usize;
         assert_eq!(model.vocab_size(), number("vocab_size"));
         assert_eq!(model.hidden_size(), number("hidden_size"));

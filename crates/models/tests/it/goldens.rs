@@ -1,6 +1,7 @@
 //! Logits and greedy tokens of mlx-lm in f32.
 
 use models::MODELS;
+use nn::Unpack;
 
 use crate::{
     runner::{Runner, distance},
@@ -13,8 +14,8 @@ const MARGIN: f32 = 1e-3;
 #[test]
 fn logits_and_greedy_tokens_are_those_of_mlx_lm() {
     for golden in goldens() {
-        for dequantize_matmul in [true, false] {
-            let mut runner = Runner::new(golden.load(dequantize_matmul), 4);
+        for unpack in [Unpack::Always, Unpack::WithoutKernel, Unpack::Never] {
+            let mut runner = Runner::new(golden.load(unpack), 4);
             let mut seq = runner.seq(&golden.prompt);
             let logits = runner.prefill(&mut seq, usize::MAX);
             let off = distance(&logits, &golden.logits);

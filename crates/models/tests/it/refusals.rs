@@ -1,12 +1,12 @@
 //! Configs and checkpoints that must not load, by name of what is wrong.
 
 use mlx::{Array, Dtype};
-use nn::{LoadError, LoadOptions};
+use nn::{LoadError, LoadOptions, Unpack};
 use serde_json::{Value, json};
 
 use crate::tiny::{checkpoint, golden, load};
 
-const OPTIONS: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: true };
+const OPTIONS: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Always };
 
 /// The error of loading `plain` with some fields of its config changed.
 fn refusal(fields: Value) -> String {

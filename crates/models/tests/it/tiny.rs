@@ -8,7 +8,7 @@ use mlx::{
     quantized::{QuantMode, quantize},
 };
 use models::{CausalLm, HfConfig};
-use nn::{LoadError, LoadOptions, TensorSource, WeightStore, Weights};
+use nn::{LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights};
 use serde_json::Value;
 
 /// One file of `testdata`.
@@ -62,16 +62,12 @@ impl Golden {
         HfConfig::from_json(&self.config.to_string()).unwrap()
     }
 
-    pub(crate) fn load(&self, dequantize_matmul: bool) -> Box<dyn CausalLm> {
-        self.load_as(Dtype::Float32, dequantize_matmul)
+    pub(crate) fn load(&self, unpack: Unpack) -> Box<dyn CausalLm> {
+        self.load_as(Dtype::Float32, unpack)
     }
 
-    pub(crate) fn load_as(
-        &self,
-        compute_dtype: Dtype,
-        dequantize_matmul: bool,
-    ) -> Box<dyn CausalLm> {
-        let options = LoadOptions { compute_dtype, dequantize_matmul };
+    pub(crate) fn load_as(&self, compute_dtype: Dtype, unpack: Unpack) -> Box<dyn CausalLm> {
+        let options = LoadOptions { compute_dtype, unpack };
         load(&self.config, &checkpoint(&self.config), options).unwrap()
     }
 }

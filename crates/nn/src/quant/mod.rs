@@ -41,10 +41,15 @@ impl Packed {
     /// # Errors
     /// Those of MLX.
     pub fn rows(&self, ids: &Array, dtype: Dtype) -> Result<Array> {
-        let biases = self.biases.as_ref().map(|biases| biases.take(ids, 0)).transpose()?;
+        // Scales may be narrower than `dtype`; what they scale must not be.
+        let take = |part: &Array| match part.dtype().is_float() {
+            true => part.take(ids, 0)?.astype(dtype),
+            false => part.take(ids, 0),
+        };
+        let biases = self.biases.as_ref().map(take).transpose()?;
         let rows = LinearWeight::Quantized {
             weight: self.weight.take(ids, 0)?,
-            scales: self.scales.take(ids, 0)?,
+            scales: take(&self.scales)?,
             biases,
             spec: self.spec,
         };

@@ -9,7 +9,7 @@ use mlx::{
     quantized::{QuantMode, dequantize},
 };
 
-use super::{LoadError, Weights};
+use super::{LoadError, Unpack, Weights};
 use crate::QuantSpec;
 
 /// The weight of a linear layer or an embedding.
@@ -33,8 +33,8 @@ pub enum LinearWeight {
 
 impl Weights {
     /// Takes the weight of a linear layer: `weight` or `weight`, `scales` and
-    /// `biases`. With [`LoadOptions::dequantize_matmul`](super::LoadOptions)
-    /// the result is always dense.
+    /// `biases`. It may become dense, see
+    /// [`Unpack`].
     ///
     /// # Errors
     /// A part is missing, of another shape, or contradicts config.json.
@@ -57,7 +57,7 @@ impl Weights {
         if tied {
             return self.matmul_parts(&[num_embeddings], dims);
         }
-        self.packed_parts(&[num_embeddings], dims, self.options().compute_dtype)
+        self.packed_parts(&[num_embeddings], dims, Some(self.options().compute_dtype))
     }
 
     /// Takes a stack of matrices, `[stack, out_dims, in_dims]`: the experts of
@@ -76,12 +76,15 @@ impl Weights {
 
     fn matmul_parts(&self, rows: &[usize], in_dims: usize) -> Result<LinearWeight, LoadError> {
         let options = self.options();
-        if !options.dequantize_matmul {
-            return self.packed_parts(rows, in_dims, options.compute_dtype);
+        if options.unpack == Unpack::Never {
+            return self.packed_parts(rows, in_dims, Some(options.compute_dtype));
+        }
+        if options.unpack == Unpack::WithoutKernel && self.has_kernel(in_dims)? {
+            return self.packed_parts(rows, in_dims, None);
         }
         // Scales in f32: rounding them to a narrow compute dtype first would
         // lose what dequantizing exactly is for.
-        let parts = self.packed_parts(rows, in_dims, Dtype::Float32)?;
+        let parts = self.packed_parts(rows, in_dims, Some(Dtype::Float32))?;
         if matches!(parts, LinearWeight::Dense(_)) {
             return Ok(parts);
         }
@@ -89,12 +92,17 @@ impl Weights {
         Ok(LinearWeight::Dense(dense))
     }
 
-    /// Takes the parts, floats in `dtype`.
+    /// Whether the CPU device multiplies this module packed.
+    fn has_kernel(&self, in_dims: usize) -> Result<bool, LoadError> {
+        Ok(self.quant_spec(in_dims)?.is_some_and(|spec| spec.has_cpu_kernel()))
+    }
+
+    /// Takes the parts, floats in `dtype` or as stored.
     fn packed_parts(
         &self,
         rows: &[usize],
         in_dims: usize,
-        dtype: Dtype,
+        dtype: Option<Dtype>,
     ) -> Result<LinearWeight, LoadError> {
         let shape = |last: usize| [rows, &[last]].concat();
         let Some(spec) = self.quant_spec(in_dims)? else {
@@ -103,13 +111,15 @@ impl Weights {
         let groups = shape(in_dims / spec.group_size);
         if let Some(dummy) = self.dummy() {
             let words = shape(spec.packed_dims(in_dims));
+            let dtype = dtype.unwrap_or(Dtype::Float16);
             return dummy.quantized(self.path(), &words, &groups, spec, dtype);
         }
         let weight = self.load("weight", &shape(spec.packed_dims(in_dims)))?;
         let weight = self.place("weight", Ok(weight))?;
         let cast = |name: &str| {
             let array = self.load(name, &groups)?;
-            self.place(name, if array.dtype().is_float() { array.astype(dtype) } else { Ok(array) })
+            let dtype = dtype.filter(|_| array.dtype().is_float()).unwrap_or(array.dtype());
+            self.place(name, array.astype(dtype))
         };
         let scales = cast("scales")?;
         let biases = spec.has_biases().then(|| cast("biases")).transpose()?;

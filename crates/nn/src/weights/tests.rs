@@ -4,8 +4,8 @@ use mlx::quantized::{QuantMode, quantize};
 
 use super::*;
 
-const F32: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, dequantize_matmul: false };
-const DENSE: LoadOptions = LoadOptions { dequantize_matmul: true, ..F32 };
+const F32: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
+const DENSE: LoadOptions = LoadOptions { unpack: Unpack::Always, ..F32 };
 
 /// A tensor that is in memory already.
 struct Held {
@@ -112,7 +112,7 @@ fn many_left_overs_are_counted() {
 
 #[test]
 fn floats_come_in_the_compute_dtype() {
-    let options = LoadOptions { compute_dtype: Dtype::Bfloat16, dequantize_matmul: false };
+    let options = LoadOptions { compute_dtype: Dtype::Bfloat16, unpack: Unpack::Never };
     let matrix = Array::from_slice(&[1.0f32, 1.001], &[2]).unwrap();
     let weights = Weights::new(store(options, &[("a", &matrix), ("b", &matrix)]));
     assert_eq!(weights.take("a", &[2]).unwrap().dtype(), Dtype::Bfloat16);
@@ -159,7 +159,7 @@ fn the_switch_dequantizes_matmuls_and_tied_embeddings_only() {
 
 #[test]
 fn dequantizing_does_not_round_the_scales_first() {
-    let options = LoadOptions { compute_dtype: Dtype::Bfloat16, dequantize_matmul: true };
+    let options = LoadOptions { compute_dtype: Dtype::Bfloat16, unpack: Unpack::Always };
     let [weight, ..] = packed(1, 32, 32, 4);
     // bf16 would round this scale to 1.0, and 15 times the error shows.
     let scales = Array::from_slice(&[1.003f32], &[1, 1]).unwrap();
@@ -253,7 +253,7 @@ fn dummies_have_shape_type_and_size_of_the_real_thing() {
     let spec = QuantSpec { group_size: 64, bits: 4, mode: QuantMode::Affine };
     let mut quant = QuantConfig::uniform(spec);
     quant.set("gate", None);
-    let options = LoadOptions { compute_dtype: Dtype::Float16, dequantize_matmul: false };
+    let options = LoadOptions { compute_dtype: Dtype::Float16, unpack: Unpack::Never };
     let weights = Weights::new(WeightStore::dummy(options, quant, 7));
     assert!(!weights.has("bias"));
     let LinearWeight::Quantized { weight, scales, biases, .. } =
