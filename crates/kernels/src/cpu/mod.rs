@@ -1,9 +1,11 @@
 //! Kernels of the CPU device: SIMD by what the processor turns out to have, on
 //! all cores, f32 inside. Nodes of MLX's graph, see [`mlx::cpu_kernel`].
 
+pub mod attention;
 mod floats;
 mod parallel;
 mod qmm;
+mod simd;
 
 pub use parallel::{num_threads, parallel_for};
 pub use qmm::{quantized_matmul, supports as supports_quantized};
