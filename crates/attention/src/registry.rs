@@ -4,7 +4,10 @@
 
 use std::rc::Rc;
 
-use crate::{AttentionBackend, AttentionError, AttentionShape, backends::sdpa};
+use crate::{
+    AttentionBackend, AttentionError, AttentionShape,
+    backends::{paged, sdpa},
+};
 
 /// A backend that can be chosen.
 pub struct BackendEntry {
@@ -17,10 +20,10 @@ pub struct BackendEntry {
 }
 
 /// Sorted by name.
-pub const BACKENDS: &[BackendEntry] = &[sdpa::ENTRY];
+pub const BACKENDS: &[BackendEntry] = &[paged::ENTRY, sdpa::ENTRY];
 
 /// What `mlx` stands for: the first of these that supports the model.
-const PREFERENCE: &[&str] = &["sdpa"];
+const PREFERENCE: &[&str] = &["paged", "sdpa"];
 
 /// The backend for `--attention-backend`; `mlx` is the best that supports the
 /// model.
@@ -65,11 +68,12 @@ mod tests {
 
     #[test]
     fn mlx_is_the_best_and_unknown_names_list_the_known() {
-        assert_eq!(find("mlx", &[]).map(|entry| entry.name).ok(), Some("sdpa"));
+        mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+        assert_eq!(find("mlx", &[]).map(|entry| entry.name).ok(), Some("paged"));
         assert_eq!(find("sdpa", &[]).map(|entry| entry.name).ok(), Some("sdpa"));
         assert_eq!(
             find("flashinfer", &[]).err().unwrap().to_string(),
-            "unknown attention backend \"flashinfer\" (known: mlx, sdpa)"
+            "unknown attention backend \"flashinfer\" (known: mlx, paged, sdpa)"
         );
     }
 }

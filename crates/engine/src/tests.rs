@@ -282,7 +282,6 @@ fn a_started_engine_answers_reports_itself_and_drains() {
     let state = state.blocking_recv().unwrap();
     assert_eq!(state.kv_pool_bytes, 2048 * 2 * LAYERS * KV_DIM * 4);
     assert!(state.active_memory_bytes >= state.kv_pool_bytes, "{state:?}");
-    assert!(state.weight_bytes > 0);
 
     engine.handle.submit(EngineMsg::Drain).unwrap();
     engine.join().unwrap();

@@ -7,6 +7,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, PI};
 use mlx::{Array, Result};
 use serde::Deserialize;
 
+use crate::on_cpu::on_cpu;
+
 /// An elementwise function. A name that is not here fails while config.json is
 /// parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -57,6 +59,9 @@ impl Activation {
     /// # Errors
     /// Those of MLX.
     pub fn and_mul(self, gate_up: &Array) -> Result<Array> {
+        if self == Self::Silu && on_cpu()? {
+            return kernels::cpu::silu_and_mul(gate_up);
+        }
         let (rows, dims) = (gate_up.dim(0) as i32, (gate_up.dim(1) / 2) as i32);
         let half = |start| gate_up.slice(&[0, start], &[rows, start + dims], &[1, 1]);
         self.apply(&half(0)?)?.multiply(&half(dims)?)

@@ -8,6 +8,7 @@ mod embedding;
 pub mod hf_config;
 mod linear;
 mod norm;
+mod on_cpu;
 pub mod quant;
 mod quant_config;
 mod rope;

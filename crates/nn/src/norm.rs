@@ -4,7 +4,7 @@
 
 use mlx::{Array, Result, fast};
 
-use crate::{LoadError, Weights};
+use crate::{LoadError, Weights, on_cpu::on_cpu};
 
 /// `x / rms(x) * weight` over the last dimension.
 pub struct RmsNorm {
@@ -27,6 +27,9 @@ impl RmsNorm {
     /// # Errors
     /// Those of MLX.
     pub fn forward(&self, x: &Array) -> Result<Array> {
+        if on_cpu()? {
+            return kernels::cpu::rms_norm(x, &self.weight, self.eps);
+        }
         fast::rms_norm(x, Some(&self.weight), self.eps)
     }
 
@@ -40,10 +43,13 @@ impl RmsNorm {
         hidden: &Array,
         delta: Option<&Array>,
     ) -> Result<(Array, Array)> {
-        let hidden = match delta {
-            Some(delta) => hidden.add(delta)?,
-            None => hidden.clone(),
+        let Some(delta) = delta else {
+            return Ok((hidden.clone(), self.forward(hidden)?));
         };
+        if on_cpu()? {
+            return kernels::cpu::add_rms_norm(hidden, delta, &self.weight, self.eps);
+        }
+        let hidden = hidden.add(delta)?;
         let normed = self.forward(&hidden)?;
         Ok((hidden, normed))
     }

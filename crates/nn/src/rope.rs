@@ -9,11 +9,10 @@
 
 use mlx::{
     Array, Dtype, Result,
-    device::{self, DeviceKind},
     fast::{self, RopeOffset},
 };
 
-use crate::LoadError;
+use crate::{LoadError, on_cpu::on_cpu};
 
 mod frequencies;
 mod scaling;
@@ -58,10 +57,9 @@ impl Rope {
             return Err(LoadError::Unsupported { what: "rotary width", value });
         }
         let frequencies = Frequencies::new(dims, config)?;
-        let on_cpu = device::default()? == DeviceKind::Cpu;
         Ok(Self {
             dims,
-            fused: !on_cpu && !frequencies.differ_by_position(),
+            fused: !on_cpu()? && !frequencies.differ_by_position(),
             frequencies,
             mscale: config.scaling.mscale(),
             traditional: config.traditional,
@@ -111,6 +109,11 @@ impl Rope {
         num_kv_heads: usize,
         at: &RopePositions,
     ) -> Result<[Array; 3]> {
+        if let Prepared::Tables { cos, sin } = &at.0
+            && on_cpu()?
+        {
+            return kernels::cpu::rope_split(qkv, [num_heads, num_kv_heads, self.dims], cos, sin);
+        }
         let (rows, dims) = (qkv.dim(0), self.dims);
         let heads = |first: usize, count: usize| {
             let (start, stop) = ((first * dims) as i32, ((first + count) * dims) as i32);

@@ -1,3 +1,4 @@
 //! Attention backends, one file each.
 
+pub(crate) mod paged;
 pub(crate) mod sdpa;

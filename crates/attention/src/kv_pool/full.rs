@@ -51,6 +51,15 @@ impl FullCache {
         put(&mut self.v, self.heads_per_part, slots, v)
     }
 
+    /// The pools of K and V, `[num_slots, num_kv_heads, head_dim]`, for a backend
+    /// that writes them in place; `None` if the device's buffer limit split them.
+    pub fn whole(&self) -> Option<(&Array, &Array)> {
+        match (self.k.as_slice(), self.v.as_slice()) {
+            ([k], [v]) => Some((k, v)),
+            _ => None,
+        }
+    }
+
     /// K and V of the tokens in some slots, `[num_reqs, num_kv_heads, num_keys,
     /// head_dim]` each, contiguous: what attention wants, in one copy.
     ///

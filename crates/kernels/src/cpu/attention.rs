@@ -39,7 +39,7 @@ const SEGMENT: usize = 4 * BLOCK;
 const TILE_ROWS: usize = 64;
 
 /// What a layer's attention is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AttentionParams {
     /// Query heads.
     pub num_heads: usize,
@@ -99,13 +99,13 @@ pub struct AttentionInputs<'a> {
 /// Writes K and V to their slots, then attends. Returns
 /// `[num_tokens, num_heads, head_dim]` in the type of `q`.
 ///
-/// # Safety
-/// The pools are evaluated arrays that own their buffers, and nothing but
-/// kernels of the same stream uses them until the result is evaluated.
+/// The pools must be evaluated arrays that own their buffers. Until the result
+/// is evaluated nothing may read them but kernels of the same stream: the host
+/// would see rows half written.
 ///
 /// # Errors
 /// Those of MLX. What does not fit fails when the node is evaluated.
-pub unsafe fn paged_attention(
+pub fn paged_attention(
     params: &Arc<AttentionParams>,
     plan: &Arc<AttentionPlan>,
     arrays: AttentionInputs<'_>,
@@ -113,7 +113,8 @@ pub unsafe fn paged_attention(
     let kernel = Arc::new(PagedAttention { params: Arc::clone(params), plan: Arc::clone(plan) });
     let AttentionInputs { q, k, v, slots, k_pool, v_pool } = arrays;
     let outputs: &[(&[usize], Dtype)] = &[(&q.shape(), q.dtype())];
-    // SAFETY: promised by the caller.
+    // SAFETY: the pools belong to steps of one thread and one stream, which is
+    // what callers are told above.
     let out = unsafe { cpu_kernel_in_place(kernel, &[q, k, v, slots], &[k_pool, v_pool], outputs) };
     Ok(out?.remove(0))
 }

@@ -199,8 +199,7 @@ fn as_a_node_it_writes_and_then_reads() {
                 k_pool: &k_pool,
                 v_pool: &v_pool,
             };
-            // SAFETY: the pools are evaluated, and each step is before the next.
-            let out = unsafe { paged_attention(&Arc::new(params.clone()), &plan, inputs) };
+            let out = paged_attention(&Arc::new(params.clone()), &plan, inputs);
             out.unwrap().to_vec::<f32>().unwrap()
         };
         // Equal scores: the mean of the values so far.

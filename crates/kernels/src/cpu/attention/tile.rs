@@ -76,6 +76,8 @@ pub(super) struct Segment<'a> {
 impl WithVector for Segment<'_> {
     #[inline(always)]
     fn run<V: Vector>(mut self) {
+        // No closures on vectors below: they do not take over the features of
+        // the function that all this is inlined into.
         let mut first = self.keys.start;
         while first < self.keys.end {
             let count = BLOCK.min(self.keys.end - first);
@@ -139,8 +141,10 @@ impl Segment<'_> {
         for at in 0..self.params.head_dim {
             // SAFETY: inside the slices above.
             unsafe {
-                let keys: [V; BLOCK_VECTORS] =
-                    std::array::from_fn(|n| V::load(k.add(at * BLOCK + n * LANES)));
+                let mut keys = [V::splat(0.0); BLOCK_VECTORS];
+                for (n, key) in keys.iter_mut().enumerate() {
+                    *key = V::load(k.add(at * BLOCK + n * LANES));
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let q = V::splat(*q.add(r * width + at));
                     for (sum, key) in sums.iter_mut().zip(keys) {
@@ -174,8 +178,10 @@ impl Segment<'_> {
         let scores = scores.as_mut_ptr();
         // SAFETY: a block of scores.
         unsafe {
-            let mut weights: [V; BLOCK_VECTORS] =
-                std::array::from_fn(|n| V::load(scores.add(n * LANES)));
+            let mut weights = [V::splat(0.0); BLOCK_VECTORS];
+            for (n, weights) in weights.iter_mut().enumerate() {
+                *weights = V::load(scores.add(n * LANES));
+            }
             let mut highest = weights[0];
             for weights in &weights[1..] {
                 highest = highest.max(*weights);
@@ -222,12 +228,17 @@ impl Segment<'_> {
         let v = self.scratch.v[..BLOCK * width].as_ptr();
         // SAFETY: inside the slices above: `column + N * LANES <= width`.
         unsafe {
-            let mut sums: [[V; N]; STRIP] = std::array::from_fn(|r| {
-                std::array::from_fn(|n| V::load(acc.add(r * width + column + n * LANES)))
-            });
+            let mut sums = [[V::splat(0.0); N]; STRIP];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(acc.add(r * width + column + n * LANES));
+                }
+            }
             for key in 0..BLOCK {
-                let values: [V; N] =
-                    std::array::from_fn(|n| V::load(v.add(key * width + column + n * LANES)));
+                let mut values = [V::splat(0.0); N];
+                for (n, value) in values.iter_mut().enumerate() {
+                    *value = V::load(v.add(key * width + column + n * LANES));
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let weight = V::splat(*weights.add(r * BLOCK + key));
                     for (sum, value) in sums.iter_mut().zip(values) {

@@ -62,6 +62,7 @@ unsafe fn each<const BITS: usize, const M: usize, const N: usize>(
 /// `affine`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
+#[expect(clippy::needless_range_loop, reason = "the same index into several registers")]
 unsafe fn packed_tile<const BITS: usize, const M: usize, const N: usize>(
     x: &[f32],
     w: &Packed<'_>,
@@ -71,41 +72,50 @@ unsafe fn packed_tile<const BITS: usize, const M: usize, const N: usize>(
 ) {
     let (groups, group_bytes) = (w.groups(), w.group_size * BITS / 8);
     let (scales, biases) = affine.split_at(affine.len() / 2);
-    let bytes: [&[u8]; N] = std::array::from_fn(|n| w.row(row + n));
+    // Closures do not take over their function's features: plain loops.
+    let mut bytes = [std::ptr::null(); N];
+    for (n, bytes) in bytes.iter_mut().enumerate() {
+        *bytes = w.row(row + n).as_ptr();
+    }
     let codes = _mm512_setr_ps(
         0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
     );
-    let mut sums = [[_mm512_setzero_ps(); N]; M];
+    let zero = _mm512_setzero_ps();
+    let mut sums = [[zero; N]; M];
     for group in 0..groups {
-        let affine: [[__m512; 2]; N] = std::array::from_fn(|n| {
+        let (mut scale, mut bias, mut table) = ([zero; N], [zero; N], [zero; N]);
+        for n in 0..N {
             let place = (at + n) * groups + group;
-            [_mm512_set1_ps(scales[place]), _mm512_set1_ps(biases[place])]
-        });
-        let tables: [__m512; N] =
-            std::array::from_fn(|n| _mm512_fmadd_ps(codes, affine[n][0], affine[n][1]));
+            scale[n] = _mm512_set1_ps(scales[place]);
+            bias[n] = _mm512_set1_ps(biases[place]);
+            table[n] = _mm512_fmadd_ps(codes, scale[n], bias[n]);
+        }
         for block in (0..group_bytes).step_by(LANES) {
             let byte = group * group_bytes + block;
             let column = byte * 8 / BITS;
             for n in 0..N {
-                // SAFETY: sixteen bytes of the row.
-                let packed = unsafe { _mm_loadu_si128(bytes[n].as_ptr().add(byte).cast()) };
-                let packed = _mm512_cvtepu8_epi32(packed);
-                let weights = if BITS == 4 {
-                    [
-                        _mm512_permutexvar_ps(packed, tables[n]),
-                        _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(packed), tables[n]),
-                    ]
-                } else {
-                    let codes = _mm512_cvtepi32_ps(packed);
-                    [_mm512_fmadd_ps(codes, affine[n][0], affine[n][1]), codes]
-                };
-                for m in 0..M {
-                    for (half, weights) in weights.iter().take(8 / BITS).enumerate() {
-                        // SAFETY: inside row `m` of `x`.
-                        let x = unsafe {
-                            _mm512_loadu_ps(x.as_ptr().add(m * w.cols + column + half * LANES))
-                        };
-                        sums[m][n] = _mm512_fmadd_ps(x, *weights, sums[m][n]);
+                // SAFETY: sixteen bytes of the row, and rows of `x` from
+                // `column` on as many elements as they hold.
+                unsafe {
+                    let packed = _mm_loadu_si128(bytes[n].add(byte).cast());
+                    let packed = _mm512_cvtepu8_epi32(packed);
+                    let x = x.as_ptr().add(column);
+                    if BITS == 4 {
+                        let low = _mm512_permutexvar_ps(packed, table[n]);
+                        let high = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(packed), table[n]);
+                        for m in 0..M {
+                            let even = _mm512_loadu_ps(x.add(m * w.cols));
+                            let odd = _mm512_loadu_ps(x.add(m * w.cols + LANES));
+                            sums[m][n] = _mm512_fmadd_ps(even, low, sums[m][n]);
+                            sums[m][n] = _mm512_fmadd_ps(odd, high, sums[m][n]);
+                        }
+                    } else {
+                        let weights =
+                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(packed), scale[n], bias[n]);
+                        for m in 0..M {
+                            let x = _mm512_loadu_ps(x.add(m * w.cols));
+                            sums[m][n] = _mm512_fmadd_ps(x, weights, sums[m][n]);
+                        }
                     }
                 }
             }
@@ -203,11 +213,14 @@ unsafe fn tile<const M: usize, const N: usize>(
     for at in (0..t.cols).step_by(LANES) {
         // SAFETY: inside the rows that were sliced above.
         unsafe {
-            let w: [__m512; N] = std::array::from_fn(|n| _mm512_loadu_ps(w.add(n * t.cols + at)));
+            let mut weights = [_mm512_setzero_ps(); N];
+            for (n, weights) in weights.iter_mut().enumerate() {
+                *weights = _mm512_loadu_ps(w.add(n * t.cols + at));
+            }
             for m in 0..M {
                 let x = _mm512_loadu_ps(x.add(m * t.cols + at));
                 for n in 0..N {
-                    sums[m][n] = _mm512_fmadd_ps(x, w[n], sums[m][n]);
+                    sums[m][n] = _mm512_fmadd_ps(x, weights[n], sums[m][n]);
                 }
             }
         }

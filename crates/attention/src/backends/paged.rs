@@ -1,0 +1,101 @@
+//! Our kernels: K and V are written to the pool in place and read through the
+//! page tables, nothing is gathered. On the CPU device today.
+//!
+//! Upstream: `sglang/srt/layers/attention/triton_backend.py`.
+
+use std::{rc::Rc, sync::Arc};
+
+use kernels::cpu::attention::{
+    AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention,
+};
+use mlx::{
+    Array, Error, Result,
+    device::{self, DeviceKind},
+};
+
+use crate::{
+    AttentionBackend, AttentionCall, AttentionShape, CacheKind, Extent, ForwardMetadata,
+    LayerCache, StepLayout, registry::BackendEntry,
+};
+
+pub(crate) const ENTRY: BackendEntry = BackendEntry {
+    name: "paged",
+    supports: |layers| {
+        device::default().is_ok_and(|device| device == DeviceKind::Cpu)
+            && layers.iter().all(|layer| layer.cache == CacheKind::Full)
+    },
+    new: |layers| Rc::new(Paged::new(layers)),
+};
+
+struct Paged {
+    /// By `layer_id`.
+    params: Vec<Arc<AttentionParams>>,
+}
+
+impl Paged {
+    fn new(layers: &[AttentionShape]) -> Self {
+        let last = layers.iter().map(|layer| layer.layer_id + 1).max().unwrap_or(0);
+        let empty = Arc::new(AttentionParams::default());
+        let mut params = vec![empty; last];
+        for layer in layers {
+            params[layer.layer_id] = Arc::new(AttentionParams {
+                num_heads: layer.num_heads,
+                num_kv_heads: layer.num_kv_heads,
+                head_dim: layer.head_dim,
+                scale: layer.scale,
+                window: layer.sliding_window,
+                soft_cap: None,
+                sinks: None,
+            });
+        }
+        Self { params }
+    }
+
+    fn forward(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let plan: &Arc<AttentionPlan> = call.metadata.get();
+        let pool = call.kv_pool.borrow();
+        let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
+        let Some((k_pool, v_pool)) = cache.whole() else {
+            let message = "the device's largest buffer splits the pool: use the backend sdpa";
+            return Err(Error { op: "paged", message: message.to_owned() });
+        };
+        let inputs = AttentionInputs {
+            q: call.q,
+            k: call.k,
+            v: call.v,
+            slots: call.out_cache_loc,
+            k_pool,
+            v_pool,
+        };
+        paged_attention(&self.params[call.shape.layer_id], plan, inputs)
+    }
+}
+
+impl AttentionBackend for Paged {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
+        let seq = |extent: &Extent| AttentionSeq {
+            start: extent.start,
+            len: extent.len,
+            prefix_len: extent.prefix_len,
+            pages: extent.pages.clone(),
+        };
+        let seqs = step.extents.iter().map(seq).collect();
+        Ok(ForwardMetadata::new(Arc::new(AttentionPlan { seqs, page_size: step.page_size })))
+    }
+
+    fn writes_in_place(&self) -> bool {
+        true
+    }
+
+    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        self.forward(call)
+    }
+
+    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        self.forward(call)
+    }
+}

@@ -1,0 +1,11 @@
+//! Whether layers run on the CPU device, where they use our kernels.
+
+use mlx::{
+    Result,
+    device::{self, DeviceKind},
+};
+
+/// Asked for each call: a call of MLX is far dearer.
+pub(crate) fn on_cpu() -> Result<bool> {
+    Ok(device::default()? == DeviceKind::Cpu)
+}
