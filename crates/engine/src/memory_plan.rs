@@ -153,13 +153,12 @@ impl MemoryPlan {
         };
         let step_bytes = |step_tokens: usize| {
             let scores = !platform.entry.fused_attention;
-            activation_bytes(
-                model,
-                step_tokens.max(max_running),
-                max_running,
-                context_length,
-                scores,
-            )
+            let unpacked = match platform.entry.unpacks_for_prompts {
+                true => 2 * 2 * model.hidden_size * model.intermediate_size * model.itemsize,
+                false => 0,
+            };
+            let step_tokens = step_tokens.max(max_running);
+            activation_bytes(model, step_tokens, max_running, context_length, scores) + unpacked
         };
         let largest = platform.memory_bytes / 4;
         let chunked_prefill_size =

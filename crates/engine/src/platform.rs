@@ -30,6 +30,9 @@ pub struct PlatformEntry {
     /// Packed matrices that are unpacked on load: on the CPU those that only
     /// MLX's own product, a scalar loop, could multiply.
     pub unpack: Unpack,
+    /// Products of many rows unpack their matrix first: one is in use while the
+    /// next is made.
+    pub unpacks_for_prompts: bool,
     /// Attention never holds a whole matrix of scores.
     pub fused_attention: bool,
     /// For `--attention-backend mlx`.
@@ -65,6 +68,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         available: || true,
         fixed_dtype: Some(Dtype::Float32),
         unpack: Unpack::WithoutKernel,
+        unpacks_for_prompts: false,
         fused_attention: true,
         attention_backend: "paged",
         graph_runner: "eager",
@@ -82,6 +86,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         available: mlx::device::cuda_available,
         fixed_dtype: None,
         unpack: Unpack::Never,
+        unpacks_for_prompts: true,
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",
@@ -100,6 +105,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         available: mlx::device::metal_available,
         fixed_dtype: None,
         unpack: Unpack::Never,
+        unpacks_for_prompts: false,
         fused_attention: true,
         attention_backend: "sdpa",
         graph_runner: "eager",

@@ -1,19 +1,110 @@
-//! MLX's own packings: affine integers and the three small float formats. On the
-//! CPU device affine products are ours: MLX's are scalar loops on one core.
+//! MLX's own packings: affine integers and the three small float formats.
+//!
+//! On the CPU device affine products are ours: MLX's are scalar loops on one
+//! core. On CUDA MLX's are used where they are fast. H100, 4 bits in groups of
+//! 64, µs of a product of `[rows, 4096]` with `[28672, 4096]`:
+//!
+//! | rows | 1 | 2 | 4 | 7 | 8 | 16 | 32 | 64 |
+//! |---|---|---|---|---|---|---|---|---|
+//! | packed | 83 | 154 | 279 | 463 | 71 | 72 | 125 | 148 |
+//!
+//! Below 8 rows the matrix is read again for each, so they are padded. At 2048
+//! rows with `[4096, 4096]` the packed product takes 663, unpacking and a dense
+//! product 224.
 
-use mlx::{Array, Result, quantized::quantized_matmul};
+use std::sync::OnceLock;
+
+use mlx::{Array, Result, device, quantized::quantized_matmul};
 
 use super::Packed;
-use crate::{QuantSpec, on_cpu::on_cpu};
+use crate::{LinearWeight, QuantSpec, on_cpu::on_cpu};
+
+/// Rows that a product is padded to on CUDA.
+const CUDA_PADDED_ROWS: usize = 8;
+/// Rows from which CUDA multiplies unpacked.
+const CUDA_UNPACKED_ROWS: usize = 256;
 
 pub(super) fn matmul(packed: &Packed, x: &Array) -> Result<Array> {
+    let QuantSpec { group_size, bits, .. } = packed.spec;
+    if on_cpu()? {
+        return match &packed.biases {
+            Some(biases) if packed.spec.has_cpu_kernel() => {
+                let (weight, scales) = (&packed.weight, &packed.scales);
+                kernels::cpu::quantized_matmul(x, weight, scales, biases, group_size, bits)
+            }
+            _ => product(packed, x),
+        };
+    }
+    let rows = x.dim(0);
+    if !on_cuda() || rows < 2 {
+        product(packed, x)
+    } else if rows < CUDA_PADDED_ROWS {
+        padded_product(packed, x)
+    } else if rows < CUDA_UNPACKED_ROWS {
+        product(packed, x)
+    } else {
+        unpacked_product(packed, x)
+    }
+}
+
+fn on_cuda() -> bool {
+    static ON_CUDA: OnceLock<bool> = OnceLock::new();
+    *ON_CUDA.get_or_init(device::cuda_available)
+}
+
+fn product(packed: &Packed, x: &Array) -> Result<Array> {
     let Packed { weight, scales, biases, spec } = packed;
     let QuantSpec { group_size, bits, mode } = *spec;
-    if let Some(biases) = biases
-        && on_cpu()?
-        && spec.has_cpu_kernel()
-    {
-        return kernels::cpu::quantized_matmul(x, weight, scales, biases, group_size, bits);
-    }
     quantized_matmul(x, weight, scales, biases.as_ref(), true, group_size, bits, mode)
+}
+
+fn padded_product(packed: &Packed, x: &Array) -> Result<Array> {
+    let (rows, dims) = (x.dim(0), x.dim(1));
+    let padding = Array::zeros(&[CUDA_PADDED_ROWS - rows, dims], x.dtype())?;
+    let y = product(packed, &Array::concatenate(&[x, &padding], 0)?)?;
+    y.slice(&[0, 0], &[rows as i32, y.dim(1) as i32], &[1, 1])
+}
+
+fn unpacked_product(packed: &Packed, x: &Array) -> Result<Array> {
+    let weight = LinearWeight::Quantized {
+        weight: packed.weight.clone(),
+        scales: packed.scales.clone(),
+        biases: packed.biases.clone(),
+        spec: packed.spec,
+    };
+    x.matmul(&weight.dequantize_as(x.dtype())?.transpose(&[1, 0])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx::{
+        Dtype,
+        device::DeviceKind,
+        quantized::{QuantMode, quantize},
+    };
+
+    use super::*;
+
+    /// The ways are device policy; the products must be one.
+    #[test]
+    fn all_ways_agree() {
+        device::set_default(DeviceKind::Cpu).unwrap();
+        let values: Vec<f32> = (0..64 * 96).map(|i| (i * 7 % 61) as f32 / 64.0 - 0.5).collect();
+        let dense = Array::from_slice(&values, &[64, 96]).unwrap();
+        let parts = quantize(&dense, 32, 4, QuantMode::Affine).unwrap();
+        let spec = QuantSpec { group_size: 32, bits: 4, mode: QuantMode::Affine };
+        let (weight, scales, biases) = (parts.weight, parts.scales, parts.biases);
+        let packed = Packed { weight, scales, biases, spec };
+        for rows in [2, 5, 7] {
+            let x = Array::from_slice(&values[..rows * 96], &[rows, 96]).unwrap();
+            let expected = product(&packed, &x).unwrap().to_vec::<f32>().unwrap();
+            for way in [matmul, padded_product, unpacked_product] {
+                let y = way(&packed, &x).unwrap();
+                assert_eq!((y.shape(), y.dtype()), (vec![rows, 64], Dtype::Float32));
+                let y = y.to_vec::<f32>().unwrap();
+                let off = y.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+                assert!(off.fold(0.0, f32::max) < 1e-5);
+            }
+        }
+    }
 }

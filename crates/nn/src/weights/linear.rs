@@ -229,11 +229,12 @@ impl LinearWeight {
         }))
     }
 
-    /// The matrix in `dtype`, computed in f32 where scales are f32. Lazy.
+    /// The matrix in `dtype`, computed in it too: what a packed product of that
+    /// type sees. Lazy.
     ///
     /// # Errors
     /// MLX refuses the shapes.
-    pub fn dequantize(&self, dtype: Dtype) -> mlx::Result<Array> {
+    pub fn dequantize_as(&self, dtype: Dtype) -> mlx::Result<Array> {
         match self {
             Self::Dense(weight) => weight.astype(dtype),
             Self::Quantized { weight, scales, biases, spec } => dequantize(
@@ -243,9 +244,19 @@ impl LinearWeight {
                 spec.group_size,
                 spec.bits,
                 spec.mode,
-                Some(Dtype::Float32),
-            )?
-            .astype(dtype),
+                Some(dtype),
+            ),
+        }
+    }
+
+    /// The matrix in `dtype`, computed in f32 where scales are f32. Lazy.
+    ///
+    /// # Errors
+    /// MLX refuses the shapes.
+    pub fn dequantize(&self, dtype: Dtype) -> mlx::Result<Array> {
+        match self {
+            Self::Dense(weight) => weight.astype(dtype),
+            Self::Quantized { .. } => self.dequantize_as(Dtype::Float32)?.astype(dtype),
         }
     }
 }
