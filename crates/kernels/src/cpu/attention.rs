@@ -11,8 +11,6 @@
 //! Upstream: `sglang/srt/layers/attention/triton_ops/` (`extend_attention.py`,
 //! `decode_attention.py`); the online softmax is Milakov and Gimelshein's (2018).
 
-#![expect(unsafe_code, reason = "the pool is written in place; tasks write different rows")]
-
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use half::{bf16, f16};
@@ -23,8 +21,8 @@ use mlx::{
 
 use super::{
     floats::{to_f32, with_f32_output},
+    lanes::{LANES, with_best},
     parallel::{num_threads, parallel_for},
-    simd::{LANES, with_best},
 };
 
 #[cfg(test)]

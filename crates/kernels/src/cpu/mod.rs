@@ -1,13 +1,23 @@
 //! Kernels of the CPU device: SIMD by what the processor turns out to have, on
 //! all cores, f32 inside. Nodes of MLX's graph, see [`mlx::cpu_kernel`].
+#![expect(
+    unsafe_code,
+    reason = "vector instructions, and threads that share slices in disjoint parts"
+)]
 
 pub mod attention;
 mod floats;
-mod parallel;
-mod qmm;
+pub mod isa;
+mod lanes;
+pub mod matmul;
+mod nodes;
+pub mod parallel;
+mod product;
+pub mod qmm;
 mod rows;
+mod scratch;
 mod simd;
+pub mod values;
 
-pub use parallel::{num_threads, parallel_for};
-pub use qmm::{quantized_matmul, supports as supports_quantized};
+pub use nodes::{quantized_matmul, supports_quantized};
 pub use rows::{add_rms_norm, rms_norm, rope_split, silu_and_mul};

@@ -1,249 +1,279 @@
-//! Fork and join over all cores, for loops of tens of microseconds.
+//! Fork and join over the cores, for kernels that take microseconds.
 //!
-//! A decode step of a small model is some 270 such loops, so handing one over
-//! must cost about a microsecond. Workers therefore spin for a moment after
-//! their last loop, then park: an idle engine costs nothing, and a busy one does
-//! not go through the kernel. A worker that wakes up late finds the loop closed
-//! and is not waited for.
+//! A decode step calls a few hundred kernels, most of them shorter than the
+//! wake-up of a sleeping thread. So workers look out for the next call for a
+//! moment before they sleep, and the caller works along and never waits for a
+//! worker that did not come: it closes the call when no task is left. On a busy
+//! machine it then simply does all tasks itself.
 //!
-//! One loop runs at a time; a second caller, or a loop inside a loop, runs on
-//! its own thread.
-
-#![expect(unsafe_code, reason = "workers borrow the caller's closure while it waits for them")]
+//! Fork and join of two threads, 16 tasks of nothing: 0.3 µs (the worker is
+//! looking out) and 5 µs (it sleeps); rayon's `for_each` from a thread outside
+//! its pool, which is what MLX's stream threads are: see `docs/notes/cpu-matmul.md`.
 
 use std::{
     any::Any,
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
 };
 
-/// How long a worker waits awake for the next loop.
-const SPIN: Duration = Duration::from_micros(100);
+/// Number of threads that kernels run on, instead of one per core.
+pub const NUM_THREADS_VARIABLE: &str = "SGLANG_MLX_NUM_THREADS";
 
-/// The gate is open: workers may enter the loop.
-const OPEN: usize = 1 << 16;
-/// Number of workers inside.
-const INSIDE: usize = OPEN - 1;
-/// Loops are counted above the flag.
-const NEXT_LOOP: usize = OPEN << 1;
+/// How long a worker looks out for the next call before it sleeps: longer than
+/// what lies between two kernels of a step.
+const LOOK_OUT: Duration = Duration::from_micros(50);
 
-type Task = dyn Fn(usize) + Sync;
+/// The lowest bits of [`Pool::state`]: how many workers are in the call.
+const WORKERS_MASK: u64 = (1 << 31) - 1;
+/// The bit of [`Pool::state`] that is set while workers may enter the call.
+const OPEN: u64 = 1 << 31;
+/// Where the number of the call begins in [`Pool::state`].
+const NUMBER_SHIFT: u32 = 32;
 
-struct Pool {
-    workers: Vec<Worker>,
-    shared: &'static Shared,
+thread_local! {
+    /// Whether this thread is inside a call, its own or another's.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Most threads that a call runs on, the caller's included.
+pub fn num_threads() -> usize {
+    Pool::get().num_threads.load(Ordering::Relaxed)
+}
+
+/// Bounds the threads of all later calls, from 1 to what the pool was made with.
+pub fn set_num_threads(num_threads: usize) {
+    let pool = Pool::get();
+    pool.num_threads.store(num_threads.clamp(1, pool.workers.len() + 1), Ordering::Relaxed);
+}
+
+/// Runs `task(0)` to `task(num_tasks - 1)`, each once, in any order, on this
+/// thread and those workers that are free; returns when all are done. A call
+/// from within a task, or while another thread's call runs, stays on its thread.
+///
+/// # Panics
+/// With a task's panic, after all threads have left the call; tasks that had not
+/// begun by then are left out.
+pub fn parallel_for(num_tasks: usize, task: impl Fn(usize) + Sync) {
+    let pool = Pool::get();
+    let num_workers = pool.num_threads.load(Ordering::Relaxed).min(num_tasks).saturating_sub(1);
+    if num_workers == 0 || BUSY.get() {
+        return (0..num_tasks).for_each(task);
+    }
+    match pool.caller.try_lock() {
+        Ok(_guard) => pool.call(num_workers, num_tasks, &task),
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => {
+            let _guard = poisoned.into_inner();
+            pool.call(num_workers, num_tasks, &task);
+        }
+        Err(std::sync::TryLockError::WouldBlock) => (0..num_tasks).for_each(task),
+    }
+}
+
+/// The call that is open.
+#[derive(Clone, Copy)]
+struct Job {
+    /// Valid while the call is open or a worker is in it.
+    task: *const (dyn Fn(usize) + Sync),
+    num_tasks: usize,
+    /// Workers from this index on stay out.
+    num_workers: usize,
 }
 
 struct Worker {
-    thread: Thread,
-    is_parked: &'static AtomicBool,
+    is_asleep: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
-#[derive(Default)]
-struct Shared {
+struct Pool {
+    /// Held by the thread whose call is open.
     caller: Mutex<()>,
-    /// Loop number, [`OPEN`], [`INSIDE`].
-    gate: AtomicUsize,
-    /// Set by the caller before the gate opens, read by workers inside.
+    /// The call's number, whether it is open, and how many workers are in it.
+    state: AtomicU64,
+    /// Written by the caller between its calls, read by workers in a call.
     job: UnsafeCell<Option<Job>>,
     next_task: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    num_threads: AtomicUsize,
+    workers: Vec<Worker>,
 }
 
-#[derive(Clone, Copy)]
-struct Job {
-    task: *const Task,
-    num_tasks: usize,
-}
+// SAFETY: `job` is written only by the holder of `caller` while no worker is in
+// a call, and read only by workers in one; the task it points to is `Sync`.
+unsafe impl Sync for Pool {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Pool {}
 
-// SAFETY: `job` is written only while the gate is closed and nobody is inside,
-// and read only by those inside; everything else synchronises itself.
-unsafe impl Sync for Shared {}
-
-/// Threads that share a loop, the caller's included.
-pub fn num_threads() -> usize {
-    pool().workers.len() + 1
-}
-
-/// Runs `task(0)`, ... `task(num_tasks - 1)`, spread over the cores.
-///
-/// # Panics
-/// With what a task panicked with, after all have ended.
-pub fn parallel_for(num_tasks: usize, task: impl Fn(usize) + Sync) {
-    let serial = || (0..num_tasks).for_each(&task);
-    if num_tasks <= 1 {
-        return serial();
+impl Pool {
+    fn get() -> &'static Self {
+        static POOL: OnceLock<&'static Pool> = OnceLock::new();
+        POOL.get_or_init(|| {
+            let asked = std::env::var(NUM_THREADS_VARIABLE).ok().and_then(|text| text.parse().ok());
+            let cores = || thread::available_parallelism().map_or(1, usize::from);
+            Self::start(asked.unwrap_or_else(cores).max(1))
+        })
     }
-    let pool = pool();
-    let shared = pool.shared;
-    let Ok(caller) = shared.caller.try_lock() else { return serial() };
-    if pool.workers.is_empty() {
-        return serial();
-    }
-    let task: &(dyn Fn(usize) + Sync) = &task;
-    // SAFETY: only the lifetime changes; the gate is closed and everybody has
-    // left before this function returns.
-    let task: *const Task = unsafe { std::mem::transmute(std::ptr::from_ref(task)) };
-    let job = Job { task, num_tasks };
-    // SAFETY: the gate is closed, nobody is inside, and this is the only caller.
-    unsafe { *shared.job.get() = Some(job) };
-    shared.next_task.store(0, Ordering::Relaxed);
-    shared.gate.fetch_add(NEXT_LOOP + OPEN, Ordering::SeqCst);
-    for worker in pool.workers.iter().take(num_tasks - 1) {
-        if worker.is_parked.swap(false, Ordering::SeqCst) {
-            worker.thread.unpark();
+
+    /// Starts the workers; they live as long as the process.
+    fn start(num_threads: usize) -> &'static Self {
+        let worker = |_| Worker { is_asleep: AtomicBool::new(false), thread: OnceLock::new() };
+        let pool: &'static Self = Box::leak(Box::new(Self {
+            caller: Mutex::new(()),
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            next_task: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            num_threads: AtomicUsize::new(num_threads),
+            workers: (1..num_threads).map(worker).collect(),
+        }));
+        for (index, worker) in pool.workers.iter().enumerate() {
+            let name = format!("cpu-kernel-{index}");
+            // Without a worker its share of the tasks falls to the others.
+            if let Ok(handle) = thread::Builder::new().name(name).spawn(move || pool.work(index)) {
+                worker.thread.get_or_init(|| handle.thread().clone());
+            }
         }
+        pool
     }
-    shared.work(job);
-    shared.gate.fetch_and(!OPEN, Ordering::SeqCst);
-    while shared.gate.load(Ordering::Acquire) & INSIDE != 0 {
-        std::hint::spin_loop();
-    }
-    let panic = shared.panic.lock().unwrap_or_else(|poison| poison.into_inner()).take();
-    drop(caller);
-    if let Some(panic) = panic {
-        resume_unwind(panic);
-    }
-}
 
-impl Shared {
-    /// Takes tasks until there are none.
-    fn work(&self, job: Job) {
-        loop {
-            let index = self.next_task.fetch_add(1, Ordering::Relaxed);
-            if index >= job.num_tasks {
-                return;
-            }
-            // SAFETY: the caller waits for everybody inside.
-            let task = unsafe { &*job.task };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
-                *self.panic.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(panic);
-            }
+    /// Opens a call, works along, closes it. The caller holds `self.caller`.
+    fn call(&self, num_workers: usize, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime changes; this function returns after all
+        // workers have left the call.
+        let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+        let job = Job { task, num_tasks, num_workers };
+        // SAFETY: no call is open and no worker in one: this is the only user.
+        unsafe { *self.job.get() = Some(job) };
+        self.next_task.store(0, Ordering::Relaxed);
+        let number = (self.state.load(Ordering::Relaxed) >> NUMBER_SHIFT).wrapping_add(1);
+        self.state.store((number << NUMBER_SHIFT) | OPEN, Ordering::Release);
+        self.wake(num_workers);
+        self.run_tasks(job);
+        self.close();
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
         }
     }
 
-    /// Waits for the next open loop and enters it.
-    fn enter(&self, is_parked: &AtomicBool, last_loop: &mut usize) -> Job {
-        let mut since = Instant::now();
-        let mut spins = 0_u32;
-        loop {
-            let gate = self.gate.load(Ordering::SeqCst);
-            if gate & OPEN != 0 && gate / NEXT_LOOP != *last_loop {
-                let entered =
-                    self.gate.compare_exchange(gate, gate + 1, Ordering::SeqCst, Ordering::SeqCst);
-                if entered.is_ok() {
-                    *last_loop = gate / NEXT_LOOP;
-                    // SAFETY: inside, where `job` is not written.
-                    return unsafe { *self.job.get() }.expect("set before the gate opened");
-                }
-                continue;
+    fn wake(&self, num_workers: usize) {
+        // Either a worker that falls asleep sees the call, or this sees it asleep.
+        fence(Ordering::SeqCst);
+        for worker in &self.workers[..num_workers] {
+            if worker.is_asleep.load(Ordering::Relaxed)
+                && worker.is_asleep.swap(false, Ordering::Relaxed)
+                && let Some(thread) = worker.thread.get()
+            {
+                thread.unpark();
+            }
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.state.fetch_and(!OPEN, Ordering::Acquire);
+        let mut rounds = 0_u32;
+        while state & WORKERS_MASK != 0 {
+            rounds += 1;
+            // A worker may have lost its core to another process.
+            if rounds.is_multiple_of(1024) {
+                thread::yield_now();
             }
             std::hint::spin_loop();
-            spins += 1;
-            if spins.is_multiple_of(64) && since.elapsed() > SPIN {
-                is_parked.store(true, Ordering::SeqCst);
-                let gate = self.gate.load(Ordering::SeqCst);
-                if gate & OPEN == 0 || gate / NEXT_LOOP == *last_loop {
-                    thread::park();
+            state = self.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// Takes tasks until none is left or one panics.
+    fn run_tasks(&self, job: Job) {
+        // SAFETY: the call is not closed, or this worker is still in it.
+        let task = unsafe { &*job.task };
+        BUSY.set(true);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let index = self.next_task.fetch_add(1, Ordering::Relaxed);
+                if index >= job.num_tasks {
+                    break;
                 }
-                is_parked.store(false, Ordering::SeqCst);
-                since = Instant::now();
+                task(index);
+            }
+        }));
+        BUSY.set(false);
+        if let Err(panic) = result {
+            self.next_task.store(job.num_tasks, Ordering::Relaxed);
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+    }
+
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        loop {
+            let state = self.wait(index, seen);
+            seen = state >> NUMBER_SHIFT;
+            if self.enter(state) {
+                // SAFETY: in a call, nobody writes the job.
+                let job = unsafe { *self.job.get() };
+                if let Some(job) = job.filter(|job| index < job.num_workers) {
+                    self.run_tasks(job);
+                }
+                self.state.fetch_sub(1, Ordering::Release);
             }
         }
     }
-}
 
-fn pool() -> &'static Pool {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let shared: &'static Shared = Box::leak(Box::default());
-        let workers = (1..cores).filter_map(|index| {
-            let is_parked: &'static AtomicBool = Box::leak(Box::default());
-            let name = format!("cpu-kernel-{index}");
-            let body = move || {
-                let mut last_loop = 0;
-                loop {
-                    let job = shared.enter(is_parked, &mut last_loop);
-                    shared.work(job);
-                    shared.gate.fetch_sub(1, Ordering::Release);
+    /// Waits for an open call with another number than `seen`.
+    fn wait(&self, index: usize, seen: u64) -> u64 {
+        let is_new = |state: u64| state & OPEN != 0 && state >> NUMBER_SHIFT != seen;
+        let mut asleep_at = None;
+        let mut rounds = 0_u32;
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if is_new(state) {
+                return state;
+            }
+            std::hint::spin_loop();
+            rounds += 1;
+            if rounds.is_multiple_of(32) {
+                let now = Instant::now();
+                if now > *asleep_at.get_or_insert(now + LOOK_OUT) {
+                    self.sleep(index, is_new);
+                    asleep_at = None;
                 }
-            };
-            // Fewer workers than cores is slower, not wrong.
-            let handle = thread::Builder::new().name(name).spawn(body).ok()?;
-            Some(Worker { thread: handle.thread().clone(), is_parked })
-        });
-        Pool { workers: workers.collect(), shared }
-    })
+            }
+        }
+    }
+
+    fn sleep(&self, index: usize, is_new: impl Fn(u64) -> bool) {
+        let is_asleep = &self.workers[index].is_asleep;
+        is_asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        while is_asleep.load(Ordering::Relaxed) && !is_new(self.state.load(Ordering::Relaxed)) {
+            thread::park();
+        }
+        is_asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the call of this state was still open and has one worker more now.
+    fn enter(&self, mut state: u64) -> bool {
+        let number = state >> NUMBER_SHIFT;
+        while state & OPEN != 0 && state >> NUMBER_SHIFT == number {
+            match self.state.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(current) => state = current,
+            }
+        }
+        false
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once() {
-        for round in 0..2000 {
-            let num_tasks = round % 17;
-            let counts: Vec<AtomicUsize> = (0..num_tasks).map(|_| AtomicUsize::new(0)).collect();
-            parallel_for(num_tasks, |task| {
-                counts[task].fetch_add(1, Ordering::Relaxed);
-            });
-            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-        }
-    }
-
-    #[test]
-    fn callers_at_once_and_loops_in_loops() {
-        let total = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..200 {
-                        parallel_for(5, |_| {
-                            parallel_for(3, |_| {
-                                total.fetch_add(1, Ordering::Relaxed);
-                            });
-                        });
-                    }
-                });
-            }
-        });
-        assert_eq!(total.into_inner(), 4 * 200 * 15);
-    }
-
-    #[test]
-    fn a_panic_comes_back_and_the_pool_lives_on() {
-        for culprit in 0..4 {
-            let run = || parallel_for(4, |task| assert!(task != culprit, "task {task}"));
-            let panic = catch_unwind(run).unwrap_err();
-            assert_eq!(*panic.downcast::<String>().unwrap(), format!("task {culprit}"));
-        }
-        let done = AtomicUsize::new(0);
-        parallel_for(8, |_| {
-            done.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(done.into_inner(), 8);
-    }
-
-    #[test]
-    fn parked_workers_wake() {
-        // Other tests may have the pool; then a loop runs on its caller alone.
-        let spread = (0..100).any(|_| {
-            thread::sleep(SPIN * 20);
-            let ids = Mutex::new(std::collections::HashSet::new());
-            parallel_for(num_threads() * 4, |_| {
-                thread::sleep(Duration::from_millis(2));
-                ids.lock().unwrap().insert(thread::current().id());
-            });
-            ids.into_inner().unwrap().len() == num_threads()
-        });
-        assert!(spread);
-    }
-}
+mod tests;

@@ -2,8 +2,6 @@
 //! residual, gated activation, rotary embedding. One node each instead of the
 //! five to ten that MLX's own operations would be.
 
-#![expect(unsafe_code, reason = "rows are handed to tasks, vectors loaded through pointers")]
-
 use std::{borrow::Cow, sync::Arc};
 
 use mlx::{
@@ -13,8 +11,8 @@ use mlx::{
 
 use super::{
     floats::{to_f32, with_f32_output},
+    lanes::{LANES, Vector, WithVector, with_best},
     parallel::parallel_for,
-    simd::{LANES, Vector, WithVector, with_best},
 };
 
 #[cfg(test)]

@@ -7,12 +7,10 @@
 //! it makes scores sums of vectors over keys, widens narrow types, and keeps
 //! what lies in the pool beyond the sequence out.
 
-#![expect(unsafe_code, reason = "loads and stores through pointers into scratch")]
-
 use std::ops::Range;
 
 use super::{AttentionParams, KvRows};
-use crate::cpu::simd::{LANES, Vector, WithVector};
+use crate::cpu::lanes::{LANES, Vector, WithVector};
 
 /// Keys of a block.
 pub(super) const BLOCK: usize = 64;

@@ -3,8 +3,6 @@
 //! (`with_best`), and so give the same sums everywhere but for the fused
 //! operations' order, which is the same too.
 
-#![expect(unsafe_code, reason = "loads and stores through pointers, intrinsics")]
-
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 

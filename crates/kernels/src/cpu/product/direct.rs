@@ -1,0 +1,163 @@
+//! Few rows of activations: each weight is read once, into registers.
+
+use super::{Activations, Packed, Rows, Unpack, rows_per_task};
+use crate::cpu::{
+    isa::Isa,
+    parallel::parallel_for,
+    simd::{UNIT, Vector, WithVector, with_vector},
+    values::SharedOut,
+};
+
+/// Rows of the matrix at a time: as many independent sums hide their latency.
+const COLUMNS: usize = 4;
+/// Packed weights in a task, in bytes, at most.
+const TASK_BYTES: usize = 128 << 10;
+
+/// The most rows that this is for.
+pub(super) fn max_rows(isa: Isa) -> usize {
+    struct Ask;
+    impl WithVector for Ask {
+        type Output = usize;
+        #[inline(always)]
+        unsafe fn run<V: Vector>(self) -> usize {
+            V::MAX_DIRECT_ROWS
+        }
+    }
+    with_vector(isa, Ask)
+}
+
+/// # Safety
+/// `y` has room for the rows of `x` from the given one on, each as wide as `w`
+/// is high.
+pub(super) unsafe fn multiply<U: Unpack>(
+    isa: Isa,
+    x: Activations<'_>,
+    w: &Packed<'_>,
+    y: (SharedOut, usize),
+) {
+    let row_bytes = w.row_bytes().max(1);
+    let step = rows_per_task(w.rows, x.rows * w.data.len(), TASK_BYTES / row_bytes, COLUMNS);
+    parallel_for(w.rows.div_ceil(step), |task| {
+        let first = task * step;
+        w.with_rows(first, step.min(w.rows - first), |rows| {
+            let unpack = std::marker::PhantomData::<U>;
+            with_vector(isa, Direct { x, rows, first, y, width: w.rows, unpack });
+        });
+    });
+}
+
+struct Direct<'a, U> {
+    x: Activations<'a>,
+    rows: Rows<'a>,
+    /// The first of the rows.
+    first: usize,
+    y: (SharedOut, usize),
+    /// Values in a row of `y`.
+    width: usize,
+    unpack: std::marker::PhantomData<U>,
+}
+
+impl<U: Unpack> WithVector for Direct<'_, U> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.x.rows {
+                1 => self.all::<V, 1>(),
+                2 => self.all::<V, 2>(),
+                3 if V::MAX_DIRECT_ROWS >= 3 => self.all::<V, 3>(),
+                4 if V::MAX_DIRECT_ROWS >= 4 => self.all::<V, 4>(),
+                rows => unreachable!("{rows} rows are not few"),
+            }
+        }
+    }
+}
+
+impl<U: Unpack> Direct<'_, U> {
+    /// # Safety
+    /// The CPU has the instructions; there are `ROWS` rows of activations.
+    #[inline(always)]
+    unsafe fn all<V: Vector, const ROWS: usize>(&self) {
+        let (y, first_row) = self.y;
+        for column in (0..self.rows.len).step_by(COLUMNS) {
+            let len = COLUMNS.min(self.rows.len - column);
+            // SAFETY: the caller's promise; the task's columns of `y` are its own.
+            unsafe {
+                let sums = self.columns::<V, ROWS>(column);
+                for (row, sums) in sums.iter().enumerate() {
+                    let at = (first_row + row) * self.width + self.first + column;
+                    y.write(at, &sums[..len]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::all`]; `column` is inside.
+    #[inline(always)]
+    unsafe fn columns<V: Vector, const ROWS: usize>(
+        &self,
+        column: usize,
+    ) -> [[f32; COLUMNS]; ROWS] {
+        let rows = &self.rows;
+        // Past the end, the last row again.
+        let index: [usize; COLUMNS] = [0, 1, 2, 3].map(|j| (column + j).min(rows.len - 1));
+        // SAFETY: the caller's promise; units and groups are inside of their row.
+        unsafe {
+            let mut sums = [[V::zero(); COLUMNS]; ROWS];
+            let mut data = index.map(|row| rows.row(row));
+            let mut x = self.x.data.as_ptr();
+            for group in 0..rows.num_groups {
+                let groups = [
+                    rows.group::<V, U>(index[0], group),
+                    rows.group::<V, U>(index[1], group),
+                    rows.group::<V, U>(index[2], group),
+                    rows.group::<V, U>(index[3], group),
+                ];
+                for _ in 0..rows.group_units {
+                    for j in 0..COLUMNS {
+                        let unit = U::unit::<V>(data[j], groups[j]);
+                        self.add::<V, ROWS>(&mut sums, j, unit, x);
+                        data[j] = data[j].add(U::UNIT_BYTES);
+                    }
+                    x = x.add(UNIT);
+                }
+            }
+            if rows.tail > 0 {
+                for (j, row) in index.into_iter().enumerate() {
+                    self.add::<V, ROWS>(&mut sums, j, rows.tail::<V, U>(row), x);
+                }
+            }
+            let mut out = [[0.0; COLUMNS]; ROWS];
+            for (out, sums) in out.iter_mut().zip(sums) {
+                *out = V::sum4(sums);
+            }
+            out
+        }
+    }
+
+    /// Adds the products of a unit of column `j` and all rows.
+    ///
+    /// # Safety
+    /// As for [`Self::all`]; `x` points into the first row, a unit before its end.
+    #[inline(always)]
+    unsafe fn add<V: Vector, const ROWS: usize>(
+        &self,
+        sums: &mut [[V; COLUMNS]; ROWS],
+        j: usize,
+        unit: V::Unit,
+        x: *const f32,
+    ) {
+        for (v, weights) in unit.as_ref().iter().enumerate() {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let x = V::load(x.add(row * self.x.stride + v * V::LANES));
+                    sums[j] = sums[j].add_product(*weights, x);
+                }
+            }
+        }
+    }
+}
