@@ -78,7 +78,7 @@ cpu)
     once smollm2 make_mlx_folder
     ;;
 gpu)
-    once mlx-lm-gpu install_mlx_lm "$peers/venv-gpu" "${MLX_BACKEND:-cuda12}"
+    once mlx-lm-gpu install_mlx_lm "$peers/venv-gpu" cuda13
     ;;
 *) die "usage: install.sh cpu|gpu" ;;
 esac

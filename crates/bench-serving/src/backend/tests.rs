@@ -1,3 +1,5 @@
+//! What goes out and what comes back, interface by interface.
+
 use super::*;
 
 fn options() -> BodyOptions<'static> {

@@ -1,3 +1,5 @@
+//! Seeds, lengths, shared prefixes.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Flags, refusals, and the line of results.
+
 use clap::Parser;
 
 use super::*;
