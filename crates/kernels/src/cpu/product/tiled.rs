@@ -11,6 +11,8 @@ use crate::cpu::{
 
 /// Columns of a tile, for all vectors.
 const COLUMNS: usize = 4;
+/// The most rows of a tile, of all vectors.
+const MAX_TILE_ROWS: usize = 6;
 /// Unpacked weights of a task, in bytes, which should stay in the core's second cache.
 const PANEL_BYTES: usize = 256 << 10;
 /// The same for few rows, which should stay in the first.
@@ -39,7 +41,9 @@ pub(super) unsafe fn multiply<U: Unpack>(
                 let unpack = std::marker::PhantomData::<U>;
                 with_vector(isa, UnpackRows { rows, panel, stride, unpack });
             });
-            with_vector(isa, Tiles { x, panel, len, first, y, width: w.rows });
+            Scratch::Results.with(MAX_TILE_ROWS * step, |results| {
+                with_vector(isa, Tiles { x, panel, len, first, results, y, width: w.rows });
+            });
         });
     });
 }
@@ -87,6 +91,8 @@ struct Tiles<'a> {
     len: usize,
     /// The first of the rows.
     first: usize,
+    /// Room for the results of a row of tiles.
+    results: &'a mut [f32],
     y: (SharedOut, usize),
     /// Values in a row of `y`.
     width: usize,
@@ -96,46 +102,51 @@ impl WithVector for Tiles<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let tile_rows = V::TILE_ROWS;
-        let len = self.len.next_multiple_of(COLUMNS);
-        Scratch::Results.with(tile_rows * len, |results| {
-            let mut row = 0;
-            while row < self.x.rows {
-                // Near the end, two tiles of about the same height.
-                let left = self.x.rows - row;
-                let rows = if left > tile_rows && left < 2 * tile_rows {
-                    left / 2
-                } else {
-                    left.min(tile_rows)
-                };
-                for column in (0..len).step_by(COLUMNS) {
-                    let to = &mut results[column..];
-                    // SAFETY: the tile is inside of `x`, the panel and `results`.
-                    unsafe {
-                        match rows {
-                            1 => self.tile::<V, 1>(row, column, to, len),
-                            2 => self.tile::<V, 2>(row, column, to, len),
-                            3 => self.tile::<V, 3>(row, column, to, len),
-                            4 if V::TILE_ROWS >= 4 => self.tile::<V, 4>(row, column, to, len),
-                            5 if V::TILE_ROWS >= 5 => self.tile::<V, 5>(row, column, to, len),
-                            _ => self.tile::<V, 6>(row, column, to, len),
-                        }
-                    }
+    unsafe fn run<V: Vector>(mut self) {
+        let mut row = 0;
+        while row < self.x.rows {
+            // Near the end, two tiles of about the same height.
+            let left = self.x.rows - row;
+            let halve = left > V::TILE_ROWS && left < 2 * V::TILE_ROWS;
+            let rows = if halve { left.div_ceil(2) } else { left.min(V::TILE_ROWS) };
+            // SAFETY: there are as many rows from `row` on.
+            unsafe {
+                match rows {
+                    1 => self.row_of_tiles::<V, 1>(row),
+                    2 => self.row_of_tiles::<V, 2>(row),
+                    3 => self.row_of_tiles::<V, 3>(row),
+                    4 if V::TILE_ROWS >= 4 => self.row_of_tiles::<V, 4>(row),
+                    5 if V::TILE_ROWS >= 5 => self.row_of_tiles::<V, 5>(row),
+                    6 if V::TILE_ROWS >= 6 => self.row_of_tiles::<V, 6>(row),
+                    rows => unreachable!("{rows} rows are more than a tile's"),
                 }
-                let (y, first_row) = self.y;
-                for (index, results) in results.chunks_exact(len).take(rows).enumerate() {
-                    let at = (first_row + row + index) * self.width + self.first;
-                    // SAFETY: the task's columns of `y` are its own.
-                    unsafe { y.write(at, &results[..self.len]) };
-                }
-                row += rows;
             }
-        });
+            row += rows;
+        }
     }
 }
 
 impl Tiles<'_> {
+    /// # Safety
+    /// The CPU has the instructions; there are `ROWS` rows from `row` on.
+    #[inline(always)]
+    unsafe fn row_of_tiles<V: Vector, const ROWS: usize>(&mut self, row: usize) {
+        let width = self.len.next_multiple_of(COLUMNS);
+        for column in (0..width).step_by(COLUMNS) {
+            // SAFETY: the caller's promise; the panel has `width` rows.
+            let sums = unsafe { self.tile::<V, ROWS>(row, column) };
+            for (index, sums) in sums.iter().enumerate() {
+                self.results[index * width + column..][..COLUMNS].copy_from_slice(sums);
+            }
+        }
+        let (y, first_row) = self.y;
+        for (index, results) in self.results.chunks_exact(width).take(ROWS).enumerate() {
+            let at = (first_row + row + index) * self.width + self.first;
+            // SAFETY: the task's columns of `y` are its own.
+            unsafe { y.write(at, &results[..self.len]) };
+        }
+    }
+
     /// # Safety
     /// The CPU has the instructions; the tile is inside of `x` and the panel.
     #[inline(always)]
@@ -143,9 +154,7 @@ impl Tiles<'_> {
         &self,
         row: usize,
         column: usize,
-        to: &mut [f32],
-        to_stride: usize,
-    ) {
+    ) -> [[f32; COLUMNS]; ROWS] {
         let stride = self.x.stride;
         // SAFETY: the caller's promise.
         unsafe {
@@ -169,9 +178,11 @@ impl Tiles<'_> {
                 }
                 at += V::LANES;
             }
-            for (i, sums) in sums.into_iter().enumerate() {
-                to[i * to_stride..][..COLUMNS].copy_from_slice(&V::sum4(sums));
+            let mut out = [[0.0; COLUMNS]; ROWS];
+            for (out, sums) in out.iter_mut().zip(sums) {
+                *out = V::sum4(sums);
             }
+            out
         }
     }
 }
