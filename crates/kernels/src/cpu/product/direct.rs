@@ -46,6 +46,24 @@ pub(super) unsafe fn multiply<U: Unpack>(
     });
 }
 
+fn rows_ahead(row_bytes: usize, column: usize, data: &[u8]) -> &[u8] {
+    let n = AHEAD;
+    let first = (column + n) * row_bytes;
+    data.get(first..data.len().min(first + COLUMNS * row_bytes)).unwrap_or(&[])
+}
+
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    for at in (0..bytes.len()).step_by(64) {
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+                bytes.as_ptr().add(at).cast(),
+            )
+        }
+    }
+}
+const AHEAD: usize = 12;
+
 struct Direct<'a, U> {
     x: Activations<'a>,
     rows: Rows<'a>,
@@ -83,6 +101,7 @@ impl<U: Unpack> Direct<'_, U> {
         let (y, first_row) = self.y;
         for column in (0..self.rows.len).step_by(COLUMNS) {
             let len = COLUMNS.min(self.rows.len - column);
+            prefetch(rows_ahead(self.rows.row_bytes, column, self.rows.data));
             // SAFETY: the caller's promise; the task's columns of `y` are its own.
             unsafe {
                 let sums = self.columns::<V, ROWS>(column);

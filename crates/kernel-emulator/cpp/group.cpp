@@ -1,0 +1,381 @@
+#include "group.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <list>
+#include <memory>
+
+#include "fiber.h"
+
+namespace emulator {
+
+thread_local Position here;
+
+namespace {
+
+constexpr unsigned long stack_size = 64 * 1024;
+
+enum class State { ready, at_barrier, at_simd, done };
+enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle };
+
+const char* name_of(Meeting kind) {
+  switch (kind) {
+    case Meeting::barrier: return "BARRIER";
+    case Meeting::simd_barrier: return "SIMD_BARRIER";
+    case Meeting::sum: return "SIMD_SUM";
+    case Meeting::max: return "SIMD_MAX";
+    case Meeting::shuffle: return "SHUFFLE";
+    case Meeting::none: break;
+  }
+  return "nothing";
+}
+
+struct Thread {
+  Fiber fiber;
+  State state;
+  Meeting kind;
+  int line;
+};
+
+struct Simdgroup {
+  int arrived;
+  // Values of the operation under way and of the one before it, which some
+  // lanes may not have read yet.
+  int phase;
+  float value[2][32];
+  float result[2];
+  uint64_t synced;  // the clock at its last barrier
+};
+
+struct Group {
+  const Launch* launch;
+  Body body;
+  Fiber scheduler;
+  std::vector<Thread> threads;
+  std::vector<Simdgroup> simdgroups;
+  std::list<SharedArray> shared;
+  std::unique_ptr<char[]> stacks;
+  size_t num_stacks = 0;
+  // Counts barriers of all kinds over the whole launch, so that any two moments
+  // between which there was one differ.
+  uint64_t clock;
+  uint64_t started, synced;
+  std::string failure;
+};
+
+thread_local Group group;
+
+[[noreturn]] void fail(const char* format, ...) {
+  char text[400];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text, sizeof(text), format, arguments);
+  va_end(arguments);
+  char all[600];
+  std::snprintf(all, sizeof(all), "%s: %s (group %d,%d,%d, thread %d)", group.launch->kernel,
+                text, here.group[0], here.group[1], here.group[2], here.thread);
+  group.failure = all;
+  Fiber lost;
+  fiber_switch(lost, group.scheduler);
+  __builtin_unreachable();
+}
+
+void enter() {
+  group.body(*group.launch);
+  group.threads[here.thread].state = State::done;
+  Fiber lost;
+  fiber_switch(lost, group.scheduler);
+  __builtin_unreachable();
+}
+
+uint32_t global_thread(int thread) {
+  const Launch& launch = *group.launch;
+  const int64_t number =
+      (int64_t(here.group[2]) * launch.groups[1] + here.group[1]) * launch.groups[0] +
+      here.group[0];
+  return uint32_t(1 + number * launch.threads + thread);
+}
+
+void go_on_as(int thread) {
+  here.thread = thread;
+  here.global = global_thread(thread);
+}
+
+// Stops this thread where it is until its state is ready again.
+void wait() {
+  const int self = here.thread, count = int(group.threads.size());
+  for (int by = 1; by < count; ++by) {
+    const int next = self + by < count ? self + by : self + by - count;
+    if (group.threads[next].state == State::ready) {
+      go_on_as(next);
+      fiber_switch(group.threads[self].fiber, group.threads[next].fiber);
+      return;
+    }
+  }
+  fiber_switch(group.threads[self].fiber, group.scheduler);
+}
+
+// Where the lanes of a simdgroup meet. Returns the phase that holds the values.
+int meet(Meeting kind, float value, int line) {
+  const int self = here.thread, first = self & ~31;
+  Simdgroup& simdgroup = group.simdgroups[self >> 5];
+  const int phase = simdgroup.phase;
+  Thread& thread = group.threads[self];
+  thread.state = State::at_simd;
+  thread.kind = kind;
+  thread.line = line;
+  simdgroup.value[phase][self & 31] = value;
+  if (++simdgroup.arrived < 32) {
+    wait();
+    return phase;
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    const Thread& other = group.threads[first + lane];
+    if (other.kind != kind || other.line != line) {
+      fail("lanes of one simdgroup diverge: lane %d is at %s in line %d, lane %d at %s in line %d",
+           self & 31, name_of(kind), line, lane, name_of(other.kind), other.line);
+    }
+  }
+  const float* values = simdgroup.value[phase];
+  float result = values[0];
+  for (int lane = 1; lane < 32; ++lane) {
+    result = kind == Meeting::sum ? result + values[lane] : std::fmax(result, values[lane]);
+  }
+  simdgroup.result[phase] = result;
+  simdgroup.arrived = 0;
+  simdgroup.phase = 1 - phase;
+  if (kind == Meeting::simd_barrier) simdgroup.synced = ++group.clock;
+  for (int lane = 0; lane < 32; ++lane) group.threads[first + lane].state = State::ready;
+  return phase;
+}
+
+bool ordered(const Touch& touch) {
+  if (touch.when < group.started || touch.thread == here.thread) return true;
+  if (touch.when < group.synced) return true;
+  const bool same_simdgroup = (touch.thread >> 5) == (here.thread >> 5);
+  return same_simdgroup && touch.when < group.simdgroups[here.thread >> 5].synced;
+}
+
+void describe_divergence() {
+  int at[2] = {-1, -1};
+  for (int thread = 0; thread < int(group.threads.size()); ++thread) {
+    const Thread& one = group.threads[thread];
+    if (at[0] < 0) {
+      at[0] = thread;
+    } else if (at[1] < 0) {
+      const Thread& first = group.threads[at[0]];
+      if (one.state != first.state || one.line != first.line) at[1] = thread;
+    }
+  }
+  char text[300];
+  const Thread& a = group.threads[at[0]];
+  const Thread& b = group.threads[at[1] < 0 ? at[0] : at[1]];
+  auto where = [](const Thread& thread) {
+    return thread.state == State::done ? "at its end" : name_of(thread.kind);
+  };
+  std::snprintf(text, sizeof(text),
+                "%s: threads diverge: thread %d is at %s (line %d), thread %d at %s (line %d)",
+                group.launch->kernel, at[0], where(a), a.line, at[1], where(b), b.line);
+  group.failure = text;
+}
+
+// All threads wait or are done. Opens the barrier if that is where all are.
+void open_barrier() {
+  const Thread& first = group.threads[0];
+  const bool all = std::all_of(group.threads.begin(), group.threads.end(), [&](const Thread& one) {
+    return one.state == State::at_barrier && one.line == first.line;
+  });
+  if (!all) return describe_divergence();
+  group.synced = ++group.clock;
+  for (Thread& thread : group.threads) thread.state = State::ready;
+}
+
+void run_group() {
+  const int count = group.launch->threads;
+  group.started = group.synced = ++group.clock;
+  for (Simdgroup& simdgroup : group.simdgroups) {
+    simdgroup.arrived = simdgroup.phase = 0;
+    simdgroup.synced = group.clock;
+  }
+  for (int thread = 0; thread < count; ++thread) {
+    Thread& one = group.threads[thread];
+    one.state = State::ready;
+    one.kind = Meeting::none;
+    one.line = 0;
+    fiber_prepare(one.fiber, group.stacks.get() + thread * stack_size, stack_size, enter);
+  }
+  while (group.failure.empty()) {
+    bool ran = false, done = true;
+    for (int thread = 0; thread < count && group.failure.empty(); ++thread) {
+      if (group.threads[thread].state == State::ready) {
+        go_on_as(thread);
+        fiber_switch(group.scheduler, group.threads[thread].fiber);
+        ran = true;
+      }
+      done &= group.threads[thread].state == State::done;
+    }
+    if (done) return;
+    if (!ran) open_barrier();
+  }
+}
+
+}  // namespace
+
+std::string run(const Launch& launch, Body body) {
+  group.launch = &launch;
+  group.body = body;
+  group.failure.clear();
+  group.shared.clear();
+  group.clock = 0;
+  group.threads.resize(launch.threads);
+  group.simdgroups.resize(launch.threads / 32);
+  if (group.num_stacks < size_t(launch.threads)) {
+    group.stacks.reset(new char[launch.threads * stack_size]);
+    group.num_stacks = launch.threads;
+  }
+  here.launch = &launch;
+  for (int z = 0; z < launch.groups[2]; ++z) {
+    for (int y = 0; y < launch.groups[1]; ++y) {
+      for (int x = 0; x < launch.groups[0] && group.failure.empty(); ++x) {
+        here.group[0] = x;
+        here.group[1] = y;
+        here.group[2] = z;
+        run_group();
+      }
+    }
+  }
+  return group.failure;
+}
+
+void device_access(const Buffer& buffer, int64_t at, int64_t count, bool writes) {
+  if (at < 0 || at + count > buffer.count) {
+    fail("%s of %s[%lld] is out of bounds: it has %lld elements", writes ? "write" : "read",
+         buffer.name, static_cast<long long>(at < 0 ? at : at + count - 1),
+         static_cast<long long>(buffer.count));
+  }
+  if (!buffer.shadow) return;
+  const uint32_t self = here.global;
+  for (int64_t i = at; i < at + count; ++i) {
+    DeviceShadow& shadow = buffer.shadow[i];
+    const bool others_wrote = shadow.writer != 0 && shadow.writer != self;
+    const bool others_read = shadow.reader != 0 && shadow.reader != self;
+    if (others_wrote || (writes && others_read)) {
+      fail("race: %s of %s[%lld], which another thread %s in the same launch",
+           writes ? "write" : "read", buffer.name, static_cast<long long>(i),
+           others_wrote ? "wrote" : "read");
+    }
+    if (writes) {
+      shadow.writer = self;
+    } else {
+      if (buffer.is_output && shadow.writer == 0) {
+        fail("read of %s[%lld], which nobody wrote", buffer.name, static_cast<long long>(i));
+      }
+      shadow.reader = shadow.reader == 0 ? self : (shadow.reader == self ? self : ~0u);
+    }
+  }
+}
+
+void misaligned(const char* what, int64_t at) {
+  fail("16-byte access of %s[%lld] is not aligned", what, static_cast<long long>(at));
+}
+
+void out_of_registers(int line, int64_t at, int64_t count) {
+  fail("index %lld into the register array of line %d, which has %lld",
+       static_cast<long long>(at), line, static_cast<long long>(count));
+}
+
+SharedArray& shared_array(int line, int64_t count, int64_t element_size) {
+  for (SharedArray& array : group.shared) {
+    if (array.line == line) return array;
+  }
+  group.shared.emplace_back();
+  SharedArray& array = group.shared.back();
+  array.line = line;
+  array.count = count;
+  array.data.resize(count * element_size);
+  array.shadow.resize(count);
+  return array;
+}
+
+void shared_access(SharedArray& array, int64_t at, int64_t count, bool writes) {
+  if (at < 0 || at + count > array.count) {
+    fail("%s of element %lld of the threadgroup array of line %d is out of bounds: it has %lld",
+         writes ? "write" : "read", static_cast<long long>(at < 0 ? at : at + count - 1), array.line,
+         static_cast<long long>(array.count));
+  }
+  const Touch now = {group.clock, here.thread};
+  for (int64_t i = at; i < at + count; ++i) {
+    SharedShadow& shadow = array.shadow[i];
+    bool fine = ordered(shadow.written);
+    if (writes) fine = fine && ordered(shadow.read[0]) && ordered(shadow.read[1]);
+    if (!fine) {
+      fail("race: %s of element %lld of the threadgroup array of line %d",
+           writes ? "write" : "read", static_cast<long long>(i), array.line);
+    }
+    if (writes) {
+      shadow.written = now;
+      continue;
+    }
+    if (shadow.written.when < group.started) {
+      fail("read of element %lld of the threadgroup array of line %d, which nobody wrote",
+           static_cast<long long>(i), array.line);
+    }
+    // The second place keeps a reader of another simdgroup, if there was one.
+    if ((shadow.read[0].thread >> 5) != (here.thread >> 5)) shadow.read[1] = shadow.read[0];
+    shadow.read[0] = now;
+  }
+}
+
+void barrier(int line) {
+  Thread& thread = group.threads[here.thread];
+  thread.state = State::at_barrier;
+  thread.kind = Meeting::barrier;
+  thread.line = line;
+  wait();
+}
+
+void simd_barrier(int line) { meet(Meeting::simd_barrier, 0.0f, line); }
+
+float simd_sum(float value, int line) {
+  const int phase = meet(Meeting::sum, value, line);
+  return group.simdgroups[here.thread >> 5].result[phase];
+}
+
+float simd_max(float value, int line) {
+  const int phase = meet(Meeting::max, value, line);
+  return group.simdgroups[here.thread >> 5].result[phase];
+}
+
+float shuffle(float value, int lane, int line) {
+  const int phase = meet(Meeting::shuffle, value, line);
+  if (lane < 0 || lane > 31) fail("SHUFFLE in line %d from lane %d", line, lane);
+  return group.simdgroups[here.thread >> 5].value[phase][lane];
+}
+
+uint16_t half_from_float(float value) {
+  const uint32_t bits = to_bits(value), sign = (bits >> 16) & 0x8000;
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);
+  if (magnitude < 0x38800000) {
+    // Below the smallest normal half: adding 0.5 puts the half's last bit in
+    // place, and the addition rounds.
+    const uint32_t rounded = to_bits(from_bits(magnitude) + 0.5f) - 0x3f000000;
+    return uint16_t(sign | rounded);
+  }
+  const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
+  return uint16_t(sign | ((rounded - 0x38000000) >> 13));
+}
+
+float half_to_float(uint16_t bits) {
+  const uint32_t sign = uint32_t(bits & 0x8000) << 16, magnitude = bits & 0x7fff;
+  if (magnitude >= 0x7c00) return from_bits(sign | 0x7f800000 | ((magnitude & 0x3ff) << 13));
+  if (magnitude < 0x400) {
+    const float value = float(magnitude) * (1.0f / 16777216.0f);
+    return from_bits(sign | to_bits(value));
+  }
+  return from_bits(sign | ((magnitude << 13) + 0x38000000));
+}
+
+}  // namespace emulator

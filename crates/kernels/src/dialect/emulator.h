@@ -1,0 +1,275 @@
+// The dialect in C++ for the CPU: every thread of a threadgroup is a fiber,
+// and every pointer checks what it is asked for.
+//
+// Bounds: accesses of inputs, outputs, threadgroup memory and register arrays.
+// Races: a location of device memory that two threads of the launch touch, or a
+// location of threadgroup memory that two threads touch between barriers, at
+// least one of them writing. Also reads of values nobody wrote, 16-byte
+// accesses that are not aligned, and barriers that some threads do not reach.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+namespace emulator {
+
+inline float from_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline uint32_t to_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+uint16_t half_from_float(float value);
+float half_to_float(uint16_t bits);
+
+struct half {
+  uint16_t bits;
+  half() = default;
+  explicit half(float value) : bits(half_from_float(value)) {}
+  explicit operator float() const { return half_to_float(bits); }
+};
+
+struct bfloat {
+  uint16_t bits;
+  bfloat() = default;
+  explicit bfloat(float value) {
+    const uint32_t all = to_bits(value);
+    const bool is_nan = (all & 0x7fffffff) > 0x7f800000;
+    bits = is_nan ? 0x7fc0 : uint16_t((all + 0x7fff + ((all >> 16) & 1)) >> 16);
+  }
+  explicit operator float() const { return from_bits(uint32_t(bits) << 16); }
+};
+
+// What a location converts to when a body reads it.
+template <typename T> struct value_of { using type = T; };
+template <> struct value_of<half> { using type = float; };
+template <> struct value_of<bfloat> { using type = float; };
+
+// One input or output of the launch. Only a writable one has a shadow.
+struct DeviceShadow {
+  uint32_t writer;  // 1 + thread, counted over the launch; 0: nobody
+  uint32_t reader;  // the same; ~0: several
+};
+struct Buffer {
+  const char* name;
+  char* data;
+  int64_t count;
+  int shape[8];
+  bool is_output;
+  DeviceShadow* shadow;
+};
+
+// Who touched a location of threadgroup memory, and when.
+struct Touch {
+  uint64_t when;
+  int32_t thread;
+};
+struct SharedShadow {
+  Touch written;
+  Touch read[2];
+};
+struct SharedArray {
+  int line;
+  int64_t count;
+  std::vector<char> data;
+  std::vector<SharedShadow> shadow;
+};
+
+struct Launch {
+  const char* kernel;
+  std::vector<Buffer> buffers;
+  std::vector<int> ints;
+  std::vector<float> floats;
+  int groups[3];
+  int threads;
+};
+
+// The thread that runs now.
+struct Position {
+  int group[3];
+  int thread;
+  uint32_t global;  // 1 + its number in the launch
+  const Launch* launch;
+};
+extern thread_local Position here;
+
+void device_access(const Buffer& buffer, int64_t at, int64_t count, bool writes);
+[[noreturn]] void misaligned(const char* what, int64_t at);
+[[noreturn]] void out_of_registers(int line, int64_t at, int64_t count);
+SharedArray& shared_array(int line, int64_t count, int64_t element_size);
+void shared_access(SharedArray& array, int64_t at, int64_t count, bool writes);
+void barrier(int line);
+void simd_barrier(int line);
+float simd_sum(float value, int line);
+float simd_max(float value, int line);
+float shuffle(float value, int lane, int line);
+
+inline int lane() { return here.thread & 31; }
+
+// `device` pointer.
+template <typename T> struct Device {
+  using Value = std::remove_const_t<T>;
+  const Buffer* buffer;
+  int64_t offset;
+
+  struct Location {
+    const Buffer* buffer;
+    int64_t at;
+    operator typename value_of<Value>::type() const {
+      device_access(*buffer, at, 1, false);
+      Value value;
+      std::memcpy(&value, buffer->data + at * sizeof(Value), sizeof(Value));
+      return typename value_of<Value>::type(value);
+    }
+    void operator=(Value value) const {
+      static_assert(!std::is_const_v<T>, "written through a const pointer");
+      device_access(*buffer, at, 1, true);
+      std::memcpy(buffer->data + at * sizeof(Value), &value, sizeof(Value));
+    }
+  };
+  Location operator[](int64_t at) const { return {buffer, offset + at}; }
+  Device operator+(int64_t by) const { return {buffer, offset + by}; }
+};
+
+template <typename T> struct Pack {
+  T value[16 / sizeof(T)];
+};
+
+template <typename T>
+Pack<std::remove_const_t<T>> load_pack(Device<T> pointer, int64_t at) {
+  using Value = std::remove_const_t<T>;
+  constexpr int64_t count = 16 / sizeof(Value);
+  at += pointer.offset;
+  if (at % count != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, count, false);
+  Pack<Value> pack;
+  std::memcpy(&pack, pointer.buffer->data + at * sizeof(Value), 16);
+  return pack;
+}
+
+template <typename T> void store_pack(Device<T> pointer, int64_t at, Pack<T> pack) {
+  constexpr int64_t count = 16 / sizeof(T);
+  at += pointer.offset;
+  if (at % count != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, count, true);
+  std::memcpy(pointer.buffer->data + at * sizeof(T), &pack, 16);
+}
+
+// Threadgroup memory.
+template <typename T> struct Shared {
+  SharedArray* array;
+
+  struct Location {
+    SharedArray* array;
+    int64_t at;
+    T read() const {
+      shared_access(*array, at, 1, false);
+      T value;
+      std::memcpy(&value, array->data.data() + at * sizeof(T), sizeof(T));
+      return value;
+    }
+    operator typename value_of<T>::type() const {
+      return typename value_of<T>::type(read());
+    }
+    void operator=(T value) const {
+      shared_access(*array, at, 1, true);
+      std::memcpy(array->data.data() + at * sizeof(T), &value, sizeof(T));
+    }
+  };
+  Location operator[](int64_t at) const { return {array, at}; }
+};
+
+template <typename T> Pack<T> load_pack(Shared<T> shared, int64_t at) {
+  constexpr int64_t count = 16 / sizeof(T);
+  if (at % count != 0) misaligned("threadgroup memory", at);
+  shared_access(*shared.array, at, count, false);
+  Pack<T> pack;
+  std::memcpy(&pack, shared.array->data.data() + at * sizeof(T), 16);
+  return pack;
+}
+
+template <typename T> void store_pack(Shared<T> shared, int64_t at, Pack<T> pack) {
+  constexpr int64_t count = 16 / sizeof(T);
+  if (at % count != 0) misaligned("threadgroup memory", at);
+  shared_access(*shared.array, at, count, true);
+  std::memcpy(shared.array->data.data() + at * sizeof(T), &pack, 16);
+}
+
+// A thread's own array. Its length is a constant on GPUs.
+template <typename T> struct Registers {
+  static constexpr int64_t capacity = 256;
+  T value[capacity];
+  int64_t count;
+  int line;
+
+  Registers(int64_t count, int line) : count(count), line(line) {
+    if (count > capacity) out_of_registers(line, count, capacity);
+    std::memset(static_cast<void*>(value), 0xff, count * sizeof(T));
+  }
+  T& operator[](int64_t at) {
+    if (at < 0 || at >= count) out_of_registers(line, at, count);
+    return value[at];
+  }
+};
+
+template <typename T> void unpack(Registers<float>& array, int64_t at, Pack<T> pack) {
+  for (int i = 0; i < int(16 / sizeof(T)); ++i) array[at + i] = float(pack.value[i]);
+}
+template <typename T> Pack<T> make_pack(Registers<float>& array, int64_t at) {
+  Pack<T> pack;
+  for (int i = 0; i < int(16 / sizeof(T)); ++i) pack.value[i] = T(array[at + i]);
+  return pack;
+}
+
+inline int imin(int a, int b) { return a < b ? a : b; }
+inline int imax(int a, int b) { return a > b ? a : b; }
+
+}  // namespace emulator
+
+using namespace emulator;
+typedef int64_t i64;
+
+#define POSITIONS                                                              \
+  const int GROUP_X = here.group[0], GROUPS_X = here.launch->groups[0];        \
+  const int GROUP_Y = here.group[1], GROUPS_Y = here.launch->groups[1];        \
+  const int GROUP_Z = here.group[2];                                           \
+  const int THREAD = here.thread, THREADS = here.launch->threads;              \
+  const int SIMDGROUP = THREAD >> 5, LANE = THREAD & 31;                       \
+  (void)GROUP_X, (void)GROUPS_X, (void)GROUP_Y, (void)GROUPS_Y, (void)GROUP_Z; \
+  (void)THREADS, (void)SIMDGROUP, (void)LANE;
+
+#define UNROLL
+#define PACK(T) emulator::Pack<T>
+#define PACK_LEN(T) (int(16 / sizeof(T)))
+#define LOAD_PACK(T, pointer, at) emulator::load_pack(pointer, at)
+#define STORE_PACK(T, pointer, at, pack) emulator::store_pack<T>(pointer, at, pack)
+#define LOAD_SHARED_PACK(T, array, at) emulator::load_pack(array, at)
+#define STORE_SHARED_PACK(T, array, at, pack) emulator::store_pack<T>(array, at, pack)
+#define UNPACK(array, at, pack) emulator::unpack(array, at, pack)
+#define MAKE_PACK(T, array, at) emulator::make_pack<T>(array, at)
+#define MUTABLE(T, pointer) (emulator::Device<T>{pointer.buffer, pointer.offset})
+#define REGISTERS(T, name, count) emulator::Registers<T> name(count, __LINE__)
+#define SHARED(T, name, count) \
+  const emulator::Shared<T> name { &emulator::shared_array(__LINE__, count, sizeof(T)) }
+#define BARRIER() emulator::barrier(__LINE__)
+#define SIMD_BARRIER() emulator::simd_barrier(__LINE__)
+#define SIMD_SUM(x) emulator::simd_sum(x, __LINE__)
+#define SIMD_MAX(x) emulator::simd_max(x, __LINE__)
+#define SHUFFLE(x, lane) emulator::shuffle(x, lane, __LINE__)
+#define SHUFFLE_XOR(x, mask) emulator::shuffle(x, emulator::lane() ^ (mask), __LINE__)
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define FMAX(a, b) std::fmax(float(a), float(b))
+#define EXP(x) std::exp(float(x))
+#define EXP2(x) std::exp2(float(x))
+#define TANH(x) std::tanh(float(x))
+#define RSQRT(x) (1.0f / std::sqrt(float(x)))
+#define SIN(x) std::sin(float(x))
+#define COS(x) std::cos(float(x))
