@@ -11,6 +11,7 @@
 //!
 //! Upstream: `sglang/srt/mem_cache/memory_pool.py`.
 
+use kernels::kv_write::CHAIN_LEN;
 use mlx::{Array, Dtype, Result};
 
 use crate::{AttentionError, AttentionShape, CacheKind};
@@ -48,6 +49,9 @@ pub struct KvPool {
     page_size: usize,
     num_slots: usize,
     layers: Vec<LayerCache>,
+    /// `[8]` int32, computed after every use of the pool so far that MLX does
+    /// not know of.
+    chain: Array,
 }
 
 impl KvPool {
@@ -63,7 +67,9 @@ impl KvPool {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let num_slots = config.num_pages * config.page_size;
-        Ok(Self { page_size: config.page_size, num_slots, layers })
+        let chain = Array::zeros(&[CHAIN_LEN], Dtype::Int32)?;
+        chain.eval()?;
+        Ok(Self { page_size: config.page_size, num_slots, layers, chain })
     }
 
     /// Tokens in a page.
@@ -93,6 +99,26 @@ impl KvPool {
         match &mut self.layers[layer_id] {
             LayerCache::Full(cache) => cache.write(slots, k, v),
         }
+    }
+
+    /// What a write in place has to come after, see [`kernels::kv_write`].
+    pub(crate) fn chain(&self) -> &Array {
+        &self.chain
+    }
+
+    pub(crate) fn set_chain(&mut self, chain: Array) {
+        self.chain = chain;
+    }
+
+    /// Puts all later writes after `ids`, `[n]` int32, which a step's last
+    /// operation gives. The result must be evaluated with the step: a write that
+    /// nothing reads in its own step would not run otherwise.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn fence(&mut self, ids: &Array) -> Result<Array> {
+        self.chain = self.chain.add(&ids.slice(&[0], &[1], &[1])?)?;
+        Ok(self.chain.clone())
     }
 
     /// The cache of a layer, for a backend that knows its kind.

@@ -49,6 +49,13 @@ impl Kv {
         self.backend.writes_in_place()
     }
 
+    /// Puts the writes of later steps after the step that gives `ids`. What it
+    /// gives must be evaluated with them. On the CPU, where one operation runs
+    /// after the other, there is no need.
+    pub(crate) fn fence(&self, ids: &Array) -> Result<Option<Array>> {
+        self.backend.pads_rows().then(|| self.pool.borrow_mut().fence(ids)).transpose()
+    }
+
     /// Throws the pool's contents away. The old pool goes first: there is no
     /// room for two.
     pub(crate) fn reset(&mut self) -> std::result::Result<(), attention::AttentionError> {

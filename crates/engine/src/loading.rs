@@ -137,6 +137,8 @@ fn runner(
     weight_bytes: usize,
 ) -> Result<ModelRunner, EngineError> {
     let backend = match config.attention_backend.as_str() {
+        // The GPU kernels shift by the size of a page.
+        "mlx" if !pool.page_size.is_power_of_two() => "sdpa",
         "mlx" => platform.entry.attention_backend,
         name => name,
     };

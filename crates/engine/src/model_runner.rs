@@ -87,8 +87,9 @@ impl ModelRunner {
     }
 
     /// Hands a batch to the device.
-    fn submit(&mut self, ids: &Array) -> mlx::Result<()> {
-        mlx::async_eval(&[ids])?;
+    fn submit(&mut self, ids: &Array, fence: Option<&Array>) -> mlx::Result<()> {
+        let results: Vec<&Array> = std::iter::once(ids).chain(fence).collect();
+        mlx::async_eval(&results)?;
         self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())
@@ -165,11 +166,12 @@ impl Executor for ModelRunner {
         self.clock.mark(Stage::Batch);
         let logits = self.graph.run(self.model.as_ref(), &forward)?;
         let ids = sample(&logits, &sampling)?;
+        let fence = self.kv.fence(&ids)?;
         self.clock.mark(Stage::Graph);
         if self.is_running && !self.kv.writes_in_place() {
             self.built = Some(ids.clone());
         } else {
-            self.submit(&ids)?;
+            self.submit(&ids, fence.as_ref())?;
         }
         self.last_ids = Some(ids.clone());
         Ok(Launch { ids, num_sampled })
@@ -181,7 +183,7 @@ impl Executor for ModelRunner {
         self.clock.mark(Stage::Wait);
         self.is_running = false;
         if let Some(built) = self.built.take() {
-            self.submit(&built)?;
+            self.submit(&built, None)?; // Only where nothing is written in place.
         }
         Ok(ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect())
     }

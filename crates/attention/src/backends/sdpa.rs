@@ -23,7 +23,9 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use plan::{DecodeGroup, DecodePlan, ExtendSeq, Mask};
+use plan::{DecodeGroup, DecodePlan, Mask};
+
+pub(super) use plan::ExtendSeq;
 
 pub(crate) const ENTRY: BackendEntry = BackendEntry {
     name: "sdpa",
@@ -94,7 +96,9 @@ impl AttentionBackend for Sdpa {
             unreachable!("the mode of a step does not change");
         };
         write(call)?;
-        let outs = seqs.iter().map(|seq| extend_one(call, seq)).collect::<Result<Vec<_>>>()?;
+        let gather = |slots: &_| gather(call, slots);
+        let outs =
+            seqs.iter().map(|seq| extend_one(call, seq, gather)).collect::<Result<Vec<_>>>()?;
         match outs.as_slice() {
             [out] => Ok(out.clone()),
             outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
@@ -138,11 +142,16 @@ fn gather(call: &AttentionCall<'_>, slots: &SlotIndex) -> Result<(Array, Array)>
     cache.gather(slots)
 }
 
-/// Rows of one request, `[len, num_heads, head_dim]`.
-fn extend_one(call: &AttentionCall<'_>, seq: &ExtendSeq) -> Result<Array> {
+/// Rows of one request, `[len, num_heads, head_dim]`. `gather` gives the keys and
+/// values in some slots, this step's among them.
+pub(super) fn extend_one(
+    call: &AttentionCall<'_>,
+    seq: &ExtendSeq,
+    gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
+) -> Result<Array> {
     let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
     let (k, v) = match &seq.slots {
-        Some(slots) => gather(call, slots)?,
+        Some(slots) => gather(slots)?,
         // No prefix: the step's own keys are all there are.
         None => (own(call.k)?, own(call.v)?),
     };

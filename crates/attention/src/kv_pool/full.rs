@@ -66,14 +66,30 @@ impl FullCache {
     /// # Errors
     /// Those of MLX.
     pub fn gather(&self, index: &SlotIndex) -> Result<(Array, Array)> {
-        Ok((gather_from(&self.k, index)?, gather_from(&self.v, index)?))
+        Ok((gather_from(&self.k, index, None)?, gather_from(&self.v, index, None)?))
+    }
+
+    /// As [`FullCache::gather`], after `chain`, int32, is computed: for pools
+    /// that are written in place, where MLX does not see the write.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn gather_after(&self, index: &SlotIndex, chain: &Array) -> Result<(Array, Array)> {
+        let first = chain.slice(&[0], &[1], &[1])?;
+        let zero = Some(&first.multiply(&Array::scalar(0_i32)?)?);
+        Ok((gather_from(&self.k, index, zero)?, gather_from(&self.v, index, zero)?))
     }
 }
 
-fn gather_from(parts: &[Array], index: &SlotIndex) -> Result<Array> {
+/// `zero` is added to the index, for what it depends on.
+fn gather_from(parts: &[Array], index: &SlotIndex, zero: Option<&Array>) -> Result<Array> {
     let gather = |part: &Array| {
         let (num_slots, heads, head_dim) = (part.dim(0), part.dim(1), part.dim(2));
-        part.reshape(&[num_slots * heads, head_dim])?.take(&index.rows(heads)?, 0)
+        let rows = match zero {
+            Some(zero) => index.rows(heads)?.add(zero)?,
+            None => index.rows(heads)?,
+        };
+        part.reshape(&[num_slots * heads, head_dim])?.take(&rows, 0)
     };
     let parts = parts.iter().map(gather).collect::<Result<Vec<_>>>()?;
     match parts.as_slice() {

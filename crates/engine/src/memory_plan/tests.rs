@@ -111,7 +111,7 @@ fn activations_of_a_step_do_not_depend_on_the_prompt() {
 #[test]
 fn automatic_chunk_shrinks_to_fit() {
     let asked = MemoryOptions { context_length: Some(32_768), ..options() };
-    let wide = ModelShape { intermediate_size: 65_536, ..llama_3b() };
+    let wide = ModelShape { intermediate_size: 131_072, ..llama_3b() };
     let small = plan("cpu", 5, &wide, &asked).unwrap();
     let chunk = small.chunked_prefill_size.unwrap();
     assert!((64..512).contains(&chunk) && small.activation_bytes <= 5 * GIB / 4, "{small}");

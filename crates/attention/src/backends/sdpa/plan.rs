@@ -22,7 +22,7 @@ pub(super) enum Mask {
 }
 
 /// One request of an extend step.
-pub(super) struct ExtendSeq {
+pub(in crate::backends) struct ExtendSeq {
     /// Its rows.
     pub(super) start: usize,
     pub(super) len: usize,
@@ -70,7 +70,10 @@ fn slots<'a>(
 }
 
 impl ExtendSeq {
-    pub(super) fn plan(step: &StepLayout<'_>, window: Option<usize>) -> Result<Vec<Self>> {
+    pub(in crate::backends) fn plan(
+        step: &StepLayout<'_>,
+        window: Option<usize>,
+    ) -> Result<Vec<Self>> {
         step.extents.iter().map(|extent| Self::new(extent, window, step.page_size)).collect()
     }
 

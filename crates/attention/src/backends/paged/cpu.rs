@@ -1,39 +1,25 @@
-//! Our kernels: K and V are written to the pool in place and read through the
-//! page tables, nothing is gathered. On the CPU device today.
-//!
-//! Upstream: `sglang/srt/layers/attention/triton_backend.py`.
+//! On the CPU device: one kernel writes and attends, prompts and decode alike.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use kernels::cpu::attention::{
     AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention,
 };
-use mlx::{
-    Array, Error, Result,
-    device::{self, DeviceKind},
-};
+use mlx::{Array, Error, Result};
 
+use super::NAME;
 use crate::{
-    AttentionBackend, AttentionCall, AttentionShape, CacheKind, Extent, ForwardMetadata,
-    LayerCache, StepLayout, registry::BackendEntry,
+    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, LayerCache,
+    StepLayout,
 };
 
-pub(crate) const ENTRY: BackendEntry = BackendEntry {
-    name: "paged",
-    supports: |layers| {
-        device::default().is_ok_and(|device| device == DeviceKind::Cpu)
-            && layers.iter().all(|layer| layer.cache == CacheKind::Full)
-    },
-    new: |layers| Rc::new(Paged::new(layers)),
-};
-
-struct Paged {
+pub(super) struct PagedCpu {
     /// By `layer_id`.
     params: Vec<Arc<AttentionParams>>,
 }
 
-impl Paged {
-    fn new(layers: &[AttentionShape]) -> Self {
+impl PagedCpu {
+    pub(super) fn new(layers: &[AttentionShape]) -> Self {
         let last = layers.iter().map(|layer| layer.layer_id + 1).max().unwrap_or(0);
         let empty = Arc::new(AttentionParams::default());
         let mut params = vec![empty; last];
@@ -57,7 +43,7 @@ impl Paged {
         let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
         let Some((k_pool, v_pool)) = cache.whole() else {
             let message = "the device's largest buffer splits the pool: use the backend sdpa";
-            return Err(Error { op: "paged", message: message.to_owned() });
+            return Err(Error { op: NAME, message: message.to_owned() });
         };
         let inputs = AttentionInputs {
             q: call.q,
@@ -71,9 +57,9 @@ impl Paged {
     }
 }
 
-impl AttentionBackend for Paged {
+impl AttentionBackend for PagedCpu {
     fn name(&self) -> &'static str {
-        ENTRY.name
+        NAME
     }
 
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {

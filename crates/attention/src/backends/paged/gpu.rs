@@ -1,0 +1,182 @@
+//! On a GPU: a kernel writes in place, decode reads through the page tables.
+//! Prompts gather their prefix for MLX's fused attention.
+//!
+//! MLX sees the pools as mere inputs. What keeps order is the chain of
+//! [`kernels::kv_write`]: every write takes the chain of the one before, every
+//! read depends on the chain of its write, and between steps the chain becomes
+//! the sampled tokens ([`KvPool::fence`](crate::KvPool::fence)), which come after
+//! all reads.
+
+use kernels::{
+    AttentionSpec, DecodeInputs, KernelError, Kernels, KvWriteInputs, kv_write, paged_decode,
+};
+use mlx::{Array, Error, Result};
+
+use super::NAME;
+use crate::{
+    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
+    LayerCache, StepLayout,
+    backends::sdpa::{ExtendSeq, extend_one},
+};
+
+pub(super) struct PagedGpu {
+    /// Distinct windows of the model's layers.
+    windows: Vec<Option<usize>>,
+    kernels: Kernels,
+}
+
+/// What all layers of a step share.
+enum Plan {
+    Extend(Vec<(Option<usize>, Vec<ExtendSeq>)>),
+    Decode(DecodeTables),
+}
+
+struct DecodeTables {
+    /// `[num_rows, max_pages]` int32.
+    page_table: Array,
+    /// `[num_rows]` int32; 0 for padding.
+    seq_lens: Array,
+    max_seq_len: usize,
+    page_size: usize,
+}
+
+impl PagedGpu {
+    pub(super) fn new(layers: &[AttentionShape], kernels: Kernels) -> Self {
+        let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
+        windows.sort_unstable();
+        windows.dedup();
+        Self { windows, kernels }
+    }
+
+    /// Adds the write of this step's K and V; gives its chain.
+    fn write(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let mut pool = call.kv_pool.borrow_mut();
+        let after = pool.chain().clone();
+        let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
+        let inputs = KvWriteInputs {
+            k: call.k,
+            v: call.v,
+            k_pool,
+            v_pool,
+            slots: call.out_cache_loc,
+            after: &after,
+        };
+        let chain = kv_write(&self.kernels, &inputs).map_err(error)?;
+        pool.set_chain(chain.clone());
+        Ok(chain)
+    }
+}
+
+fn pools(cache: &LayerCache) -> Result<(&Array, &Array)> {
+    let LayerCache::Full(cache) = cache;
+    cache.whole().ok_or_else(|| {
+        let message = "the device's largest buffer splits the pool: use the backend sdpa";
+        Error { op: NAME, message: message.to_owned() }
+    })
+}
+
+fn error(error: KernelError) -> Error {
+    match error {
+        KernelError::Mlx(error) => error,
+        other => Error { op: NAME, message: other.to_string() },
+    }
+}
+
+impl DecodeTables {
+    fn new(step: &StepLayout<'_>) -> Result<Self> {
+        let most = |count: fn(&Extent) -> usize| step.extents.iter().map(count).max().unwrap_or(1);
+        let max_pages = most(|extent| extent.pages.len());
+        let mut pages = vec![0; step.num_tokens * max_pages];
+        let mut lens = vec![0; step.num_tokens];
+        let rows = pages.chunks_exact_mut(max_pages).zip(&mut lens).zip(step.extents);
+        for ((row, len), extent) in rows {
+            *len = extent.seq_len() as i32;
+            for (to, page) in row.iter_mut().zip(&extent.pages) {
+                *to = *page as i32;
+            }
+        }
+        Ok(Self {
+            page_table: Array::from_slice(&pages, &[step.num_tokens, max_pages])?,
+            seq_lens: Array::from_slice(&lens, &[step.num_tokens])?,
+            max_seq_len: most(Extent::seq_len),
+            page_size: step.page_size,
+        })
+    }
+}
+
+impl AttentionBackend for PagedGpu {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
+        let plan = match step.mode {
+            ForwardMode::Decode => Plan::Decode(DecodeTables::new(step)?),
+            ForwardMode::Extend => {
+                let seqs = |&window| Ok((window, ExtendSeq::plan(step, window)?));
+                Plan::Extend(self.windows.iter().map(seqs).collect::<Result<_>>()?)
+            }
+        };
+        Ok(ForwardMetadata::new(plan))
+    }
+
+    fn writes_in_place(&self) -> bool {
+        true
+    }
+
+    fn pads_rows(&self) -> bool {
+        true
+    }
+
+    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let Plan::Extend(plans) = call.metadata.get() else {
+            unreachable!("the mode of a step does not change");
+        };
+        let window = call.shape.sliding_window;
+        let found = plans.iter().find(|(planned, _)| *planned == window);
+        let seqs = &found.expect("the backend was made for the layers of this model").1;
+        let chain = self.write(call)?;
+        let gather = |slots: &_| {
+            let pool = call.kv_pool.borrow();
+            let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
+            cache.gather_after(slots, &chain)
+        };
+        let outs =
+            seqs.iter().map(|seq| extend_one(call, seq, gather)).collect::<Result<Vec<_>>>()?;
+        match outs.as_slice() {
+            [out] => Ok(out.clone()),
+            outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
+        }
+    }
+
+    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array> {
+        let Plan::Decode(tables) = call.metadata.get() else {
+            unreachable!("the mode of a step does not change");
+        };
+        let chain = self.write(call)?;
+        let pool = call.kv_pool.borrow();
+        let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
+        let spec = AttentionSpec {
+            num_heads: call.shape.num_heads,
+            num_kv_heads: call.shape.num_kv_heads,
+            head_dim: call.shape.head_dim,
+            page_size: tables.page_size,
+            scale: call.shape.scale,
+            window: call.shape.sliding_window,
+            soft_cap: None,
+            has_sinks: false,
+            dtype: call.q.dtype(),
+            kv_dtype: k_pool.dtype(),
+        };
+        let inputs = DecodeInputs {
+            q: call.q,
+            k_pool,
+            v_pool,
+            page_table: &tables.page_table,
+            seq_lens: &tables.seq_lens,
+            sinks: None,
+            chain: &chain,
+        };
+        paged_decode(&self.kernels, &spec, &inputs, tables.max_seq_len).map_err(error)
+    }
+}

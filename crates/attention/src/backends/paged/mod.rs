@@ -1,0 +1,38 @@
+//! Our kernels: K and V are written to the pool in place and read through the
+//! page tables, so steps overlap and decode gathers nothing.
+//!
+//! Upstream: `sglang/srt/layers/attention/triton_backend.py`.
+
+use std::rc::Rc;
+
+use kernels::{Kernels, paged_decode::HEAD_DIMS};
+use mlx::device::{self, DeviceKind};
+
+use crate::{AttentionBackend, AttentionShape, CacheKind, registry::BackendEntry};
+
+mod cpu;
+mod gpu;
+
+const NAME: &str = "paged";
+
+pub(crate) const ENTRY: BackendEntry = BackendEntry { name: NAME, supports, new };
+
+fn supports(layers: &[AttentionShape]) -> bool {
+    let is_known = |layer: &AttentionShape| layer.cache == CacheKind::Full;
+    match device::default() {
+        Ok(DeviceKind::Cpu) => layers.iter().all(is_known),
+        Ok(DeviceKind::Gpu) => {
+            Kernels::here().is_some()
+                && layers.iter().all(|layer| is_known(layer) && HEAD_DIMS.contains(&layer.head_dim))
+        }
+        Err(_) => false,
+    }
+}
+
+fn new(layers: &[AttentionShape]) -> Rc<dyn AttentionBackend> {
+    let on_gpu = device::default().is_ok_and(|device| device == DeviceKind::Gpu);
+    match Kernels::here().filter(|_| on_gpu) {
+        Some(kernels) => Rc::new(gpu::PagedGpu::new(layers, kernels)),
+        None => Rc::new(cpu::PagedCpu::new(layers)),
+    }
+}
