@@ -96,6 +96,11 @@ impl Kernel {
         self.names(&["input", "inout"])
     }
 
+    /// Names of the inputs that it writes, in order.
+    pub fn written(&self) -> Vec<&'static str> {
+        self.names(&["inout"])
+    }
+
     /// Names of the outputs, in order.
     pub fn outputs(&self) -> Vec<&'static str> {
         self.names(&["output"])

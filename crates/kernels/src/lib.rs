@@ -4,14 +4,22 @@
 //! launcher, a plain reference. The tests run the bodies in an emulator on the
 //! CPU (crate `kernel-emulator`); `examples/gpu_check.rs` runs them on a GPU.
 
+pub mod add_rms_norm;
 pub mod cpu;
 mod error;
 pub mod kernel;
 pub mod kv_write;
 pub mod paged_decode;
+pub mod paged_extend;
+pub mod rope_kv_write;
 mod shapes;
+pub mod silu_and_mul;
 
+pub use add_rms_norm::add_rms_norm;
 pub use error::KernelError;
 pub use kernel::{Call, Constant, Kernel, Kernels};
 pub use kv_write::{KvWriteInputs, kv_write};
 pub use paged_decode::{AttentionSpec, DecodeInputs, paged_decode};
+pub use paged_extend::{ExtendInputs, ExtendTiling, paged_extend};
+pub use rope_kv_write::{RopeInputs, RopeSpec, rope_kv_write};
+pub use silu_and_mul::silu_and_mul;

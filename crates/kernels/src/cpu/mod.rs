@@ -19,5 +19,5 @@ mod scratch;
 mod simd;
 pub mod values;
 
-pub use nodes::{quantized_matmul, supports_quantized};
+pub use nodes::{matmul, quantized_matmul, supports_quantized};
 pub use rows::{add_rms_norm, rms_norm, rope_split, silu_and_mul};

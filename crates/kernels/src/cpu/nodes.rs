@@ -9,6 +9,7 @@ use mlx::{
 };
 
 use super::{
+    matmul::matmul as dense_matmul,
     qmm::{self, QuantizedMatrix},
     values::{Values, ValuesMut},
 };
@@ -61,6 +62,29 @@ impl CpuKernel for QuantizedMatmul {
         };
         let mut y = values_mut(&mut operands.outputs[0]);
         qmm::quantized_matmul(x.dim(0), values(x), &matrix, &mut y);
+    }
+}
+
+/// `x` `[num_tokens, in_dims]` times the rows of a dense matrix `w`
+/// `[out_dims, in_dims]`; both f32, bf16 or f16. Returns `[num_tokens, out_dims]`
+/// in the type of `x`.
+///
+/// # Errors
+/// Those of MLX. Shapes that do not fit fail when the node is evaluated.
+pub fn matmul(x: &Array, w: &Array) -> Result<Array> {
+    let outputs: &[(&[usize], Dtype)] = &[(&[x.dim(0), w.dim(0)], x.dtype())];
+    let mut out = cpu_kernel(Arc::new(Matmul), &[x, w], outputs)?;
+    Ok(out.remove(0))
+}
+
+struct Matmul;
+
+impl CpuKernel for Matmul {
+    fn run(&self, mut operands: Operands<'_>) {
+        let [x, w] = operands.inputs[..] else { panic!("two inputs") };
+        let shape = [x.dim(0), w.dim(0), w.dim(1)];
+        let mut y = values_mut(&mut operands.outputs[0]);
+        dense_matmul(shape, values(x), values(w), &mut y);
     }
 }
 

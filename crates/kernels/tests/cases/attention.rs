@@ -1,41 +1,45 @@
 //! Random batches over a K/V pool, and what attention should give.
 
 use kernels::{
-    AttentionSpec,
+    AttentionSpec, ExtendTiling,
     paged_decode::{
-        HEAD_DIMS,
+        DecodePlan, HEAD_DIMS,
         reference::{PagedKv, attend},
     },
+    paged_extend,
 };
 use mlx::Dtype;
 use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
 
-use super::{any_dtype, floats};
+use super::{
+    Device, Value, any_dtype, any_kv_dtype, chain, compare, epsilon, floats, ints, random, rng,
+    sizes,
+};
 
 /// Requests with their pages in one pool.
-pub(crate) struct Batch {
-    pub(crate) spec: AttentionSpec,
+struct Batch {
+    spec: AttentionSpec,
     /// Tokens of each request in the pool, this step's included.
-    pub(crate) seq_lens: Vec<usize>,
+    seq_lens: Vec<usize>,
     /// Tokens of each request that are new in this step.
-    pub(crate) new_lens: Vec<usize>,
-    pub(crate) max_pages: usize,
+    new_lens: Vec<usize>,
+    max_pages: usize,
     /// `[batch, max_pages]`; unused places hold -1.
-    pub(crate) page_table: Vec<i32>,
-    pub(crate) num_slots: usize,
-    pub(crate) k_pool: Vec<f32>,
-    pub(crate) v_pool: Vec<f32>,
+    page_table: Vec<i32>,
+    num_slots: usize,
+    k_pool: Vec<f32>,
+    v_pool: Vec<f32>,
     /// `[new tokens, num_heads, head_dim]`.
-    pub(crate) q: Vec<f32>,
-    pub(crate) sinks: Vec<f32>,
+    q: Vec<f32>,
+    sinks: Vec<f32>,
 }
 
-fn spec(rng: &mut SmallRng) -> AttentionSpec {
-    let head_dim = HEAD_DIMS[rng.random_range(0..HEAD_DIMS.len())];
+fn spec(shape: u64) -> AttentionSpec {
+    let mut rng = rng(shape);
+    let head_dim = HEAD_DIMS[usize::try_from(shape).unwrap() % HEAD_DIMS.len()];
     let group = rng.random_range(1..=16);
     let num_kv_heads = if group > 4 { 1 } else { rng.random_range(1..=3) };
-    let dtype = any_dtype(rng);
-    let f16_pool = dtype == Dtype::Float32 && rng.random_bool(0.2);
+    let dtype = any_dtype(&mut rng);
     AttentionSpec {
         num_heads: group * num_kv_heads,
         num_kv_heads,
@@ -46,7 +50,7 @@ fn spec(rng: &mut SmallRng) -> AttentionSpec {
         soft_cap: rng.random_bool(0.25).then(|| rng.random_range(1.0..30.0)),
         has_sinks: rng.random_bool(0.25),
         dtype,
-        kv_dtype: if f16_pool { Dtype::Float16 } else { dtype },
+        kv_dtype: any_kv_dtype(&mut rng, dtype),
     }
 }
 
@@ -59,40 +63,63 @@ fn length(rng: &mut SmallRng, longest: usize) -> usize {
     }
 }
 
+/// One token for each of a few requests, some of them empty (padding).
+fn decode_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Result<f64, String> {
+    let rng = &mut rng(seed);
+    let size = rng.random_range(1..=4);
+    let seq_lens =
+        (0..size).map(|_| if rng.random_bool(0.03) { 0 } else { length(rng, longest) }).collect();
+    let batch = Batch::new(rng, spec(shape), seq_lens, vec![1; size]);
+    let splits = 1 << (shape % 5);
+    batch.run_decode(device, splits).map_err(|error| {
+        format!("{error}\n{:?}\nlengths {:?}, {splits} splits", batch.spec, batch.seq_lens)
+    })
+}
+
+/// Decode of short contexts.
+pub(crate) fn decode(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    decode_case(device, shape, seed, 200)
+}
+
+/// Decode with contexts of up to 8192 tokens.
+pub(crate) fn decode_long(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    decode_case(device, shape, seed, 8192)
+}
+
+fn extend_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Result<f64, String> {
+    let rng = &mut rng(seed);
+    let size = rng.random_range(1..=3);
+    let most = if rng.random_bool(0.1) { 40 } else { 12 };
+    let new_lens: Vec<usize> = (0..size).map(|_| rng.random_range(1..=most)).collect();
+    let seq_lens = new_lens
+        .iter()
+        .map(|new| new + if rng.random_bool(0.3) { 0 } else { length(rng, longest - new) })
+        .collect();
+    let batch = Batch::new(rng, spec(shape), seq_lens, new_lens);
+    batch.run_extend(device).map_err(|error| {
+        format!("{error}\n{:?}\n{:?} new of {:?}", batch.spec, batch.new_lens, batch.seq_lens)
+    })
+}
+
+/// Some new tokens for each of a few requests, after a prefix that may be empty.
+pub(crate) fn extend(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    extend_case(device, shape, seed, 150)
+}
+
+/// The same with prefixes of up to 8192 tokens.
+pub(crate) fn extend_long(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    extend_case(device, shape, seed, 8192)
+}
+
 impl Batch {
-    /// A decode batch: one new token each. A request may be empty (padding).
-    pub(crate) fn decode(rng: &mut SmallRng, longest: usize) -> Self {
-        let size = rng.random_range(1..=4);
-        let seq_lens: Vec<usize> = (0..size)
-            .map(|_| if rng.random_bool(0.03) { 0 } else { length(rng, longest) })
-            .collect();
-        let spec = spec(rng);
-        let new_lens = vec![1; size];
-        Self::with(rng, spec, seq_lens, new_lens)
-    }
-
-    /// An extend batch: some new tokens after a prefix, which may be empty.
-    pub(crate) fn extend(rng: &mut SmallRng, longest: usize, most_new: usize) -> Self {
-        let size = rng.random_range(1..=3);
-        let spec = spec(rng);
-        let new_lens: Vec<usize> = (0..size).map(|_| rng.random_range(1..=most_new)).collect();
-        let seq_lens = new_lens
-            .iter()
-            .map(|new| new + if rng.random_bool(0.3) { 0 } else { length(rng, longest - new) })
-            .collect();
-        Self::with(rng, spec, seq_lens, new_lens)
-    }
-
-    /// Random contents for given lengths.
-    pub(crate) fn with(
+    fn new(
         rng: &mut SmallRng,
         spec: AttentionSpec,
         seq_lens: Vec<usize>,
         new_lens: Vec<usize>,
     ) -> Self {
         let pages_of = |len: usize| len.div_ceil(spec.page_size);
-        let used: usize = seq_lens.iter().map(|len| pages_of(*len)).sum();
-        let num_pages = used + 1;
+        let num_pages = 1 + seq_lens.iter().map(|len| pages_of(*len)).sum::<usize>();
         let mut free: Vec<i32> = (0..i32::try_from(num_pages).unwrap()).collect();
         free.shuffle(rng);
         let longest = seq_lens.iter().map(|len| pages_of(*len)).max().unwrap_or(0).max(1);
@@ -106,10 +133,10 @@ impl Batch {
         let num_tokens: usize = new_lens.iter().sum();
         Self {
             num_slots,
-            k_pool: floats(rng, spec.kv_dtype, pool),
-            v_pool: floats(rng, spec.kv_dtype, pool),
-            q: floats(rng, spec.dtype, num_tokens * spec.num_heads * spec.head_dim),
-            sinks: floats(rng, Dtype::Float32, spec.num_heads),
+            k_pool: random(rng, spec.kv_dtype, pool),
+            v_pool: random(rng, spec.kv_dtype, pool),
+            q: random(rng, spec.dtype, num_tokens * spec.num_heads * spec.head_dim),
+            sinks: random(rng, Dtype::Float32, spec.num_heads),
             spec,
             seq_lens,
             new_lens,
@@ -118,12 +145,69 @@ impl Batch {
         }
     }
 
-    pub(crate) fn size(&self) -> usize {
-        self.seq_lens.len()
+    fn q(&self) -> Value {
+        let spec = &self.spec;
+        let num_tokens = self.new_lens.iter().sum();
+        floats(spec.dtype, &[num_tokens, spec.num_heads, spec.head_dim], &self.q)
+    }
+
+    fn pools(&self) -> [Value; 2] {
+        let spec = &self.spec;
+        let shape = [self.num_slots, spec.num_kv_heads, spec.head_dim];
+        [&self.k_pool, &self.v_pool].map(|pool| floats(spec.kv_dtype, &shape, pool))
+    }
+
+    fn page_table(&self) -> Value {
+        ints(&[self.seq_lens.len(), self.max_pages], &self.page_table)
+    }
+
+    fn sinks(&self) -> Value {
+        floats(Dtype::Float32, &[self.spec.num_heads], &self.sinks)
+    }
+
+    fn run_decode(&self, device: &dyn Device, splits: usize) -> Result<f64, String> {
+        let plan = DecodePlan::with_splits(&self.spec, self.seq_lens.len(), splits);
+        let [k_pool, v_pool] = self.pools();
+        let (q, table, lens) = (self.q(), self.page_table(), sizes(&self.seq_lens));
+        let (sinks, chain) = (self.sinks(), chain());
+        let inputs = [&q, &k_pool, &v_pool, &table, &lens, &sinks, &chain];
+        let mut out = device.run(&plan.decode, &inputs)?.outputs.remove(0);
+        if let Some(merge) = &plan.merge {
+            let partial = floats(Dtype::Float32, &plan.decode.outputs[0].0, &out);
+            out = device.run(merge, &[&partial, &sinks])?.outputs.remove(0);
+        }
+        compare(&out, &self.expected(), epsilon(self.spec.dtype))
+    }
+
+    fn run_extend(&self, device: &dyn Device) -> Result<f64, String> {
+        let tiling = ExtendTiling::new(&self.spec).map_err(|error| error.to_string())?;
+        let tiles = tiling.tiles(&self.new_lens);
+        let num_tokens: usize = self.new_lens.iter().sum();
+        let call = paged_extend::call(&self.spec, num_tokens, tiles.len() / 2)
+            .map_err(|error| error.to_string())?;
+        let starts: Vec<usize> =
+            (0..self.new_lens.len()).map(|at| self.new_lens[..at].iter().sum()).collect();
+        let prefix_lens: Vec<usize> =
+            self.seq_lens.iter().zip(&self.new_lens).map(|(len, new)| len - new).collect();
+        let [k_pool, v_pool] = self.pools();
+        let inputs = [
+            &self.q(),
+            &k_pool,
+            &v_pool,
+            &self.page_table(),
+            &sizes(&starts),
+            &sizes(&self.new_lens),
+            &sizes(&prefix_lens),
+            &ints(&[tiles.len() / 2, 2], &tiles),
+            &self.sinks(),
+            &chain(),
+        ];
+        let out = device.run(&call, &inputs)?.outputs.remove(0);
+        compare(&out, &self.expected(), epsilon(self.spec.dtype))
     }
 
     /// `[new tokens, num_heads, head_dim]`; zeros for an empty request.
-    pub(crate) fn expected(&self) -> Vec<f64> {
+    fn expected(&self) -> Vec<f64> {
         let spec = &self.spec;
         let mut rows = self.q.chunks(spec.head_dim);
         let mut out = Vec::with_capacity(self.q.len());

@@ -1,22 +1,76 @@
-//! Random cases for the kernels: the same for the emulator and for a GPU
-//! (`examples/gpu_check.rs`).
+//! Random cases for the kernels, run by the emulator in the tests and by a GPU in
+//! `examples/gpu_check.rs`.
+//!
+//! A case has two seeds: `shape` fixes what a driver compiles (a GPU takes about
+//! a second for that, so it gets few), `seed` everything else.
 #![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 #![allow(clippy::allow_attributes, reason = "whether code is dead depends on the includer")]
 
 pub(crate) mod attention;
+pub(crate) mod rows;
+pub(crate) mod write;
 
 use half::{bf16, f16};
+use kernels::Call;
 use mlx::Dtype;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-/// The random numbers of case `seed`.
+/// An array on the host.
+#[derive(Clone)]
+pub(crate) struct Value {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: Data,
+}
+
+#[derive(Clone)]
+pub(crate) enum Data {
+    Floats(Vec<f32>),
+    Ints(Vec<i32>),
+    Uints(Vec<u32>),
+}
+
+/// What a launch left behind.
+pub(crate) struct Results {
+    pub(crate) outputs: Vec<Vec<f32>>,
+    /// Inputs declared `inout`, in order.
+    pub(crate) written: Vec<Vec<f32>>,
+}
+
+/// Runs kernels: the emulator, or a GPU.
+pub(crate) trait Device {
+    /// `inputs` in the order of the declarations.
+    fn run(&self, call: &Call, inputs: &[&Value]) -> Result<Results, String>;
+}
+
+/// One random case. The largest error, or what is wrong.
+pub(crate) type Case = fn(&dyn Device, shape: u64, seed: u64) -> Result<f64, String>;
+
 pub(crate) fn rng(seed: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed)
 }
 
+pub(crate) fn floats(dtype: Dtype, shape: &[usize], values: &[f32]) -> Value {
+    Value { dtype, shape: shape.to_vec(), data: Data::Floats(values.to_vec()) }
+}
+
+pub(crate) fn ints(shape: &[usize], values: &[i32]) -> Value {
+    Value { dtype: Dtype::Int32, shape: shape.to_vec(), data: Data::Ints(values.to_vec()) }
+}
+
+pub(crate) fn sizes(values: &[usize]) -> Value {
+    let values: Vec<i32> = values.iter().map(|value| i32::try_from(*value).unwrap()).collect();
+    ints(&[values.len()], &values)
+}
+
+/// What stands for `chain` and `after`.
+pub(crate) fn chain() -> Value {
+    ints(&[8], &[0; 8])
+}
+
 /// Floats in -1..1 that `dtype` holds exactly.
-pub(crate) fn floats(rng: &mut SmallRng, dtype: Dtype, len: usize) -> Vec<f32> {
+pub(crate) fn random(rng: &mut SmallRng, dtype: Dtype, len: usize) -> Vec<f32> {
     (0..len).map(|_| rounded(dtype, rng.random_range(-1.0_f32..1.0))).collect()
 }
 
@@ -28,18 +82,31 @@ pub(crate) fn rounded(dtype: Dtype, value: f32) -> f32 {
     }
 }
 
+/// Slots for `num_tokens` rows, all different, some negative.
+pub(crate) fn random_slots(rng: &mut SmallRng, num_tokens: usize, num_slots: usize) -> Vec<i32> {
+    let mut all: Vec<i32> = (0..i32::try_from(num_slots).unwrap()).collect();
+    all.shuffle(rng);
+    all.truncate(num_tokens);
+    all.iter_mut().filter(|_| rng.random_bool(0.1)).for_each(|slot| *slot = -1);
+    all
+}
+
 /// Relative rounding error of results in `dtype`.
 pub(crate) fn epsilon(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::Float16 => 1.0 / 1024.0,
         Dtype::Bfloat16 => 1.0 / 128.0,
-        _ => 3e-6,
+        _ => 4e-6,
     }
 }
 
-/// Any float type.
 pub(crate) fn any_dtype(rng: &mut SmallRng) -> Dtype {
     [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16][rng.random_range(0..3)]
+}
+
+/// The pool's type: that of the rows, or f16 below f32.
+pub(crate) fn any_kv_dtype(rng: &mut SmallRng, dtype: Dtype) -> Dtype {
+    if dtype == Dtype::Float32 && rng.random_bool(0.25) { Dtype::Float16 } else { dtype }
 }
 
 /// The largest difference, `Err` if it is more than `tolerance` anywhere.

@@ -1,16 +1,16 @@
 //! The bodies of the GPU kernels, run by the emulator, against plain references.
-
 #![expect(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 #[path = "../cases/mod.rs"]
 mod cases;
-mod decode;
 mod planted;
-mod write;
 
-use kernel_emulator::{ElementType, EmulatorError, Launch, Tensor};
-use kernels::{Call, Constant};
+use cases::{Case, Data, Device, Results, Value, attention, rows, write};
+use kernel_emulator::{ElementType, Launch, Tensor};
+use kernels::{Call, Constant, kv_write};
 use mlx::Dtype;
+
+struct Emulator;
 
 fn element(dtype: Dtype) -> ElementType {
     match dtype {
@@ -18,45 +18,120 @@ fn element(dtype: Dtype) -> ElementType {
         Dtype::Float16 => ElementType::F16,
         Dtype::Bfloat16 => ElementType::Bf16,
         Dtype::Int32 => ElementType::I32,
+        Dtype::Uint32 => ElementType::U32,
         other => panic!("the emulator has no {other:?}"),
     }
 }
 
-fn ints(values: &[usize]) -> Tensor {
-    let values: Vec<i32> = values.iter().map(|value| i32::try_from(*value).unwrap()).collect();
-    Tensor::ints(&[values.len()], &values)
+fn tensor(value: &Value) -> Tensor {
+    match &value.data {
+        Data::Floats(floats) => Tensor::floats(element(value.dtype), &value.shape, floats),
+        Data::Ints(ints) => Tensor::ints(&value.shape, ints),
+        Data::Uints(uints) => Tensor::uints(&value.shape, uints),
+    }
 }
 
-/// Runs a call on inputs in the order of its declarations.
-fn run(call: &Call, inputs: &mut [&mut Tensor]) -> Result<Vec<Tensor>, EmulatorError> {
-    let types: Vec<_> = call.types.iter().map(|(name, dtype)| (*name, element(*dtype))).collect();
-    let constants: Vec<_> = call
-        .constants
-        .iter()
-        .map(|(name, value)| match value {
-            Constant::Int(value) => (*name, kernel_emulator::Constant::Int(*value)),
-            Constant::Float(value) => (*name, kernel_emulator::Constant::Float(*value)),
+impl Device for Emulator {
+    fn run(&self, call: &Call, inputs: &[&Value]) -> Result<Results, String> {
+        let types: Vec<_> =
+            call.types.iter().map(|(name, dtype)| (*name, element(*dtype))).collect();
+        let constants: Vec<_> = call
+            .constants
+            .iter()
+            .map(|(name, value)| match value {
+                Constant::Int(value) => (*name, kernel_emulator::Constant::Int(*value)),
+                Constant::Float(value) => (*name, kernel_emulator::Constant::Float(*value)),
+            })
+            .collect();
+        let names = call.kernel.inputs();
+        assert_eq!(names.len(), inputs.len());
+        let mut inputs: Vec<Tensor> = inputs.iter().map(|value| tensor(value)).collect();
+        let mut outputs: Vec<Tensor> = call
+            .outputs
+            .iter()
+            .map(|(shape, dtype)| Tensor::unwritten(element(*dtype), shape))
+            .collect();
+        let mut buffers: Vec<(&str, &mut Tensor)> = names
+            .iter()
+            .copied()
+            .zip(&mut inputs)
+            .chain(call.kernel.outputs().into_iter().zip(&mut outputs))
+            .collect();
+        let launch = Launch {
+            kernel: call.kernel.name,
+            types: &types,
+            constants: &constants,
+            groups: call.groups,
+            threads: call.threads,
+        };
+        kernel_emulator::run(&launch, &mut buffers).map_err(|error| error.to_string())?;
+        let written = call.kernel.written();
+        Ok(Results {
+            outputs: outputs.iter().map(Tensor::to_f32).collect(),
+            written: names
+                .iter()
+                .zip(&inputs)
+                .filter(|(name, _)| written.contains(name))
+                .map(|(_, tensor)| tensor.to_f32())
+                .collect(),
         })
-        .collect();
-    let mut outputs: Vec<_> = call
-        .outputs
-        .iter()
-        .map(|(shape, dtype)| Tensor::unwritten(element(*dtype), shape))
-        .collect();
-    let mut buffers: Vec<(&str, &mut Tensor)> = call
-        .kernel
-        .inputs()
-        .into_iter()
-        .zip(inputs.iter_mut().map(|tensor| &mut **tensor))
-        .chain(call.kernel.outputs().into_iter().zip(&mut outputs))
-        .collect();
-    let launch = Launch {
-        kernel: call.kernel.name,
-        types: &types,
-        constants: &constants,
-        groups: call.groups,
-        threads: call.threads,
-    };
-    kernel_emulator::run(&launch, &mut buffers)?;
-    Ok(outputs)
+    }
+}
+
+fn check(case: Case, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        if let Err(error) = case(&Emulator, seed, seed) {
+            panic!("case {seed}: {error}");
+        }
+    }
+}
+
+#[test]
+fn decode() {
+    check(attention::decode, 0..500);
+}
+
+#[test]
+fn decode_over_long_contexts() {
+    check(attention::decode_long, 500..520);
+}
+
+#[test]
+fn extend() {
+    check(attention::extend, 0..500);
+}
+
+#[test]
+fn extend_over_long_prefixes() {
+    check(attention::extend_long, 500..520);
+}
+
+#[test]
+fn writes_of_k_and_v() {
+    check(write::plain, 0..300);
+}
+
+#[test]
+fn rotary_embedding_with_writes() {
+    check(write::rope, 0..300);
+}
+
+#[test]
+fn norm_of_a_sum() {
+    check(rows::norm, 0..200);
+}
+
+#[test]
+fn gated_activation() {
+    check(rows::silu, 0..200);
+}
+
+#[test]
+fn a_slot_that_occurs_twice_is_a_race() {
+    let call = kv_write::call(2, 64, Dtype::Float32, Dtype::Float32).unwrap();
+    let rows = cases::floats(Dtype::Float32, &[2, 1, 64], &[0.0; 128]);
+    let slots = cases::ints(&[2], &[1, 1]);
+    let inputs = [&rows, &rows, &rows, &rows, &slots, &cases::chain()];
+    let caught = Emulator.run(&call, &inputs).err().unwrap();
+    assert!(caught.contains("race: write of k_pool[64]"), "{caught}");
 }

@@ -83,3 +83,26 @@ fn words_that_do_not_fit_are_an_error() {
     let out = quantized_matmul(&x, &packed.weight, &packed.scales, &biases, 32, 4).unwrap();
     assert!(out.eval().unwrap_err().to_string().contains("words of the matrix"));
 }
+
+#[test]
+fn dense_matrices_of_every_type() {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let rng = &mut SmallRng::seed_from_u64(11);
+    for [tokens, rows, cols] in [[1, 40, 96], [3, 7, 65], [11, 33, 128]] {
+        let x = random(rng, &[tokens, cols]);
+        for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16] {
+            let w = random(rng, &[rows, cols]).astype(dtype).unwrap();
+            let wide = w.astype(Dtype::Float32).unwrap();
+            let expected = x.matmul(&wide.transpose(&[1, 0]).unwrap()).unwrap();
+            let expected = expected.to_vec::<f32>().unwrap();
+            let out = matmul(&x, &w).unwrap();
+            assert_eq!(out.shape(), [tokens, rows]);
+            for (out, expected) in out.to_vec::<f32>().unwrap().iter().zip(&expected) {
+                assert!((out - expected).abs() < 2e-5, "{dtype}: {out}, not {expected}");
+            }
+        }
+    }
+    let (x, w) = (random(rng, &[2, 32]), random(rng, &[4, 64]));
+    let error = matmul(&x, &w).unwrap().eval().unwrap_err().to_string();
+    assert!(error.contains("values of x"), "{error}");
+}

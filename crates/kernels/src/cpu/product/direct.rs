@@ -8,8 +8,9 @@ use crate::cpu::{
     values::SharedOut,
 };
 
-/// Rows of the matrix at a time: as many independent sums hide their latency.
-const COLUMNS: usize = 4;
+/// Rows of the matrix at a time, of which tasks get whole ones: as many
+/// independent sums hide their latency.
+const MAX_COLUMNS: usize = 4;
 /// Packed weights in a task, in bytes, at most.
 const TASK_BYTES: usize = 128 << 10;
 
@@ -36,7 +37,7 @@ pub(super) unsafe fn multiply<U: Unpack>(
     y: (SharedOut, usize),
 ) {
     let row_bytes = w.row_bytes().max(1);
-    let step = rows_per_task(w.rows, x.rows * w.data.len(), TASK_BYTES / row_bytes, COLUMNS);
+    let step = rows_per_task(w.rows, x.rows * w.data.len(), TASK_BYTES / row_bytes, MAX_COLUMNS);
     parallel_for(w.rows.div_ceil(step), |task| {
         let first = task * step;
         w.with_rows(first, step.min(w.rows - first), |rows| {
@@ -45,24 +46,6 @@ pub(super) unsafe fn multiply<U: Unpack>(
         });
     });
 }
-
-fn rows_ahead(row_bytes: usize, column: usize, data: &[u8]) -> &[u8] {
-    let n = AHEAD;
-    let first = (column + n) * row_bytes;
-    data.get(first..data.len().min(first + COLUMNS * row_bytes)).unwrap_or(&[])
-}
-
-#[inline(always)]
-fn prefetch(bytes: &[u8]) {
-    for at in (0..bytes.len()).step_by(64) {
-        unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-                bytes.as_ptr().add(at).cast(),
-            )
-        }
-    }
-}
-const AHEAD: usize = 12;
 
 struct Direct<'a, U> {
     x: Activations<'a>,
@@ -83,10 +66,16 @@ impl<U: Unpack> WithVector for Direct<'_, U> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.x.rows {
-                1 => self.all::<V, 1>(),
-                2 => self.all::<V, 2>(),
-                3 if V::MAX_DIRECT_ROWS >= 3 => self.all::<V, 3>(),
-                4 if V::MAX_DIRECT_ROWS >= 4 => self.all::<V, 4>(),
+                1 => self.all::<V, 1, 4>(),
+                2 => self.all::<V, 2, 4>(),
+                3 if V::MAX_DIRECT_ROWS == 4 => self.all::<V, 3, 2>(),
+                4 if V::MAX_DIRECT_ROWS == 4 => self.all::<V, 4, 2>(),
+                3 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 3, 4>(),
+                4 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 4, 4>(),
+                5 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 5, 2>(),
+                6 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 6, 2>(),
+                7 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 7, 2>(),
+                8 if V::MAX_DIRECT_ROWS == 8 => self.all::<V, 8, 2>(),
                 rows => unreachable!("{rows} rows are not few"),
             }
         }
@@ -97,14 +86,13 @@ impl<U: Unpack> Direct<'_, U> {
     /// # Safety
     /// The CPU has the instructions; there are `ROWS` rows of activations.
     #[inline(always)]
-    unsafe fn all<V: Vector, const ROWS: usize>(&self) {
+    unsafe fn all<V: Vector, const ROWS: usize, const COLUMNS: usize>(&self) {
         let (y, first_row) = self.y;
         for column in (0..self.rows.len).step_by(COLUMNS) {
             let len = COLUMNS.min(self.rows.len - column);
-            prefetch(rows_ahead(self.rows.row_bytes, column, self.rows.data));
             // SAFETY: the caller's promise; the task's columns of `y` are its own.
             unsafe {
-                let sums = self.columns::<V, ROWS>(column);
+                let sums = self.columns::<V, ROWS, COLUMNS>(column);
                 for (row, sums) in sums.iter().enumerate() {
                     let at = (first_row + row) * self.width + self.first + column;
                     y.write(at, &sums[..len]);
@@ -116,29 +104,27 @@ impl<U: Unpack> Direct<'_, U> {
     /// # Safety
     /// As for [`Self::all`]; `column` is inside.
     #[inline(always)]
-    unsafe fn columns<V: Vector, const ROWS: usize>(
+    unsafe fn columns<V: Vector, const ROWS: usize, const COLUMNS: usize>(
         &self,
         column: usize,
     ) -> [[f32; COLUMNS]; ROWS] {
         let rows = &self.rows;
         // Past the end, the last row again.
-        let index: [usize; COLUMNS] = [0, 1, 2, 3].map(|j| (column + j).min(rows.len - 1));
+        let index: [usize; COLUMNS] = std::array::from_fn(|j| (column + j).min(rows.len - 1));
         // SAFETY: the caller's promise; units and groups are inside of their row.
         unsafe {
             let mut sums = [[V::zero(); COLUMNS]; ROWS];
             let mut data = index.map(|row| rows.row(row));
             let mut x = self.x.data.as_ptr();
             for group in 0..rows.num_groups {
-                let groups = [
-                    rows.group::<V, U>(index[0], group),
-                    rows.group::<V, U>(index[1], group),
-                    rows.group::<V, U>(index[2], group),
-                    rows.group::<V, U>(index[3], group),
-                ];
+                let mut groups = [rows.group::<V, U>(index[0], group); COLUMNS];
+                for j in 1..COLUMNS {
+                    groups[j] = rows.group::<V, U>(index[j], group);
+                }
                 for _ in 0..rows.group_units {
                     for j in 0..COLUMNS {
                         let unit = U::unit::<V>(data[j], groups[j]);
-                        self.add::<V, ROWS>(&mut sums, j, unit, x);
+                        self.add::<V, ROWS, COLUMNS>(&mut sums, j, unit, x);
                         data[j] = data[j].add(U::UNIT_BYTES);
                     }
                     x = x.add(UNIT);
@@ -146,12 +132,16 @@ impl<U: Unpack> Direct<'_, U> {
             }
             if rows.tail > 0 {
                 for (j, row) in index.into_iter().enumerate() {
-                    self.add::<V, ROWS>(&mut sums, j, rows.tail::<V, U>(row), x);
+                    let unit = rows.tail::<V, U>(row);
+                    self.add::<V, ROWS, COLUMNS>(&mut sums, j, unit, x);
                 }
             }
             let mut out = [[0.0; COLUMNS]; ROWS];
             for (out, sums) in out.iter_mut().zip(sums) {
-                *out = V::sum4(sums);
+                // One index for each of at most four columns.
+                let last = COLUMNS - 1;
+                let four = [sums[0], sums[1.min(last)], sums[2.min(last)], sums[3.min(last)]];
+                out.copy_from_slice(&V::sum4(four)[..COLUMNS]);
             }
             out
         }
@@ -162,7 +152,7 @@ impl<U: Unpack> Direct<'_, U> {
     /// # Safety
     /// As for [`Self::all`]; `x` points into the first row, a unit before its end.
     #[inline(always)]
-    unsafe fn add<V: Vector, const ROWS: usize>(
+    unsafe fn add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
         &self,
         sums: &mut [[V; COLUMNS]; ROWS],
         j: usize,

@@ -9,7 +9,7 @@ use super::{Vector, run_at};
 impl Vector for __m256 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 3;
-    const MAX_DIRECT_ROWS: usize = 2;
+    const MAX_DIRECT_ROWS: usize = 4;
 
     type Unit = [Self; 4];
     /// All values of a group up to 3 bits, else the scale and the bias.

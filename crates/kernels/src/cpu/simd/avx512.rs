@@ -9,7 +9,7 @@ use super::Vector;
 impl Vector for __m512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 6;
-    const MAX_DIRECT_ROWS: usize = 4;
+    const MAX_DIRECT_ROWS: usize = 8;
 
     type Unit = [Self; 2];
     /// All values of a group up to 5 bits, else the scale and the bias.

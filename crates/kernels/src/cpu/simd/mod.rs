@@ -24,7 +24,8 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
     /// Rows of a product whose sums, in four columns, fit into registers.
     const TILE_ROWS: usize;
-    /// The same where weights are unpacked into registers as well.
+    /// The most rows that are multiplied with weights that go from memory into
+    /// registers: 2, 4 or 8.
     const MAX_DIRECT_ROWS: usize;
 
     /// [`UNIT`] values: an array of registers.

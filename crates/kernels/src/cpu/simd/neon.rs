@@ -9,7 +9,7 @@ use super::{UNIT, Vector, run_at};
 impl Vector for float32x4_t {
     const LANES: usize = 4;
     const TILE_ROWS: usize = 5;
-    const MAX_DIRECT_ROWS: usize = 3;
+    const MAX_DIRECT_ROWS: usize = 8;
 
     type Unit = [Self; 8];
     /// The scale and the bias.

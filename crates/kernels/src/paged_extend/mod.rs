@@ -1,0 +1,166 @@
+//! Attention of several new tokens a request over its pages: the cached prefix,
+//! and the new tokens themselves, which are in the pool already.
+//!
+//! One launch for requests of any lengths, without padding: the host cuts the new
+//! tokens of each request into tiles, and a threadgroup takes a tile.
+//!
+//! Upstream: `sglang/srt/layers/attention/triton_ops/extend_attention.py`.
+
+use mlx::Array;
+
+use crate::{AttentionSpec, Call, Constant, Kernel, KernelError, Kernels, shapes};
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel { name: "paged_extend", body: include_str!("body.inc") };
+
+const SIMDGROUPS: usize = 4;
+/// Threadgroup memory that every Apple GPU has.
+const SHARED_BYTES: usize = 32 * 1024;
+
+/// How the new tokens of a step are cut into tiles. The same for all layers of
+/// one shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendTiling {
+    heads: usize,
+    rows: usize,
+    block: usize,
+    tile_tokens: usize,
+}
+
+impl ExtendTiling {
+    /// For layers of this shape.
+    ///
+    /// # Errors
+    /// A size that the kernel does not know.
+    pub fn new(spec: &AttentionSpec) -> Result<Self, KernelError> {
+        spec.check(KERNEL.name)?;
+        let heads = spec.group().div_ceil(spec.group().div_ceil(8));
+        // Half of the memory for the queries; the weights of a block and the
+        // block itself, K or V, share the rest.
+        let rows = (SHARED_BYTES / 2 / (SIMDGROUPS * spec.head_dim * 4)).min(8);
+        let rest = SHARED_BYTES - SIMDGROUPS * rows * (spec.head_dim + 32) * 4;
+        let key_bytes = spec.head_dim * spec.kv_dtype.size_in_bytes() + 16;
+        let block = [32, 16].into_iter().find(|block| block * key_bytes <= rest).unwrap_or(8);
+        Ok(Self { heads, rows, block, tile_tokens: SIMDGROUPS * rows / heads })
+    }
+
+    /// New tokens of a tile.
+    pub fn tile_tokens(&self) -> usize {
+        self.tile_tokens
+    }
+
+    /// The tiles of requests with these numbers of new tokens: request and first
+    /// token of each, `[num_tiles, 2]`. Late tiles see more keys and come first.
+    pub fn tiles(&self, new_lens: &[usize]) -> Vec<i32> {
+        let int = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        let mut tiles: Vec<[i32; 2]> = Vec::new();
+        for (request, len) in new_lens.iter().enumerate() {
+            let firsts = (0..*len).step_by(self.tile_tokens);
+            tiles.extend(firsts.map(|first| [int(request), int(first)]));
+        }
+        tiles.sort_by_key(|[request, first]| (-first, *request));
+        tiles.concat()
+    }
+}
+
+/// Arrays of an extend step.
+#[derive(Debug, Clone, Copy)]
+pub struct ExtendInputs<'a> {
+    /// `[num_tokens, num_heads, head_dim]`.
+    pub q: &'a Array,
+    /// `[num_slots, num_kv_heads, head_dim]`.
+    pub k_pool: &'a Array,
+    /// As `k_pool`.
+    pub v_pool: &'a Array,
+    /// `[batch, max_pages]` int32; pages beyond a request's length are not read.
+    pub page_table: &'a Array,
+    /// `[batch]` int32: row of `q` of each request's first new token.
+    pub starts: &'a Array,
+    /// `[batch]` int32: new tokens.
+    pub new_lens: &'a Array,
+    /// `[batch]` int32: tokens before the new ones.
+    pub prefix_lens: &'a Array,
+    /// `[num_tiles, 2]` int32, see [`ExtendTiling::tiles`].
+    pub tiles: &'a Array,
+    /// `[num_heads]`, if the spec has sinks.
+    pub sinks: Option<&'a Array>,
+    /// What [`crate::kv_write`] gave for this layer.
+    pub chain: &'a Array,
+}
+
+/// The launch for `num_tiles` tiles of `num_tokens` new tokens in all.
+///
+/// # Errors
+/// A size that the kernel does not know.
+pub fn call(
+    spec: &AttentionSpec,
+    num_tokens: usize,
+    num_tiles: usize,
+) -> Result<Call, KernelError> {
+    let tiling = ExtendTiling::new(spec)?;
+    let blocks = spec.group().div_ceil(tiling.heads);
+    Ok(Call {
+        kernel: &KERNEL,
+        types: vec![("T", spec.dtype), ("KV", spec.kv_dtype)],
+        constants: vec![
+            ("HEAD_DIM", spec.head_dim.into()),
+            ("NUM_KV_HEADS", spec.num_kv_heads.into()),
+            ("GROUP", spec.group().into()),
+            ("HEADS", tiling.heads.into()),
+            ("PAGE_SHIFT", Constant::Int(spec.page_size.trailing_zeros().cast_signed())),
+            ("TILE_TOKENS", tiling.tile_tokens.into()),
+            ("ROWS", tiling.rows.into()),
+            ("SIMDGROUPS", SIMDGROUPS.into()),
+            ("BLOCK", tiling.block.into()),
+            ("WINDOW", spec.window.unwrap_or(0).into()),
+            ("HAS_SINKS", spec.has_sinks.into()),
+            ("SCALE", spec.scale.into()),
+            ("SOFT_CAP", spec.soft_cap.unwrap_or(0.0).into()),
+        ],
+        groups: [num_tiles, spec.num_kv_heads * blocks, 1],
+        threads: 32 * SIMDGROUPS,
+        outputs: vec![(vec![num_tokens, spec.num_heads, spec.head_dim], spec.dtype)],
+    })
+}
+
+/// Attention of all new tokens. Returns `[num_tokens, num_heads, head_dim]`.
+///
+/// # Errors
+/// Shapes that do not fit the spec, a size that the kernel does not know, or an
+/// error of MLX.
+pub fn paged_extend(
+    kernels: &Kernels,
+    spec: &AttentionSpec,
+    inputs: &ExtendInputs<'_>,
+) -> Result<Array, KernelError> {
+    let name = KERNEL.name;
+    let num_tokens = inputs.q.shape().first().copied().unwrap_or(0);
+    let batch = inputs.new_lens.size();
+    shapes::check(name, "q", inputs.q, &[num_tokens, spec.num_heads, spec.head_dim])?;
+    shapes::check_pools(name, spec, inputs.k_pool, inputs.v_pool)?;
+    let pages = inputs.page_table.shape().last().copied().unwrap_or(0);
+    shapes::check(name, "page_table", inputs.page_table, &[batch, pages])?;
+    shapes::check(name, "starts", inputs.starts, &[batch])?;
+    shapes::check(name, "prefix_lens", inputs.prefix_lens, &[batch])?;
+    let num_tiles = inputs.tiles.size() / 2;
+    shapes::check(name, "tiles", inputs.tiles, &[num_tiles, 2])?;
+    // A kernel without sinks still has the input: any array will do.
+    let sinks = inputs.sinks.unwrap_or(inputs.chain);
+    if spec.has_sinks {
+        shapes::check(name, "sinks", sinks, &[spec.num_heads])?;
+    }
+    let arrays = [
+        inputs.q,
+        inputs.k_pool,
+        inputs.v_pool,
+        inputs.page_table,
+        inputs.starts,
+        inputs.new_lens,
+        inputs.prefix_lens,
+        inputs.tiles,
+        sinks,
+        inputs.chain,
+    ];
+    let call = call(spec, num_tokens, num_tiles)?;
+    Ok(shapes::single(kernels.run(&call, &arrays)?))
+}
