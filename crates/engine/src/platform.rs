@@ -88,7 +88,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         unpack: Unpack::Never,
         unpacks_for_prompts: true,
         fused_attention: true,
-        attention_backend: "sdpa",
+        attention_backend: "paged",
         graph_runner: "eager",
         // MLX reads a packed matrix once per row below 8 rows.
         row_buckets: &[1, 8],
