@@ -60,7 +60,7 @@ impl Vector for float32x4_t {
         unsafe {
             std::array::from_fn(|v| {
                 let bits = vld1_u16(data.add(4 * v).cast());
-                vreinterpretq_f32_u32(vshll_n_u16::<16>(bits))
+                vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(bits)))
             })
         }
     }
