@@ -1,5 +1,4 @@
 //! The bodies of the GPU kernels, run by the emulator, against plain references.
-#![expect(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 #[path = "../cases/mod.rs"]
 mod cases;
