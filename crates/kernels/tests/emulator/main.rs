@@ -1,5 +1,4 @@
 //! The bodies of the GPU kernels, run by the emulator, against plain references.
-#![expect(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 #[path = "../cases/mod.rs"]
 mod cases;
@@ -119,6 +118,11 @@ fn rotary_embedding_with_writes() {
 #[test]
 fn norm_of_a_sum() {
     check(rows::norm, 0..200);
+}
+
+#[test]
+fn product_with_quantized_weights() {
+    check(rows::qmv, 0..200);
 }
 
 #[test]
