@@ -10,7 +10,7 @@ use kernels::{
 };
 use mlx::{
     Array, Dtype,
-    quantized::{QuantMode, quantize, quantized_matmul},
+    quantized::{QuantMode, Quantized, quantize, quantized_matmul},
     random,
 };
 
@@ -41,15 +41,23 @@ const SPEC: AttentionSpec = AttentionSpec {
     kv_dtype: DTYPE,
 };
 
-/// Microseconds of one call of `build`: many are evaluated together, so that the
-/// host's part is hidden where the device's is longer.
-fn time(build: impl Fn() -> Result<Array, Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
-    const TOGETHER: usize = 20;
+/// Microseconds of one step of a chain that starts at `first`. Every step needs
+/// the one before, as in a model: steps that do not would run side by side. Many
+/// are evaluated together, so that the host's part is hidden where the device's
+/// is longer.
+fn time(
+    first: &Array,
+    step: impl Fn(&Array) -> Result<Array, Box<dyn Error>>,
+) -> Result<f64, Box<dyn Error>> {
+    const TOGETHER: usize = 40;
     let mut best = f64::INFINITY;
     for _ in 0..8 {
         let start = Instant::now();
-        let arrays = (0..TOGETHER).map(|_| build()).collect::<Result<Vec<_>, _>>()?;
-        mlx::eval(&arrays.iter().collect::<Vec<_>>())?;
+        let mut last = step(first)?;
+        for _ in 1..TOGETHER {
+            last = step(&last)?;
+        }
+        last.eval()?;
         best = best.min(start.elapsed().as_secs_f64() / TOGETHER as f64);
     }
     Ok(best * 1e6)
@@ -123,7 +131,9 @@ fn decode(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             sinks: None,
             chain: &pool.chain,
         };
-        let micros = time(|| Ok(paged_decode(kernels, &SPEC, &inputs, longest)?))?;
+        let micros = time(&q, |q| {
+            Ok(paged_decode(kernels, &SPEC, &DecodeInputs { q, ..inputs }, longest)?)
+        })?;
         let rate = (tokens * 8 * 128 * 2 * 2) as f64 / micros / 1e3;
         let kind = if ragged { "ragged to" } else { "x" };
         println!("  {batch} {kind} {longest}: {micros:.1} us, {rate:.0} GB/s");
@@ -155,7 +165,8 @@ fn extend(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             sinks: None,
             chain: &pool.chain,
         };
-        let micros = time(|| Ok(paged_extend(kernels, &SPEC, &inputs)?))?;
+        let micros =
+            time(&q, |q| Ok(paged_extend(kernels, &SPEC, &ExtendInputs { q, ..inputs })?))?;
         let pairs = batch * (new * prefix + new * (new + 1) / 2);
         let rate = (pairs * 4 * 128 * 32) as f64 / micros / 1e6;
         println!("  {batch} x {new} after {prefix}: {micros:.0} us, {rate:.1} TFLOP/s");
@@ -199,8 +210,10 @@ fn writes(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             slots,
             after,
         };
-        let plain = time(|| Ok(kv_write(kernels, &plain)?))?;
-        let fused = time(|| Ok(rope_kv_write(kernels, &rope, &fused)?.0))?;
+        let plain = time(after, |after| Ok(kv_write(kernels, &KvWriteInputs { after, ..plain })?))?;
+        let fused = time(after, |after| {
+            Ok(rope_kv_write(kernels, &rope, &RopeInputs { after, ..fused })?.1)
+        })?;
         println!(
             "  {tokens} tokens of {pool_tokens}: write {plain:.1} us, with rope {fused:.1} us"
         );
@@ -209,46 +222,68 @@ fn writes(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
 }
 
 fn rows(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
+    const WIDTH: usize = 14336;
     let weight = random::normal(&[4096], DTYPE, None)?;
     for rows in [1, 32, 2048] {
         let hidden = random::normal(&[rows, 4096], DTYPE, None)?;
-        let gate_up = random::normal(&[rows, 2 * 14336], DTYPE, None)?;
+        let gate_up = random::normal(&[rows, 2 * WIDTH], DTYPE, None)?;
         mlx::eval(&[&weight, &hidden, &gate_up])?;
-        let norm = time(|| Ok(add_rms_norm(kernels, &hidden, &hidden, &weight, 1e-5)?.1))?;
-        let silu = time(|| Ok(silu_and_mul(kernels, &gate_up)?))?;
-        println!("  {rows} rows: norm of a sum of 4096 {norm:.1} us, silu of 14336 {silu:.1} us");
+        let norm =
+            time(&hidden, |last| Ok(add_rms_norm(kernels, last, &hidden, &weight, 1e-5)?.1))?;
+        // A copy makes the result as wide as the input again.
+        let silu = time(&gate_up, |last| {
+            let once = silu_and_mul(kernels, last)?;
+            Ok(Array::concatenate(&[&once, &once], 1)?)
+        })?;
+        println!(
+            "  {rows} rows: norm of a sum of 4096 {norm:.1} us, silu of {WIDTH} and a copy of \
+             twice that {silu:.1} us"
+        );
     }
     Ok(())
 }
 
-fn products(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
-    const GROUP: usize = 64;
-    for (inputs, outputs) in [(4096, 4096), (4096, 14336), (14336, 4096)] {
+struct Packed {
+    spec: QmvSpec,
+    parts: Quantized,
+    biases: Array,
+}
+
+impl Packed {
+    fn new(inputs: usize, outputs: usize) -> Result<Self, Box<dyn Error>> {
         let dense = random::normal(&[outputs, inputs], DTYPE, None)?;
-        let quantized = quantize(&dense, GROUP, 4, QuantMode::Affine)?;
-        let biases = quantized.biases.as_ref().ok_or("affine weights have biases")?;
-        let weights = QmvWeights { w: &quantized.weight, scales: &quantized.scales, biases };
-        mlx::eval(&[weights.w, weights.scales, weights.biases])?;
+        let parts = quantize(&dense, 64, 4, QuantMode::Affine)?;
+        let biases = parts.biases.clone().ok_or("affine weights have biases")?;
+        mlx::eval(&[&parts.weight, &parts.scales, &biases])?;
+        let spec = QmvSpec { rows: 1, inputs, outputs, bits: 4, group_size: 64, dtype: DTYPE };
+        Ok(Self { spec, parts, biases })
+    }
+
+    fn ours(&self, kernels: &Kernels, x: &Array) -> Result<Array, Box<dyn Error>> {
+        let spec = QmvSpec { rows: x.dim(0), ..self.spec };
+        let (w, scales, biases) = (&self.parts.weight, &self.parts.scales, &self.biases);
+        Ok(qmv_batch(kernels, &spec, x, &QmvWeights { w, scales, biases })?)
+    }
+
+    fn theirs(&self, x: &Array) -> Result<Array, Box<dyn Error>> {
+        let Quantized { weight, scales, .. } = &self.parts;
+        let biases = Some(&self.biases);
+        Ok(quantized_matmul(x, weight, scales, biases, true, 64, 4, QuantMode::Affine)?)
+    }
+}
+
+fn products(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
+    for (inputs, between) in [(4096, 4096), (4096, 14336)] {
+        let (up, down) = (Packed::new(inputs, between)?, Packed::new(between, inputs)?);
         for rows in [1, 2, 4, 7, 8, 16] {
             let x = random::normal(&[rows, inputs], DTYPE, None)?;
             x.eval()?;
-            let spec = QmvSpec { rows, inputs, outputs, bits: 4, group_size: GROUP, dtype: DTYPE };
-            let ours = time(|| Ok(qmv_batch(kernels, &spec, &x, &weights)?))?;
-            let theirs = time(|| {
-                Ok(quantized_matmul(
-                    &x,
-                    weights.w,
-                    weights.scales,
-                    Some(biases),
-                    true,
-                    GROUP,
-                    4,
-                    QuantMode::Affine,
-                )?)
-            })?;
-            let rate = (inputs * outputs * 9 / 16) as f64 / ours / 1e3;
+            let ours = time(&x, |x| down.ours(kernels, &up.ours(kernels, x)?))?;
+            let theirs = time(&x, |x| down.theirs(&up.theirs(x)?))?;
+            let rate = (inputs * between * 9 / 8) as f64 / ours / 1e3;
             println!(
-                "  {rows} x {inputs} -> {outputs}: {ours:.1} us, {rate:.0} GB/s; MLX {theirs:.1} us"
+                "  {rows} x {inputs} -> {between} -> {inputs}: {ours:.1} us, {rate:.0} GB/s; \
+                 MLX {theirs:.1} us"
             );
         }
     }
