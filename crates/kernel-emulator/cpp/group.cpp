@@ -10,7 +10,7 @@
 
 namespace emulator {
 
-thread_local Position here;
+__thread Position here;
 
 namespace {
 
@@ -64,7 +64,8 @@ struct Group {
   std::string failure;
 };
 
-thread_local Group group;
+// The group that this operating-system thread runs.
+__thread Group* current;
 
 [[noreturn]] void fail(const char* format, ...) {
   char text[400];
@@ -73,24 +74,24 @@ thread_local Group group;
   std::vsnprintf(text, sizeof(text), format, arguments);
   va_end(arguments);
   char all[600];
-  std::snprintf(all, sizeof(all), "%s: %s (group %d,%d,%d, thread %d)", group.launch->kernel,
+  std::snprintf(all, sizeof(all), "%s: %s (group %d,%d,%d, thread %d)", current->launch->kernel,
                 text, here.group[0], here.group[1], here.group[2], here.thread);
-  group.failure = all;
+  current->failure = all;
   Fiber lost;
-  fiber_switch(lost, group.scheduler);
+  fiber_switch(lost, current->scheduler);
   __builtin_unreachable();
 }
 
 void enter() {
-  group.body(*group.launch);
-  group.threads[here.thread].state = State::done;
+  current->body(*current->launch);
+  current->threads[here.thread].state = State::done;
   Fiber lost;
-  fiber_switch(lost, group.scheduler);
+  fiber_switch(lost, current->scheduler);
   __builtin_unreachable();
 }
 
 uint32_t global_thread(int thread) {
-  const Launch& launch = *group.launch;
+  const Launch& launch = *current->launch;
   const int64_t number =
       (int64_t(here.group[2]) * launch.groups[1] + here.group[1]) * launch.groups[0] +
       here.group[0];
@@ -104,24 +105,24 @@ void go_on_as(int thread) {
 
 // Stops this thread where it is until its state is ready again.
 void wait() {
-  const int self = here.thread, count = int(group.threads.size());
+  const int self = here.thread, count = int(current->threads.size());
   for (int by = 1; by < count; ++by) {
     const int next = self + by < count ? self + by : self + by - count;
-    if (group.threads[next].state == State::ready) {
+    if (current->threads[next].state == State::ready) {
       go_on_as(next);
-      fiber_switch(group.threads[self].fiber, group.threads[next].fiber);
+      fiber_switch(current->threads[self].fiber, current->threads[next].fiber);
       return;
     }
   }
-  fiber_switch(group.threads[self].fiber, group.scheduler);
+  fiber_switch(current->threads[self].fiber, current->scheduler);
 }
 
 // Where the lanes of a simdgroup meet. Returns the phase that holds the values.
 int meet(Meeting kind, float value, int line) {
   const int self = here.thread, first = self & ~31;
-  Simdgroup& simdgroup = group.simdgroups[self >> 5];
+  Simdgroup& simdgroup = current->simdgroups[self >> 5];
   const int phase = simdgroup.phase;
-  Thread& thread = group.threads[self];
+  Thread& thread = current->threads[self];
   thread.state = State::at_simd;
   thread.kind = kind;
   thread.line = line;
@@ -131,7 +132,7 @@ int meet(Meeting kind, float value, int line) {
     return phase;
   }
   for (int lane = 0; lane < 32; ++lane) {
-    const Thread& other = group.threads[first + lane];
+    const Thread& other = current->threads[first + lane];
     if (other.kind != kind || other.line != line) {
       fail("lanes of one simdgroup diverge: lane %d is at %s in line %d, lane %d at %s in line %d",
            self & 31, name_of(kind), line, lane, name_of(other.kind), other.line);
@@ -145,75 +146,75 @@ int meet(Meeting kind, float value, int line) {
   simdgroup.result[phase] = result;
   simdgroup.arrived = 0;
   simdgroup.phase = 1 - phase;
-  if (kind == Meeting::simd_barrier) simdgroup.synced = ++group.clock;
-  for (int lane = 0; lane < 32; ++lane) group.threads[first + lane].state = State::ready;
+  if (kind == Meeting::simd_barrier) simdgroup.synced = ++current->clock;
+  for (int lane = 0; lane < 32; ++lane) current->threads[first + lane].state = State::ready;
   return phase;
 }
 
-bool ordered(const Touch& touch) {
-  if (touch.when < group.started || touch.thread == here.thread) return true;
-  if (touch.when < group.synced) return true;
+inline bool ordered(const Touch& touch) {
+  if (touch.when < current->started || touch.thread == here.thread) return true;
+  if (touch.when < current->synced) return true;
   const bool same_simdgroup = (touch.thread >> 5) == (here.thread >> 5);
-  return same_simdgroup && touch.when < group.simdgroups[here.thread >> 5].synced;
+  return same_simdgroup && touch.when < current->simdgroups[here.thread >> 5].synced;
 }
 
 void describe_divergence() {
   int at[2] = {-1, -1};
-  for (int thread = 0; thread < int(group.threads.size()); ++thread) {
-    const Thread& one = group.threads[thread];
+  for (int thread = 0; thread < int(current->threads.size()); ++thread) {
+    const Thread& one = current->threads[thread];
     if (at[0] < 0) {
       at[0] = thread;
     } else if (at[1] < 0) {
-      const Thread& first = group.threads[at[0]];
+      const Thread& first = current->threads[at[0]];
       if (one.state != first.state || one.line != first.line) at[1] = thread;
     }
   }
   char text[300];
-  const Thread& a = group.threads[at[0]];
-  const Thread& b = group.threads[at[1] < 0 ? at[0] : at[1]];
+  const Thread& a = current->threads[at[0]];
+  const Thread& b = current->threads[at[1] < 0 ? at[0] : at[1]];
   auto where = [](const Thread& thread) {
     return thread.state == State::done ? "at its end" : name_of(thread.kind);
   };
   std::snprintf(text, sizeof(text),
                 "%s: threads diverge: thread %d is at %s (line %d), thread %d at %s (line %d)",
-                group.launch->kernel, at[0], where(a), a.line, at[1], where(b), b.line);
-  group.failure = text;
+                current->launch->kernel, at[0], where(a), a.line, at[1], where(b), b.line);
+  current->failure = text;
 }
 
 // All threads wait or are done. Opens the barrier if that is where all are.
 void open_barrier() {
-  const Thread& first = group.threads[0];
-  const bool all = std::all_of(group.threads.begin(), group.threads.end(), [&](const Thread& one) {
+  const Thread& first = current->threads[0];
+  const bool all = std::all_of(current->threads.begin(), current->threads.end(), [&](const Thread& one) {
     return one.state == State::at_barrier && one.line == first.line;
   });
   if (!all) return describe_divergence();
-  group.synced = ++group.clock;
-  for (Thread& thread : group.threads) thread.state = State::ready;
+  current->synced = ++current->clock;
+  for (Thread& thread : current->threads) thread.state = State::ready;
 }
 
 void run_group() {
-  const int count = group.launch->threads;
-  group.started = group.synced = ++group.clock;
-  for (Simdgroup& simdgroup : group.simdgroups) {
+  const int count = current->launch->threads;
+  current->started = current->synced = ++current->clock;
+  for (Simdgroup& simdgroup : current->simdgroups) {
     simdgroup.arrived = simdgroup.phase = 0;
-    simdgroup.synced = group.clock;
+    simdgroup.synced = current->clock;
   }
   for (int thread = 0; thread < count; ++thread) {
-    Thread& one = group.threads[thread];
+    Thread& one = current->threads[thread];
     one.state = State::ready;
     one.kind = Meeting::none;
     one.line = 0;
-    fiber_prepare(one.fiber, group.stacks.get() + thread * stack_size, stack_size, enter);
+    fiber_prepare(one.fiber, current->stacks.get() + thread * stack_size, stack_size, enter);
   }
-  while (group.failure.empty()) {
+  while (current->failure.empty()) {
     bool ran = false, done = true;
-    for (int thread = 0; thread < count && group.failure.empty(); ++thread) {
-      if (group.threads[thread].state == State::ready) {
+    for (int thread = 0; thread < count && current->failure.empty(); ++thread) {
+      if (current->threads[thread].state == State::ready) {
         go_on_as(thread);
-        fiber_switch(group.scheduler, group.threads[thread].fiber);
+        fiber_switch(current->scheduler, current->threads[thread].fiber);
         ran = true;
       }
-      done &= group.threads[thread].state == State::done;
+      done &= current->threads[thread].state == State::done;
     }
     if (done) return;
     if (!ran) open_barrier();
@@ -223,21 +224,23 @@ void run_group() {
 }  // namespace
 
 std::string run(const Launch& launch, Body body) {
-  group.launch = &launch;
-  group.body = body;
-  group.failure.clear();
-  group.shared.clear();
-  group.clock = 0;
-  group.threads.resize(launch.threads);
-  group.simdgroups.resize(launch.threads / 32);
-  if (group.num_stacks < size_t(launch.threads)) {
-    group.stacks.reset(new char[launch.threads * stack_size]);
-    group.num_stacks = launch.threads;
+  thread_local Group group;
+  current = &group;
+  current->launch = &launch;
+  current->body = body;
+  current->failure.clear();
+  current->shared.clear();
+  current->clock = 0;
+  current->threads.resize(launch.threads);
+  current->simdgroups.resize(launch.threads / 32);
+  if (current->num_stacks < size_t(launch.threads)) {
+    current->stacks.reset(new char[launch.threads * stack_size]);
+    current->num_stacks = launch.threads;
   }
   here.launch = &launch;
   for (int z = 0; z < launch.groups[2]; ++z) {
     for (int y = 0; y < launch.groups[1]; ++y) {
-      for (int x = 0; x < launch.groups[0] && group.failure.empty(); ++x) {
+      for (int x = 0; x < launch.groups[0] && current->failure.empty(); ++x) {
         here.group[0] = x;
         here.group[1] = y;
         here.group[2] = z;
@@ -245,7 +248,7 @@ std::string run(const Launch& launch, Body body) {
       }
     }
   }
-  return group.failure;
+  return current->failure;
 }
 
 void device_access(const Buffer& buffer, int64_t at, int64_t count, bool writes) {
@@ -286,11 +289,11 @@ void out_of_registers(int line, int64_t at, int64_t count) {
 }
 
 SharedArray& shared_array(int line, int64_t count, int64_t element_size) {
-  for (SharedArray& array : group.shared) {
+  for (SharedArray& array : current->shared) {
     if (array.line == line) return array;
   }
-  group.shared.emplace_back();
-  SharedArray& array = group.shared.back();
+  current->shared.emplace_back();
+  SharedArray& array = current->shared.back();
   array.line = line;
   array.count = count;
   array.data.resize(count * element_size);
@@ -304,7 +307,7 @@ void shared_access(SharedArray& array, int64_t at, int64_t count, bool writes) {
          writes ? "write" : "read", static_cast<long long>(at < 0 ? at : at + count - 1), array.line,
          static_cast<long long>(array.count));
   }
-  const Touch now = {group.clock, here.thread};
+  const Touch now = {current->clock, here.thread};
   for (int64_t i = at; i < at + count; ++i) {
     SharedShadow& shadow = array.shadow[i];
     bool fine = ordered(shadow.written);
@@ -317,7 +320,7 @@ void shared_access(SharedArray& array, int64_t at, int64_t count, bool writes) {
       shadow.written = now;
       continue;
     }
-    if (shadow.written.when < group.started) {
+    if (shadow.written.when < current->started) {
       fail("read of element %lld of the threadgroup array of line %d, which nobody wrote",
            static_cast<long long>(i), array.line);
     }
@@ -328,7 +331,7 @@ void shared_access(SharedArray& array, int64_t at, int64_t count, bool writes) {
 }
 
 void barrier(int line) {
-  Thread& thread = group.threads[here.thread];
+  Thread& thread = current->threads[here.thread];
   thread.state = State::at_barrier;
   thread.kind = Meeting::barrier;
   thread.line = line;
@@ -339,18 +342,18 @@ void simd_barrier(int line) { meet(Meeting::simd_barrier, 0.0f, line); }
 
 float simd_sum(float value, int line) {
   const int phase = meet(Meeting::sum, value, line);
-  return group.simdgroups[here.thread >> 5].result[phase];
+  return current->simdgroups[here.thread >> 5].result[phase];
 }
 
 float simd_max(float value, int line) {
   const int phase = meet(Meeting::max, value, line);
-  return group.simdgroups[here.thread >> 5].result[phase];
+  return current->simdgroups[here.thread >> 5].result[phase];
 }
 
 float shuffle(float value, int lane, int line) {
   const int phase = meet(Meeting::shuffle, value, line);
   if (lane < 0 || lane > 31) fail("SHUFFLE in line %d from lane %d", line, lane);
-  return group.simdgroups[here.thread >> 5].value[phase][lane];
+  return current->simdgroups[here.thread >> 5].value[phase][lane];
 }
 
 uint16_t half_from_float(float value) {

@@ -1,6 +1,7 @@
 // The dialect in CUDA C++. Stands in front of the kernel's function; POSITIONS
 // is the first line of its body.
 typedef long long i64;
+typedef unsigned int word_t;
 
 #define POSITIONS                                                              \
   const int GROUP_X = int(blockIdx.x), GROUPS_X = int(gridDim.x);              \
@@ -25,6 +26,9 @@ template <typename T> __device__ inline void store_pack_(T* at, Pack<T> pack) {
   *reinterpret_cast<uint4*>(at) = pack.raw;
 }
 
+__device__ inline word_t pack_word_(uint4 raw, int i) {
+  return i == 0 ? raw.x : i == 1 ? raw.y : i == 2 ? raw.z : raw.w;
+}
 __device__ inline void unpack_(float* to, Pack<float> pack) {
   to[0] = __uint_as_float(pack.raw.x);
   to[1] = __uint_as_float(pack.raw.y);
@@ -74,6 +78,7 @@ __device__ inline float simd_max_(float x) {
 #define STORE_PACK(T, pointer, at, pack) store_pack_<T>((pointer) + (at), pack)
 #define LOAD_SHARED_PACK(T, array, at) load_pack_<T>((array) + (at))
 #define STORE_SHARED_PACK(T, array, at, pack) store_pack_<T>((array) + (at), pack)
+#define PACK_WORD(pack, i) pack_word_((pack).raw, i)
 #define UNPACK(array, at, pack) unpack_(&array[at], pack)
 #define MAKE_PACK(T, array, at) make_pack_<T>(&array[at])
 #define MUTABLE(T, pointer) (const_cast<T*>(pointer))

@@ -92,14 +92,15 @@ struct Launch {
   int threads;
 };
 
-// The thread that runs now.
+// The thread that runs now. `__thread`, not `thread_local`: it has no
+// initializer to look for at every access.
 struct Position {
   int group[3];
   int thread;
   uint32_t global;  // 1 + its number in the launch
   const Launch* launch;
 };
-extern thread_local Position here;
+extern __thread Position here;
 
 void device_access(const Buffer& buffer, int64_t at, int64_t count, bool writes);
 [[noreturn]] void misaligned(const char* what, int64_t at);
@@ -236,6 +237,7 @@ inline int imax(int a, int b) { return a > b ? a : b; }
 
 using namespace emulator;
 typedef int64_t i64;
+typedef uint32_t word_t;
 
 #define POSITIONS                                                              \
   const int GROUP_X = here.group[0], GROUPS_X = here.launch->groups[0];        \
@@ -253,6 +255,7 @@ typedef int64_t i64;
 #define STORE_PACK(T, pointer, at, pack) emulator::store_pack<T>(pointer, at, pack)
 #define LOAD_SHARED_PACK(T, array, at) emulator::load_pack(array, at)
 #define STORE_SHARED_PACK(T, array, at, pack) emulator::store_pack<T>(array, at, pack)
+#define PACK_WORD(pack, i) ((pack).value[i])
 #define UNPACK(array, at, pack) emulator::unpack(array, at, pack)
 #define MAKE_PACK(T, array, at) emulator::make_pack<T>(array, at)
 #define MUTABLE(T, pointer) (emulator::Device<T>{pointer.buffer, pointer.offset})

@@ -2,6 +2,7 @@
 // positions are in metal_positions.h, the first lines of its body: MLX declares
 // only the attributes whose names it finds there.
 typedef long i64;
+typedef uint word_t;
 typedef half half_t;
 typedef bfloat16_t bfloat_t;
 
@@ -59,6 +60,7 @@ inline int imax(int a, int b) { return a > b ? a : b; }
 #define STORE_PACK(T, pointer, at, pack) store_pack_<T>((pointer) + (at), pack)
 #define LOAD_SHARED_PACK(T, array, at) load_pack_<T>((const threadgroup T*)((array) + (at)))
 #define STORE_SHARED_PACK(T, array, at, pack) store_pack_<T>((array) + (at), pack)
+#define PACK_WORD(pack, i) ((pack).raw[i])
 #define UNPACK(array, at, pack) unpack_(&array[at], pack)
 #define MAKE_PACK(T, array, at) make_pack_<T>(&array[at])
 #define MUTABLE(T, pointer) ((device T*)(pointer))

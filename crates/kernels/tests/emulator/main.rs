@@ -121,6 +121,11 @@ fn norm_of_a_sum() {
 }
 
 #[test]
+fn product_with_quantized_weights() {
+    check(rows::qmv, 0..200);
+}
+
+#[test]
 fn gated_activation() {
     check(rows::silu, 0..200);
 }

@@ -1,0 +1,110 @@
+//! Products of a few rows with affine-quantized weights: every weight is read
+//! once for all rows. For decode batches of 2 to 16, where MLX reads the weights
+//! again for each row (older Apple GPUs) or takes a slow path (row counts on CUDA
+//! that are no multiple of 8).
+//!
+//! Upstream: none; SGLang's kernels of this kind are for other formats.
+
+use mlx::{Array, Dtype};
+
+use crate::{Call, Kernel, KernelError, Kernels, shapes};
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel { name: "qmv_batch", body: include_str!("body.inc") };
+
+/// Most rows.
+pub const MAX_ROWS: usize = 16;
+const SIMDGROUPS: usize = 4;
+/// Rows of the weights that a simdgroup takes. Their sums, one for each row of x,
+/// stay in registers.
+const OUTPUTS: usize = 4;
+
+/// What the kernel knows of a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QmvSpec {
+    /// Rows of x, up to [`MAX_ROWS`].
+    pub rows: usize,
+    /// Columns of x; a multiple of the group size.
+    pub inputs: usize,
+    /// Rows of the weights.
+    pub outputs: usize,
+    /// 4 or 8.
+    pub bits: usize,
+    /// Weights of a scale: 32, 64 or 128.
+    pub group_size: usize,
+    /// Of x, scales, biases and the result.
+    pub dtype: Dtype,
+}
+
+/// Weights as MLX packs them.
+#[derive(Debug, Clone, Copy)]
+pub struct QmvWeights<'a> {
+    /// `[outputs, inputs * bits / 32]` uint32.
+    pub w: &'a Array,
+    /// `[outputs, inputs / group_size]`.
+    pub scales: &'a Array,
+    /// As `scales`.
+    pub biases: &'a Array,
+}
+
+/// The launch.
+///
+/// # Errors
+/// A size that the kernel does not know.
+pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
+    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    if ![4, 8].contains(&spec.bits) {
+        return refuse("a weight in bits", spec.bits);
+    }
+    if ![32, 64, 128].contains(&spec.group_size) {
+        return refuse("a group", spec.group_size);
+    }
+    if spec.rows == 0 || spec.rows > MAX_ROWS {
+        return refuse("a number of rows", spec.rows);
+    }
+    if spec.inputs == 0 || !spec.inputs.is_multiple_of(spec.group_size) {
+        return refuse("a row", spec.inputs);
+    }
+    Ok(Call {
+        kernel: &KERNEL,
+        types: vec![("T", spec.dtype)],
+        constants: vec![
+            ("M", spec.rows.into()),
+            ("K", spec.inputs.into()),
+            ("N", spec.outputs.into()),
+            ("BITS", spec.bits.into()),
+            ("GROUP_SIZE", spec.group_size.into()),
+            ("OUTPUTS", OUTPUTS.into()),
+            ("SIMDGROUPS", SIMDGROUPS.into()),
+        ],
+        groups: [spec.outputs.div_ceil(OUTPUTS * SIMDGROUPS), 1, 1],
+        threads: 32 * SIMDGROUPS,
+        outputs: vec![(vec![spec.rows, spec.outputs], spec.dtype)],
+    })
+}
+
+/// `x` (`[rows, inputs]`) times the transposed weights: `[rows, outputs]`.
+///
+/// # Errors
+/// Shapes that do not fit the spec, a size that the kernel does not know, or an
+/// error of MLX.
+pub fn qmv_batch(
+    kernels: &Kernels,
+    spec: &QmvSpec,
+    x: &Array,
+    weights: &QmvWeights<'_>,
+) -> Result<Array, KernelError> {
+    let call = call(spec)?;
+    let groups = [spec.outputs, spec.inputs / spec.group_size];
+    shapes::check(KERNEL.name, "x", x, &[spec.rows, spec.inputs])?;
+    shapes::check(KERNEL.name, "w", weights.w, &[spec.outputs, spec.inputs * spec.bits / 32])?;
+    shapes::check(KERNEL.name, "scales", weights.scales, &groups)?;
+    shapes::check(KERNEL.name, "biases", weights.biases, &groups)?;
+    for array in [x, weights.scales, weights.biases] {
+        if array.dtype() != spec.dtype {
+            return Err(KernelError::ElementType { dtype: array.dtype() });
+        }
+    }
+    let arrays = [x, weights.w, weights.scales, weights.biases];
+    Ok(shapes::single(kernels.run(&call, &arrays)?))
+}
