@@ -7,7 +7,9 @@
 //!
 //! The same rule reaches across steps: a step that still *runs* holds the
 //! buffers it reads. Build the next step's graph meanwhile, but submit it only
-//! after the running one is done ([`KvPool::write`]).
+//! after the running one is done ([`KvPool::write`]). Kernels that write in place
+//! by themselves are free of it: MLX takes the pool for a mere input, and their
+//! order is that of the pool's chain ([`kernels::kv_write`]).
 //!
 //! Upstream: `sglang/srt/mem_cache/memory_pool.py`.
 

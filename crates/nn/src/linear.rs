@@ -156,3 +156,6 @@ impl LmHead {
         self.weight.matmul(hidden)
     }
 }
+
+#[cfg(test)]
+mod tests;

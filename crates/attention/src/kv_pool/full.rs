@@ -69,14 +69,13 @@ impl FullCache {
         Ok((gather_from(&self.k, index, None)?, gather_from(&self.v, index, None)?))
     }
 
-    /// As [`FullCache::gather`], after `chain`, int32, is computed: for pools
+    /// As [`FullCache::gather`], after `zero`, `[1]` int32, is computed: for pools
     /// that are written in place, where MLX does not see the write.
     ///
     /// # Errors
     /// Those of MLX.
-    pub fn gather_after(&self, index: &SlotIndex, chain: &Array) -> Result<(Array, Array)> {
-        let first = chain.slice(&[0], &[1], &[1])?;
-        let zero = Some(&first.multiply(&Array::scalar(0_i32)?)?);
+    pub fn gather_after(&self, index: &SlotIndex, zero: &Array) -> Result<(Array, Array)> {
+        let zero = Some(zero);
         Ok((gather_from(&self.k, index, zero)?, gather_from(&self.v, index, zero)?))
     }
 }

@@ -5,13 +5,10 @@ use std::sync::Arc;
 use kernels::cpu::attention::{
     AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention,
 };
-use mlx::{Array, Error, Result};
+use mlx::{Array, Result};
 
-use super::NAME;
-use crate::{
-    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, LayerCache,
-    StepLayout,
-};
+use super::{NAME, pools};
+use crate::{AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, StepLayout};
 
 pub(super) struct PagedCpu {
     /// By `layer_id`.
@@ -40,11 +37,7 @@ impl PagedCpu {
     fn forward(&self, call: &AttentionCall<'_>) -> Result<Array> {
         let plan: &Arc<AttentionPlan> = call.metadata.get();
         let pool = call.kv_pool.borrow();
-        let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
-        let Some((k_pool, v_pool)) = cache.whole() else {
-            let message = "the device's largest buffer splits the pool: use the backend sdpa";
-            return Err(Error { op: NAME, message: message.to_owned() });
-        };
+        let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
         let inputs = AttentionInputs {
             q: call.q,
             k: call.k,

@@ -12,7 +12,7 @@ use kernels::{
 };
 use mlx::{Array, Error, Result};
 
-use super::NAME;
+use super::{NAME, pools};
 use crate::{
     AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
     LayerCache, StepLayout,
@@ -65,14 +65,6 @@ impl PagedGpu {
         pool.set_chain(chain.clone());
         Ok(chain)
     }
-}
-
-fn pools(cache: &LayerCache) -> Result<(&Array, &Array)> {
-    let LayerCache::Full(cache) = cache;
-    cache.whole().ok_or_else(|| {
-        let message = "the device's largest buffer splits the pool: use the backend sdpa";
-        Error { op: NAME, message: message.to_owned() }
-    })
 }
 
 fn error(error: KernelError) -> Error {
@@ -136,10 +128,12 @@ impl AttentionBackend for PagedGpu {
         let found = plans.iter().find(|(planned, _)| *planned == window);
         let seqs = &found.expect("the backend was made for the layers of this model").1;
         let chain = self.write(call)?;
+        // In every index of this layer, so that its gathers come after the write.
+        let zero = chain.slice(&[0], &[1], &[1])?.multiply(&Array::scalar(0_i32)?)?;
         let gather = |slots: &_| {
             let pool = call.kv_pool.borrow();
             let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
-            cache.gather_after(slots, &chain)
+            cache.gather_after(slots, &zero)
         };
         let outs =
             seqs.iter().map(|seq| extend_one(call, seq, gather)).collect::<Result<Vec<_>>>()?;

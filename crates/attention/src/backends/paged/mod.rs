@@ -6,9 +6,12 @@
 use std::rc::Rc;
 
 use kernels::{Kernels, paged_decode::HEAD_DIMS};
-use mlx::device::{self, DeviceKind};
+use mlx::{
+    Array, Error, Result,
+    device::{self, DeviceKind},
+};
 
-use crate::{AttentionBackend, AttentionShape, CacheKind, registry::BackendEntry};
+use crate::{AttentionBackend, AttentionShape, CacheKind, LayerCache, registry::BackendEntry};
 
 mod cpu;
 mod gpu;
@@ -35,4 +38,13 @@ fn new(layers: &[AttentionShape]) -> Rc<dyn AttentionBackend> {
         Some(kernels) => Rc::new(gpu::PagedGpu::new(layers, kernels)),
         None => Rc::new(cpu::PagedCpu::new(layers)),
     }
+}
+
+/// The pools of K and V of a layer.
+fn pools(cache: &LayerCache) -> Result<(&Array, &Array)> {
+    let LayerCache::Full(cache) = cache;
+    cache.whole().ok_or_else(|| {
+        let message = "the device's largest buffer splits the pool: use the backend sdpa";
+        Error { op: NAME, message: message.to_owned() }
+    })
 }
