@@ -17,7 +17,7 @@ namespace {
 constexpr unsigned long stack_size = 64 * 1024;
 
 enum class State { ready, at_barrier, at_simd, done };
-enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle, multiply };
+enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle, ballot, multiply };
 
 const char* name_of(Meeting kind) {
   switch (kind) {
@@ -26,6 +26,7 @@ const char* name_of(Meeting kind) {
     case Meeting::sum: return "SIMD_SUM";
     case Meeting::max: return "SIMD_MAX";
     case Meeting::shuffle: return "SHUFFLE";
+    case Meeting::ballot: return "BALLOT";
     case Meeting::multiply: return "MMA";
     case Meeting::none: break;
   }
@@ -397,6 +398,14 @@ float shuffle(float value, int lane, int line) {
   const int phase = meet(Meeting::shuffle, value, line);
   if (lane < 0 || lane > 31) fail("SHUFFLE in line %d from lane %d", line, lane);
   return current->simdgroups[here.thread >> 5].value[phase][lane];
+}
+
+uint32_t ballot(bool value, int line) {
+  const int phase = meet(Meeting::ballot, value ? 1.0f : 0.0f, line);
+  const float* values = current->simdgroups[here.thread >> 5].value[phase];
+  uint32_t mask = 0;
+  for (int lane = 0; lane < 32; ++lane) mask |= uint32_t(values[lane] != 0.0f) << lane;
+  return mask;
 }
 
 // The place counts as written both now and when the thread waits: a reader must

@@ -23,7 +23,7 @@ pub use kernel::{Call, Constant, Kernel, Kernels};
 pub use kv_write::{KvWriteInputs, kv_write};
 pub use paged_decode::{AttentionSpec, DecodeInputs, paged_decode};
 pub use paged_extend::{ExtendInputs, ExtendTiling, paged_extend};
-pub use qmm_few::{QmmTiling, qmm_few};
+pub use qmm_few::{GatherSpec, QmmTiling, gather_qmm_few, qmm_few};
 pub use qmv_batch::{QmvSpec, QmvWeights, qmv_batch};
 pub use rope_kv_write::{RopeInputs, RopeSpec, rope_kv_write};
 pub use silu_and_mul::silu_and_mul;

@@ -21,6 +21,7 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("time of K/V writes", writes),
     ("time of rows", rows),
     ("time of products", products::products),
+    ("time of products by experts", products::experts),
     ("time of tilings of products", products::tilings),
 ];
 

@@ -197,6 +197,8 @@ template <typename T> __device__ inline void store_word_(T* at, word_t word) {
 #define SIMD_MAX(x) simd_max_(x)
 #define SHUFFLE(x, lane) __shfl_sync(0xffffffffu, x, lane)
 #define SHUFFLE_XOR(x, mask) __shfl_xor_sync(0xffffffffu, x, mask)
+#define BALLOT(x) __ballot_sync(0xffffffffu, x)
+#define POPCOUNT(word) __popc(word)
 #define FMA(a, b, c) fmaf(a, b, c)
 #define FMAX(a, b) fmaxf(a, b)
 #define EXP(x) expf(x)

@@ -113,6 +113,7 @@ void simd_barrier(int line);
 float simd_sum(float value, int line);
 float simd_max(float value, int line);
 float shuffle(float value, int lane, int line);
+uint32_t ballot(bool value, int line);
 
 // A lane's elements of the tiles of one multiplication.
 struct Tiles {
@@ -380,6 +381,8 @@ typedef uint32_t word_t;
 #define SIMD_MAX(x) emulator::simd_max(x, __LINE__)
 #define SHUFFLE(x, lane) emulator::shuffle(x, lane, __LINE__)
 #define SHUFFLE_XOR(x, mask) emulator::shuffle(x, emulator::lane() ^ (mask), __LINE__)
+#define BALLOT(x) emulator::ballot(x, __LINE__)
+#define POPCOUNT(word) __builtin_popcount(word)
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define FMAX(a, b) std::fmax(float(a), float(b))
 #define EXP(x) std::exp(float(x))

@@ -136,6 +136,8 @@ inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, in
 #define SIMD_MAX(x) simd_max(x)
 #define SHUFFLE(x, lane) simd_shuffle(x, ushort(lane))
 #define SHUFFLE_XOR(x, mask) simd_shuffle_xor(x, ushort(mask))
+#define BALLOT(x) word_t(ulong(simd_vote::vote_t(simd_ballot(x))))
+#define POPCOUNT(word) int(popcount(word))
 #define FMA(a, b, c) fma(a, b, c)
 #define FMAX(a, b) fmax(a, b)
 #define EXP(x) exp(x)
