@@ -9,10 +9,11 @@
 //! `inout` is an input that the kernel writes: see [`crate::kv_write`] for what
 //! that asks of callers.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use mlx::{
     Array, Dtype,
+    device::{self, DeviceKind},
     gpu_kernel::{GpuDialect, GpuKernel, GpuSource},
 };
 
@@ -194,9 +195,16 @@ impl Kernels {
         Self { dialect, prepared: RefCell::default() }
     }
 
-    /// For the GPU of this machine; `None` without one.
-    pub fn here() -> Option<Self> {
-        GpuDialect::here().map(Self::new)
+    /// Those of this machine's GPU, shared by all callers of a thread; `None`
+    /// without a GPU, or if MLX's default device is the CPU.
+    pub fn here() -> Option<Rc<Self>> {
+        thread_local! {
+            static HERE: Option<Rc<Kernels>> = GpuDialect::here().map(Kernels::new).map(Rc::new);
+        }
+        match device::default() {
+            Ok(DeviceKind::Gpu) => HERE.with(Option::clone),
+            _ => None,
+        }
     }
 
     /// The language of the GPU.

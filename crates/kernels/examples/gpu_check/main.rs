@@ -10,13 +10,13 @@
 mod cases;
 mod timing;
 
-use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, rc::Rc, time::Instant};
 
 use cases::{Case, Data, Device, Results, Value, attention, rows, write};
 use kernels::{Call, Kernels};
 use mlx::{Array, Dtype, gpu_kernel::GpuDialect};
 
-struct Gpu(Kernels);
+struct Gpu(Rc<Kernels>);
 
 fn array(value: &Value) -> mlx::Result<Array> {
     match &value.data {

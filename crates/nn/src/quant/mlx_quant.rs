@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use mlx::{Array, Result, device, quantized::quantized_matmul};
 
 use super::Packed;
-use crate::{LinearWeight, QuantSpec, on_cpu::on_cpu};
+use crate::{LinearWeight, QuantSpec, device::on_cpu};
 
 /// Rows that a product is padded to on CUDA.
 const CUDA_PADDED_ROWS: usize = 8;
