@@ -17,7 +17,7 @@ use mlx::{
     gpu_kernel::{GpuDialect, GpuKernel, GpuSource},
 };
 
-use crate::KernelError;
+use crate::{KernelError, tape::Recorder};
 
 const METAL: &str = include_str!("dialect/metal.h");
 const METAL_POSITIONS: &str = include_str!("dialect/metal_positions.h");
@@ -187,12 +187,13 @@ fn fnv(parts: &[&str]) -> u64 {
 pub struct Kernels {
     dialect: GpuDialect,
     prepared: RefCell<Vec<(Call, GpuKernel)>>,
+    recorder: RefCell<Option<Recorder>>,
 }
 
 impl Kernels {
     /// For a GPU that speaks `dialect`.
     pub fn new(dialect: GpuDialect) -> Self {
-        Self { dialect, prepared: RefCell::default() }
+        Self { dialect, prepared: RefCell::default(), recorder: RefCell::default() }
     }
 
     /// Those of this machine's GPU, shared by all callers of a thread; `None`
@@ -236,7 +237,16 @@ impl Kernels {
         let outputs: Vec<_> =
             call.outputs.iter().map(|(shape, dtype)| (shape.as_slice(), *dtype)).collect();
         let grid = [call.groups[0] * call.threads, call.groups[1], call.groups[2]];
-        Ok(prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?)
+        let outputs = prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?;
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            recorder.record(call, inputs, &outputs);
+        }
+        Ok(outputs)
+    }
+
+    /// From now on `recorder` watches; `None` ends it and gives it back.
+    pub fn watch(&self, recorder: Option<Recorder>) -> Option<Recorder> {
+        self.recorder.replace(recorder)
     }
 
     fn prepare(&self, call: &Call) -> Result<GpuKernel, KernelError> {

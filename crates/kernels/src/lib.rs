@@ -15,6 +15,7 @@ pub mod qmv_batch;
 pub mod rope_kv_write;
 mod shapes;
 pub mod silu_and_mul;
+pub mod tape;
 
 pub use add_rms_norm::add_rms_norm;
 pub use error::KernelError;
