@@ -87,6 +87,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("norm of a sum", rows::norm, 60, 10),
     ("product with quantized weights", rows::qmv, 60, 16),
     ("gated activation", rows::silu, 60, 10),
+    ("norm of rows", rows::plain_norm, 60, 10),
+    ("packed embedding", rows::embed, 60, 10),
 ];
 
 fn check(gpu: &Gpu, &(name, case, count, shapes): &(&str, Case, u64, u64)) {
