@@ -19,6 +19,8 @@ const FIXED_TYPES: [(&str, i32, &str); 3] =
 #[derive(Default)]
 struct Signature {
     types: Vec<String>,
+    /// Only types of 16 bits, for the matrix unit.
+    are_short: bool,
     parameters: Vec<Parameter>,
     ints: Vec<String>,
     floats: Vec<String>,
@@ -93,6 +95,10 @@ impl Signature {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
                 ["type", name] => signature.types.push(name.to_owned()),
+                ["type16", name] => {
+                    signature.types.push(name.to_owned());
+                    signature.are_short = true;
+                }
                 ["const", "int", name] => signature.ints.push(name.to_owned()),
                 ["const", "float", name] => signature.floats.push(name.to_owned()),
                 [role @ ("input" | "inout" | "output"), element, name] => {
@@ -148,7 +154,10 @@ fn wrapper(name: &str, body: &Path, signature: &Signature) -> String {
 
 /// Which element types a kernel is compiled for: all the same; a first (`T`) of
 /// f32 with a pool of f16; a third (`OUT`) of f32.
-fn cases(types: usize) -> Vec<Vec<usize>> {
+fn cases(types: usize, are_short: bool) -> Vec<Vec<usize>> {
+    if are_short {
+        return vec![vec![1; types], vec![2; types]];
+    }
     let mut cases: Vec<Vec<usize>> = (0..3).map(|code| vec![code; types]).collect();
     match types {
         2 => cases.push(vec![0, 1]),
@@ -164,7 +173,7 @@ fn select(signature: &Signature) -> String {
     if signature.types.is_empty() {
         return text + "return body;\n}";
     }
-    for case in cases(signature.types.len()) {
+    for case in cases(signature.types.len(), signature.are_short) {
         let condition: Vec<_> =
             case.iter().enumerate().map(|(i, code)| format!("codes[{i}] == {code}")).collect();
         let types: Vec<_> = case.iter().map(|code| FLOAT_TYPES[*code]).collect();

@@ -106,6 +106,12 @@ pub trait AttentionBackend {
         false
     }
 
+    /// The arrays of a decode step's metadata, if kernels that are launched in the
+    /// same way in every step of these shapes do all its work.
+    fn replay_inputs<'a>(&self, _metadata: &'a ForwardMetadata) -> Option<Vec<&'a Array>> {
+        None
+    }
+
     /// Several tokens a request, each seeing its prefix and the tokens up to
     /// itself. Returns `[num_tokens, num_heads * head_dim]`, or with heads apart.
     ///

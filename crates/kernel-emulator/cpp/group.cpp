@@ -17,7 +17,7 @@ namespace {
 constexpr unsigned long stack_size = 64 * 1024;
 
 enum class State { ready, at_barrier, at_simd, done };
-enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle };
+enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle, multiply };
 
 const char* name_of(Meeting kind) {
   switch (kind) {
@@ -26,6 +26,7 @@ const char* name_of(Meeting kind) {
     case Meeting::sum: return "SIMD_SUM";
     case Meeting::max: return "SIMD_MAX";
     case Meeting::shuffle: return "SHUFFLE";
+    case Meeting::multiply: return "MMA";
     case Meeting::none: break;
   }
   return "nothing";
@@ -45,6 +46,7 @@ struct Simdgroup {
   int phase;
   float value[2][32];
   float result[2];
+  Tiles tiles[2][32];
   uint64_t synced;  // the clock at its last barrier
 };
 
@@ -117,6 +119,34 @@ void wait() {
   fiber_switch(current->threads[self].fiber, current->scheduler);
 }
 
+// The product of the tiles of 32 lanes, added to theirs.
+void multiply_tiles(Tiles* lanes) {
+  const bool metal = current->launch->metal_tiles;
+  float a[16][16], b[16][8], c[16][8];
+  auto each_of_c = [&](auto act) {
+    for (int lane = 0; lane < 32; ++lane) {
+      const int row = tile_row(lane, metal), col = tile_col(lane, metal);
+      for (int i = 0; i < 4; ++i) act(c[row + (i >> 1) * 8][col + (i & 1)], lanes[lane].c[i]);
+    }
+  };
+  for (int lane = 0; lane < 32; ++lane) {
+    const int row = tile_row(lane, metal), col = tile_col(lane, metal);
+    for (int i = 0; i < 8; ++i) {
+      a[row + ((i >> 1) & 1) * 8][col + (i >> 2) * 8 + (i & 1)] = lanes[lane].a[i];
+    }
+    for (int i = 0; i < 4; ++i) {
+      b[tile_b_k(lane, i, metal)][tile_b_col(lane, i, metal)] = lanes[lane].b[i];
+    }
+  }
+  each_of_c([](float& sum, float of_lane) { sum = of_lane; });
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < 16; ++k) {
+      for (int col = 0; col < 8; ++col) c[row][col] += a[row][k] * b[k][col];
+    }
+  }
+  each_of_c([](float& sum, float& of_lane) { of_lane = sum; });
+}
+
 // Where the lanes of a simdgroup meet. Returns the phase that holds the values.
 int meet(Meeting kind, float value, int line) {
   const int self = here.thread, first = self & ~31;
@@ -138,6 +168,7 @@ int meet(Meeting kind, float value, int line) {
            self & 31, name_of(kind), line, lane, name_of(other.kind), other.line);
     }
   }
+  if (kind == Meeting::multiply) multiply_tiles(simdgroup.tiles[phase]);
   const float* values = simdgroup.value[phase];
   float result = values[0];
   for (int lane = 1; lane < 32; ++lane) {
@@ -354,6 +385,13 @@ float shuffle(float value, int lane, int line) {
   const int phase = meet(Meeting::shuffle, value, line);
   if (lane < 0 || lane > 31) fail("SHUFFLE in line %d from lane %d", line, lane);
   return current->simdgroups[here.thread >> 5].value[phase][lane];
+}
+
+void multiply(Tiles& tiles, int line) {
+  Simdgroup& simdgroup = current->simdgroups[here.thread >> 5];
+  simdgroup.tiles[simdgroup.phase][lane()] = tiles;
+  const int phase = meet(Meeting::multiply, 0.0f, line);
+  tiles = simdgroup.tiles[phase][lane()];
 }
 
 uint16_t half_from_float(float value) {

@@ -73,6 +73,7 @@ void prepare(const EmulatorLaunch& from, Prepared& to) {
   }
   for (int d = 0; d < 3; ++d) to.launch.groups[d] = from.groups[d];
   to.launch.threads = from.threads;
+  to.launch.metal_tiles = from.metal_tiles != 0;
   if (from.threads <= 0 || from.threads % 32 != 0 || from.threads > 1024) {
     throw std::runtime_error("a threadgroup has 32, 64, ... 1024 threads");
   }

@@ -58,6 +58,7 @@ struct EmulatorLaunch {
   int64_t num_constants;
   int32_t groups[3];
   int32_t threads;
+  int32_t metal_tiles;
 };
 
 // Returns 0, or writes what went wrong into `error`.

@@ -38,6 +38,7 @@ pub(crate) struct Launch {
     pub(crate) num_constants: i64,
     pub(crate) groups: [i32; 3],
     pub(crate) threads: i32,
+    pub(crate) metal_tiles: i32,
 }
 
 unsafe extern "C" {

@@ -38,6 +38,18 @@ pub struct Launch<'a> {
     pub groups: [usize; 3],
     /// Threads of a group, a multiple of 32.
     pub threads: usize,
+    /// Which elements of a tile of the matrix unit a lane has.
+    pub tiles: TileLayout,
+}
+
+/// The elements of a tile that a lane has, where GPUs differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TileLayout {
+    /// As with CUDA's `mma`.
+    #[default]
+    Cuda,
+    /// As with Metal's `simdgroup_matrix`.
+    Metal,
 }
 
 /// The kernel did something wrong, or was not given what it declares.
@@ -90,6 +102,7 @@ pub fn run(launch: &Launch<'_>, buffers: &mut [(&str, &mut Tensor)]) -> Result<(
         num_constants: constants.len() as i64,
         groups: launch.groups.map(size),
         threads: size(launch.threads),
+        metal_tiles: (launch.tiles == TileLayout::Metal).into(),
     };
     let mut error = [0_u8; 600];
     // SAFETY: every pointer in `raw` is to a local that outlives the call, the

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use kernels::{Kernels, add_rms_norm};
+use kernels::{Kernels, add_rms_norm, rms_norm};
 use mlx::{Array, Result, fast};
 
 use crate::{LoadError, Weights, device::on_cpu};
@@ -33,6 +33,9 @@ impl RmsNorm {
         if on_cpu()? {
             return kernels::cpu::rms_norm(x, &self.weight, self.eps);
         }
+        if let Some(kernels) = self.gpu_kernels(x, x) {
+            return Ok(rms_norm(&kernels, x, &self.weight, self.eps)?);
+        }
         fast::rms_norm(x, Some(&self.weight), self.eps)
     }
 
@@ -60,7 +63,7 @@ impl RmsNorm {
         Ok((hidden, normed))
     }
 
-    /// If one launch can add and norm.
+    /// If our kernels know these rows.
     fn gpu_kernels(&self, hidden: &Array, delta: &Array) -> Option<Rc<Kernels>> {
         let dtype = hidden.dtype();
         let is_known = hidden.ndim() == 2

@@ -8,11 +8,14 @@
 
 #[path = "../../tests/cases/mod.rs"]
 mod cases;
+mod products;
 mod timing;
 
 use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, rc::Rc, time::Instant};
 
-use cases::{Case, Data, Device, Results, Value, attention, rows, write};
+use cases::{
+    Case, Data, Device, Results, Value, attention, products as product_cases, rows, write,
+};
 use kernels::{Call, Kernels};
 use mlx::{Array, Dtype, gpu_kernel::GpuDialect};
 
@@ -85,7 +88,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("K/V write", write::plain, 100, 8),
     ("rope and K/V write", write::rope, 100, 12),
     ("norm of a sum", rows::norm, 60, 10),
-    ("product with quantized weights", rows::qmv, 60, 16),
+    ("product with quantized weights", product_cases::qmv, 60, 16),
+    ("product on the matrix unit", product_cases::qmm, 200, 24),
     ("gated activation", rows::silu, 60, 10),
     ("norm of rows", rows::plain_norm, 60, 10),
     ("packed embedding", rows::embed, 60, 10),

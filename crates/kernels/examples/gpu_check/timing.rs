@@ -4,17 +4,14 @@
 use std::{error::Error, time::Instant};
 
 use kernels::{
-    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, QmvSpec,
-    QmvWeights, RopeInputs, RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend,
-    qmv_batch, rope_kv_write, silu_and_mul,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, RopeInputs,
+    RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend, rope_kv_write, silu_and_mul,
 };
-use mlx::{
-    Array, Dtype,
-    quantized::{QuantMode, Quantized, quantize, quantized_matmul},
-    random,
-};
+use mlx::{Array, Dtype, random};
 
-type Section = fn(&Kernels) -> Result<(), Box<dyn Error>>;
+use crate::products;
+
+pub(crate) type Section = fn(&Kernels) -> Result<(), Box<dyn Error>>;
 
 /// Everything that is timed.
 pub(crate) const SECTIONS: &[(&str, Section)] = &[
@@ -22,10 +19,11 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("time of extend", extend),
     ("time of K/V writes", writes),
     ("time of rows", rows),
-    ("time of products", products),
+    ("time of products", products::products),
+    ("time of tilings of products", products::tilings),
 ];
 
-const DTYPE: Dtype = Dtype::Bfloat16;
+pub(crate) const DTYPE: Dtype = Dtype::Bfloat16;
 const PAGE: usize = 16;
 
 const SPEC: AttentionSpec = AttentionSpec {
@@ -45,7 +43,7 @@ const SPEC: AttentionSpec = AttentionSpec {
 /// the one before, as in a model: steps that do not would run side by side. Many
 /// are evaluated together, so that the host's part is hidden where the device's
 /// is longer.
-fn time(
+pub(crate) fn time(
     first: &Array,
     step: impl Fn(&Array) -> Result<Array, Box<dyn Error>>,
 ) -> Result<f64, Box<dyn Error>> {
@@ -239,53 +237,6 @@ fn rows(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             "  {rows} rows: norm of a sum of 4096 {norm:.1} us, silu of {WIDTH} and a copy of \
              twice that {silu:.1} us"
         );
-    }
-    Ok(())
-}
-
-struct Packed {
-    spec: QmvSpec,
-    parts: Quantized,
-    biases: Array,
-}
-
-impl Packed {
-    fn new(inputs: usize, outputs: usize) -> Result<Self, Box<dyn Error>> {
-        let dense = random::normal(&[outputs, inputs], DTYPE, None)?;
-        let parts = quantize(&dense, 64, 4, QuantMode::Affine)?;
-        let biases = parts.biases.clone().ok_or("affine weights have biases")?;
-        mlx::eval(&[&parts.weight, &parts.scales, &biases])?;
-        let spec = QmvSpec { rows: 1, inputs, outputs, bits: 4, group_size: 64, dtype: DTYPE };
-        Ok(Self { spec, parts, biases })
-    }
-
-    fn ours(&self, kernels: &Kernels, x: &Array) -> Result<Array, Box<dyn Error>> {
-        let spec = QmvSpec { rows: x.dim(0), ..self.spec };
-        let (w, scales, biases) = (&self.parts.weight, &self.parts.scales, &self.biases);
-        Ok(qmv_batch(kernels, &spec, x, &QmvWeights { w, scales, biases })?)
-    }
-
-    fn theirs(&self, x: &Array) -> Result<Array, Box<dyn Error>> {
-        let Quantized { weight, scales, .. } = &self.parts;
-        let biases = Some(&self.biases);
-        Ok(quantized_matmul(x, weight, scales, biases, true, 64, 4, QuantMode::Affine)?)
-    }
-}
-
-fn products(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
-    for (inputs, between) in [(4096, 4096), (4096, 14336)] {
-        let (up, down) = (Packed::new(inputs, between)?, Packed::new(between, inputs)?);
-        for rows in [1, 2, 4, 7, 8, 16] {
-            let x = random::normal(&[rows, inputs], DTYPE, None)?;
-            x.eval()?;
-            let ours = time(&x, |x| down.ours(kernels, &up.ours(kernels, x)?))?;
-            let theirs = time(&x, |x| down.theirs(&up.theirs(x)?))?;
-            let rate = (inputs * between * 9 / 8) as f64 / ours / 1e3;
-            println!(
-                "  {rows} x {inputs} -> {between} -> {inputs}: {ours:.1} us, {rate:.0} GB/s; \
-                 MLX {theirs:.1} us"
-            );
-        }
     }
     Ok(())
 }

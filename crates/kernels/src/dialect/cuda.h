@@ -71,6 +71,87 @@ __device__ inline float simd_max_(float x) {
   return x;
 }
 
+// What is read once: past the first-level cache, which x fills.
+template <typename T> __device__ inline Pack<T> stream_pack_(const T* at) {
+  Pack<T> pack;
+  asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(pack.raw.x), "=r"(pack.raw.y), "=r"(pack.raw.z), "=r"(pack.raw.w)
+      : "l"(at));
+  return pack;
+}
+template <typename T> __device__ inline Pack<T> load_octet_(const T* at, bool is_inside) {
+  return is_inside ? load_pack_<T>(at) : Pack<T>{make_uint4(0, 0, 0, 0)};
+}
+__device__ inline void deal_(word_t* to, uint4 raw) {
+  to[0] = __byte_perm(raw.x, raw.z, 0x5410);
+  to[1] = __byte_perm(raw.x, raw.z, 0x7632);
+  to[2] = __byte_perm(raw.y, raw.w, 0x5410);
+  to[3] = __byte_perm(raw.y, raw.w, 0x7632);
+}
+template <typename T> __device__ inline word_t twice_(T value) {
+  const word_t bits = *reinterpret_cast<const unsigned short*>(&value);
+  return __byte_perm(bits, bits, 0x1010);
+}
+__device__ inline word_t as_word_(__half2 two) { return *reinterpret_cast<word_t*>(&two); }
+__device__ inline word_t as_word_(__nv_bfloat162 two) { return *reinterpret_cast<word_t*>(&two); }
+__device__ inline __half2 as_two_(word_t word, half_t) {
+  return *reinterpret_cast<__half2*>(&word);
+}
+__device__ inline __nv_bfloat162 as_two_(word_t word, bfloat_t) {
+  return *reinterpret_cast<__nv_bfloat162*>(&word);
+}
+__device__ inline word_t pair_(float low, float high, half_t) {
+  return as_word_(__floats2half2_rn(low, high));
+}
+__device__ inline word_t pair_(float low, float high, bfloat_t) {
+  return as_word_(__floats2bfloat162_rn(low, high));
+}
+// In memory, or the compiler would load it again for each of its uses.
+__constant__ word_t nibble_mask_ = 0x000f000fu;
+
+// Integers become floats by their place below the leading bit of 128 (bfloat16),
+// 1024 (half) or 2^23 (float), which is then subtracted, exactly.
+__device__ inline word_t nibbles_(word_t word, half_t) {
+  return as_word_(__hsub2(as_two_((word & nibble_mask_) | 0x64006400u, half_t()),
+                          as_two_(0x64006400u, half_t())));
+}
+__device__ inline word_t nibbles_(word_t word, bfloat_t) {
+  return as_word_(__hsub2(as_two_((word & nibble_mask_) | 0x43004300u, bfloat_t()),
+                          as_two_(0x43004300u, bfloat_t())));
+}
+__device__ inline word_t bytes_(word_t low, word_t high, int i, half_t) {
+  const word_t both = __byte_perm(low, high, i | ((4 + i) << 8)) & 0x00ff00ffu;
+  return as_word_(__hsub2(as_two_(both | 0x64006400u, half_t()), as_two_(0x64006400u, half_t())));
+}
+__device__ inline float byte_(word_t word, int i) {
+  return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540 | i)) - 8388608.0f;
+}
+__device__ inline word_t bytes_(word_t low, word_t high, int i, bfloat_t) {
+  return pair_(byte_(low, i), byte_(high, i), bfloat_t());
+}
+template <typename T, int BITS>
+__device__ inline void deal_weights_(word_t* to, uint4 raw, int octet, word_t scale, word_t bias) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const word_t both = BITS == 4 ? nibbles_(pack_word_(raw, octet & 3) >> (4 * i), T())
+                                  : bytes_(pack_word_(raw, (2 * octet) & 3),
+                                           pack_word_(raw, (2 * octet + 1) & 3), i, T());
+    to[2 * i] = as_word_(__hfma2(as_two_(both, T()), as_two_(scale, T()), as_two_(bias, T())));
+  }
+}
+__device__ inline void mma_(float* c, const word_t* a, const word_t* b, half_t) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ inline void mma_(float* c, const word_t* a, const word_t* b, bfloat_t) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 #define UNROLL _Pragma("unroll")
 #define PACK(T) Pack<T>
 #define PACK_LEN(T) (int(16 / sizeof(T)))
@@ -98,3 +179,26 @@ __device__ inline float simd_max_(float x) {
 #define RSQRT(x) rsqrtf(x)
 #define SIN(x) sinf(x)
 #define COS(x) cosf(x)
+// The matrix unit: MMA adds to a tile of C (16 x 8 floats) the product of tiles of
+// A (16 x 16) and B (16 x 8), whose elements lie in pairs in words. A lane has
+// - of A rows MMA_ROW (words 0 and 2) and MMA_ROW + 8 (1 and 3), of each columns
+//   MMA_COL and the next (0 and 1), these + 8 (2 and 3);
+// - of C the same two rows (elements 0 and 1, 2 and 3), columns MMA_COL and the next;
+// - of B its element i in row MMA_B_K(i), column MMA_B_COL(i).
+// For weights the order of k is dealt anew, the same for A and B: each of the four
+// lanes of a row of A takes a run of its own, in octets. Pairs 0..4 of an octet are
+// its values 0 and 4, 1 and 5, 2 and 6, 3 and 7; two pairs make a step of MMA.
+// MMA_B_RUN is the run that a lane reads for B.
+#define MMA_ROW (LANE >> 2)
+#define MMA_COL ((LANE & 3) * 2)
+#define MMA_B_K(i) ((LANE & 3) * 2 + ((i) >> 1) * 8 + ((i) & 1))
+#define MMA_B_COL(i) (LANE >> 2)
+#define MMA_B_RUN (LANE & 3)
+#define MMA(T, c, c_at, a, a_at, b, b_at) mma_(&c[c_at], &a[a_at], &b[b_at], T())
+#define STREAM_PACK(T, pointer, at) stream_pack_<T>((pointer) + (at))
+#define LOAD_OCTET(T, pointer, at, stride, first, second) load_octet_<T>((pointer) + (at), first)
+#define DEAL(T, words, at, octet) deal_(&words[at], (octet).raw)
+#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
+  deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
+#define TWICE(T, value) twice_<T>(value)
+#define PAIR(T, low, high) pair_(low, high, T())

@@ -90,6 +90,7 @@ struct Launch {
   std::vector<float> floats;
   int groups[3];
   int threads;
+  bool metal_tiles;
 };
 
 // The thread that runs now. `__thread`, not `thread_local`: it has no
@@ -113,7 +114,29 @@ float simd_sum(float value, int line);
 float simd_max(float value, int line);
 float shuffle(float value, int lane, int line);
 
+// A lane's elements of the tiles of one multiplication.
+struct Tiles {
+  float a[8], b[4], c[4];
+};
+// Replaces `c` by the sum of `c` and the product.
+void multiply(Tiles& tiles, int line);
+
 inline int lane() { return here.thread & 31; }
+
+// Where the elements of a lane lie in a tile: as in CUDA, or as in Metal.
+inline int tile_row(int lane, bool metal) {
+  return metal ? ((lane >> 2) & 4) + ((lane >> 1) & 3) : lane >> 2;
+}
+inline int tile_col(int lane, bool metal) {
+  return metal ? ((lane >> 2) & 2) * 2 + (lane & 1) * 2 : (lane & 3) * 2;
+}
+inline int tile_b_k(int lane, int i, bool metal) {
+  return (i >> 1) * 8 + (metal ? tile_row(lane, metal) : tile_col(lane, metal) + (i & 1));
+}
+inline int tile_b_col(int lane, int i, bool metal) {
+  return metal ? tile_col(lane, metal) + (i & 1) : tile_row(lane, metal);
+}
+inline bool metal_tiles() { return here.launch->metal_tiles; }
 
 // `device` pointer.
 template <typename T> struct Device {
@@ -230,6 +253,59 @@ template <typename T> Pack<T> make_pack(Registers<float>& array, int64_t at) {
   return pack;
 }
 
+// Two values of 16 bits in a word.
+template <typename T> uint32_t pair(float low, float high) {
+  return T(low).bits | uint32_t(T(high).bits) << 16;
+}
+template <typename T> float of_pair(uint32_t word, int i) {
+  T value;
+  value.bits = uint16_t(word >> (16 * i));
+  return float(value);
+}
+
+template <typename T>
+void mma(Registers<float>& c, int64_t c_at, Registers<uint32_t>& a, int64_t a_at,
+         Registers<uint32_t>& b, int64_t b_at, int line) {
+  Tiles tiles;
+  for (int i = 0; i < 8; ++i) tiles.a[i] = of_pair<T>(a[a_at + i / 2], i % 2);
+  for (int i = 0; i < 4; ++i) tiles.b[i] = of_pair<T>(b[b_at + i / 2], i % 2);
+  for (int i = 0; i < 4; ++i) tiles.c[i] = c[c_at + i];
+  multiply(tiles, line);
+  for (int i = 0; i < 4; ++i) c[c_at + i] = tiles.c[i];
+}
+
+template <typename T>
+Pack<std::remove_const_t<T>> load_octet(Device<T> pointer, int64_t at, int64_t stride, bool first,
+                                        bool second) {
+  using Value = std::remove_const_t<T>;
+  Pack<Value> pack;
+  std::memset(&pack, 0, 16);
+  if (!metal_tiles()) return first ? load_pack(pointer, at) : pack;
+  for (int i = 0; i < 2; ++i) {
+    if (!(i == 0 ? first : second)) continue;
+    const int64_t from = pointer.offset + at + i * stride + (tile_row(lane(), true) & 1) * 4;
+    if (from % 4 != 0) misaligned(pointer.buffer->name, from);
+    device_access(*pointer.buffer, from, 4, false);
+    std::memcpy(pack.value + 4 * i, pointer.buffer->data + from * sizeof(Value), 8);
+  }
+  return pack;
+}
+template <typename T> void deal(Registers<uint32_t>& words, int64_t at, Pack<T> octet) {
+  for (int i = 0; i < 4; ++i) {
+    words[at + i] = octet.value[i].bits | uint32_t(octet.value[4 + i].bits) << 16;
+  }
+}
+template <typename T>
+void deal_weights(int bits, Registers<uint32_t>& words, int64_t at, Pack<uint32_t> pack, int octet,
+                  uint32_t scale, uint32_t bias) {
+  auto weight = [&](int i) {
+    const int bit = (octet * 8 + i) * bits;
+    const uint32_t value = (pack.value[bit / 32] >> (bit % 32)) & ((1u << bits) - 1);
+    return float(value) * of_pair<T>(scale, 0) + of_pair<T>(bias, 0);
+  };
+  for (int i = 0; i < 4; ++i) words[at + 2 * i] = pair<T>(weight(i), weight(i + 4));
+}
+
 inline int imin(int a, int b) { return a < b ? a : b; }
 inline int imax(int a, int b) { return a > b ? a : b; }
 
@@ -276,3 +352,17 @@ typedef uint32_t word_t;
 #define RSQRT(x) (1.0f / std::sqrt(float(x)))
 #define SIN(x) std::sin(float(x))
 #define COS(x) std::cos(float(x))
+#define MMA_ROW emulator::tile_row(LANE, emulator::metal_tiles())
+#define MMA_COL emulator::tile_col(LANE, emulator::metal_tiles())
+#define MMA_B_K(i) emulator::tile_b_k(LANE, i, emulator::metal_tiles())
+#define MMA_B_COL(i) emulator::tile_b_col(LANE, i, emulator::metal_tiles())
+#define MMA_B_RUN (MMA_B_K(0) >> 1)
+#define MMA(T, c, c_at, a, a_at, b, b_at) emulator::mma<T>(c, c_at, a, a_at, b, b_at, __LINE__)
+#define STREAM_PACK(T, pointer, at) emulator::load_pack(pointer, at)
+#define LOAD_OCTET(T, pointer, at, stride, first, second) \
+  emulator::load_octet(pointer, at, stride, first, second)
+#define DEAL(T, words, at, octet) emulator::deal(words, at, octet)
+#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
+  emulator::deal_weights<T>(BITS, words, at, pack, octet, scale, bias)
+#define TWICE(T, value) emulator::pair<T>(float(value), float(value))
+#define PAIR(T, low, high) emulator::pair<T>(low, high)

@@ -1,6 +1,7 @@
 // The dialect in Metal. Stands in front of the kernel's function. The names of
 // positions are in metal_positions.h, the first lines of its body: MLX declares
 // only the attributes whose names it finds there.
+#include <metal_simdgroup_matrix>
 typedef long i64;
 typedef uint word_t;
 typedef half half_t;
@@ -53,6 +54,55 @@ template <typename T> inline Pack<T> make_pack_(const thread float* from) {
 inline int imin(int a, int b) { return a < b ? a : b; }
 inline int imax(int a, int b) { return a > b ? a : b; }
 
+template <typename T> inline vec<T, 2> as_two_(word_t word) { return as_type<vec<T, 2>>(word); }
+template <typename T> inline word_t pair_(float low, float high) {
+  return as_type<word_t>(vec<T, 2>(T(low), T(high)));
+}
+// Four values of row `first`, four of the row below it.
+template <typename T>
+inline Pack<T> load_octet_(const device T* at, int stride, bool first, bool second) {
+  Pack<T> pack;
+  pack.raw.xy = first ? *(const device uint2*)(at) : uint2(0);
+  pack.raw.zw = second ? *(const device uint2*)(at + stride) : uint2(0);
+  return pack;
+}
+inline void deal_(thread word_t* to, uint4 raw) {
+  to[0] = (raw.x & 0xffffu) | (raw.z << 16);
+  to[1] = (raw.x >> 16) | (raw.z & 0xffff0000u);
+  to[2] = (raw.y & 0xffffu) | (raw.w << 16);
+  to[3] = (raw.y >> 16) | (raw.w & 0xffff0000u);
+}
+template <typename T, int BITS>
+inline void deal_weights_(thread word_t* to, uint4 raw, int octet, word_t scale, word_t bias) {
+  const float s = float(as_two_<T>(scale).x), b = float(as_two_<T>(bias).x);
+  const word_t low = BITS == 4 ? raw[octet & 3] : raw[(2 * octet) & 3];
+  const word_t high = BITS == 4 ? low >> 16 : raw[(2 * octet + 1) & 3];
+  const word_t mask = (1u << BITS) - 1u;
+  for (int i = 0; i < 4; ++i) {
+    const float one = float((low >> (BITS * i)) & mask), two = float((high >> (BITS * i)) & mask);
+    to[2 * i] = pair_<T>(fma(one, s, b), fma(two, s, b));
+  }
+}
+template <typename T, typename U> inline void set_(thread T& matrix, U elements) {
+  reinterpret_cast<thread U&>(matrix.thread_elements()) = elements;
+}
+template <typename T>
+inline void mma_(thread float* c, const thread word_t* a, const thread word_t* b) {
+  simdgroup_matrix<T, 8, 8> left, right;
+  for (int half_row = 0; half_row < 2; ++half_row) {
+    simdgroup_matrix<float, 8, 8> sum;
+    set_(sum, float2(c[2 * half_row], c[2 * half_row + 1]));
+    for (int half_k = 0; half_k < 2; ++half_k) {
+      set_(left, as_two_<T>(a[half_row + 2 * half_k]));
+      set_(right, as_two_<T>(b[half_k]));
+      simdgroup_multiply_accumulate(sum, left, right, sum);
+    }
+    const float2 both = reinterpret_cast<thread float2&>(sum.thread_elements());
+    c[2 * half_row] = both.x;
+    c[2 * half_row + 1] = both.y;
+  }
+}
+
 #define UNROLL _Pragma("unroll")
 #define PACK(T) Pack<T>
 #define PACK_LEN(T) (int(16 / sizeof(T)))
@@ -80,3 +130,19 @@ inline int imax(int a, int b) { return a > b ? a : b; }
 #define RSQRT(x) rsqrt(x)
 #define SIN(x) precise::sin(x)
 #define COS(x) precise::cos(x)
+// The matrix unit: a tile is made of simdgroup matrices of 8 x 8, of which a lane
+// has two neighbours in a row. See cuda.h for what the names mean.
+#define MMA_ROW (((LANE >> 2) & 4) + ((LANE >> 1) & 3))
+#define MMA_COL (((LANE >> 2) & 2) * 2 + (LANE & 1) * 2)
+#define MMA_B_K(i) (MMA_ROW + ((i) >> 1) * 8)
+#define MMA_B_COL(i) (MMA_COL + ((i) & 1))
+#define MMA_B_RUN (MMA_ROW >> 1)
+#define MMA(T, c, c_at, a, a_at, b, b_at) mma_<T>(&c[c_at], &a[a_at], &b[b_at])
+#define STREAM_PACK(T, pointer, at) load_pack_<T>((pointer) + (at))
+#define LOAD_OCTET(T, pointer, at, stride, first, second) \
+  load_octet_<T>((pointer) + (at) + (MMA_ROW & 1) * 4, stride, first, second)
+#define DEAL(T, words, at, octet) deal_(&words[at], (octet).raw)
+#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
+  deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
+#define TWICE(T, value) pair_<T>(float(value), float(value))
+#define PAIR(T, low, high) pair_<T>(low, high)

@@ -36,6 +36,26 @@ pub struct QmvSpec {
     pub dtype: Dtype,
 }
 
+impl QmvSpec {
+    /// What all products ask of their sizes.
+    pub(crate) fn check(&self, kernel: &'static str) -> Result<(), KernelError> {
+        let refuse = |what, size| Err(KernelError::Size { kernel, what, size });
+        if ![4, 8].contains(&self.bits) {
+            return refuse("a weight in bits", self.bits);
+        }
+        if ![32, 64, 128].contains(&self.group_size) {
+            return refuse("a group", self.group_size);
+        }
+        if self.rows == 0 {
+            return refuse("a number of rows", self.rows);
+        }
+        if self.inputs == 0 || !self.inputs.is_multiple_of(self.group_size) {
+            return refuse("a row", self.inputs);
+        }
+        Ok(())
+    }
+}
+
 /// Weights as MLX packs them.
 #[derive(Debug, Clone, Copy)]
 pub struct QmvWeights<'a> {
@@ -47,23 +67,20 @@ pub struct QmvWeights<'a> {
     pub biases: &'a Array,
 }
 
+/// Whether the kernel knows this product.
+pub fn supports(spec: &QmvSpec) -> bool {
+    spec.dtype.is_float() && call(spec).is_ok()
+}
+
 /// The launch.
 ///
 /// # Errors
 /// A size that the kernel does not know.
 pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
-    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
-    if ![4, 8].contains(&spec.bits) {
-        return refuse("a weight in bits", spec.bits);
-    }
-    if ![32, 64, 128].contains(&spec.group_size) {
-        return refuse("a group", spec.group_size);
-    }
-    if spec.rows == 0 || spec.rows > MAX_ROWS {
-        return refuse("a number of rows", spec.rows);
-    }
-    if spec.inputs == 0 || !spec.inputs.is_multiple_of(spec.group_size) {
-        return refuse("a row", spec.inputs);
+    spec.check(KERNEL.name)?;
+    if spec.rows > MAX_ROWS {
+        let (what, size) = ("a number of rows", spec.rows);
+        return Err(KernelError::Size { kernel: KERNEL.name, what, size });
     }
     Ok(Call {
         kernel: &KERNEL,
@@ -83,6 +100,26 @@ pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
     })
 }
 
+/// Whether the arrays are those that the spec describes.
+pub(crate) fn check_weights(
+    kernel: &'static str,
+    spec: &QmvSpec,
+    x: &Array,
+    weights: &QmvWeights<'_>,
+) -> Result<(), KernelError> {
+    let groups = [spec.outputs, spec.inputs / spec.group_size];
+    shapes::check(kernel, "x", x, &[spec.rows, spec.inputs])?;
+    shapes::check(kernel, "w", weights.w, &[spec.outputs, spec.inputs * spec.bits / 32])?;
+    shapes::check(kernel, "scales", weights.scales, &groups)?;
+    shapes::check(kernel, "biases", weights.biases, &groups)?;
+    for array in [x, weights.scales, weights.biases] {
+        if array.dtype() != spec.dtype {
+            return Err(KernelError::ElementType { dtype: array.dtype() });
+        }
+    }
+    Ok(())
+}
+
 /// `x` (`[rows, inputs]`) times the transposed weights: `[rows, outputs]`.
 ///
 /// # Errors
@@ -95,16 +132,7 @@ pub fn qmv_batch(
     weights: &QmvWeights<'_>,
 ) -> Result<Array, KernelError> {
     let call = call(spec)?;
-    let groups = [spec.outputs, spec.inputs / spec.group_size];
-    shapes::check(KERNEL.name, "x", x, &[spec.rows, spec.inputs])?;
-    shapes::check(KERNEL.name, "w", weights.w, &[spec.outputs, spec.inputs * spec.bits / 32])?;
-    shapes::check(KERNEL.name, "scales", weights.scales, &groups)?;
-    shapes::check(KERNEL.name, "biases", weights.biases, &groups)?;
-    for array in [x, weights.scales, weights.biases] {
-        if array.dtype() != spec.dtype {
-            return Err(KernelError::ElementType { dtype: array.dtype() });
-        }
-    }
+    check_weights(KERNEL.name, spec, x, weights)?;
     let arrays = [x, weights.w, weights.scales, weights.biases];
     Ok(shapes::single(kernels.run(&call, &arrays)?))
 }

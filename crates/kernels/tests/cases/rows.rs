@@ -1,10 +1,10 @@
 //! Kernels that work on rows.
 
-use kernels::{EmbedSpec, QmvSpec, add_rms_norm, embed_packed, qmv_batch, rms_norm, silu_and_mul};
+use kernels::{EmbedSpec, add_rms_norm, embed_packed, rms_norm, silu_and_mul};
+use mlx::Dtype;
 use rand::Rng;
 
 use super::{Data, Device, Value, any_dtype, compare, epsilon, floats, random, rng, rounded};
-use mlx::Dtype;
 
 /// The sum and its norm.
 pub(crate) fn norm(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
@@ -61,54 +61,6 @@ pub(crate) fn silu(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, St
     }
     compare(&results.outputs[0], &expected, epsilon(dtype))
         .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))
-}
-
-/// A product with quantized weights.
-pub(crate) fn qmv(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
-    let mut shapes = rng(shape);
-    let dtype = any_dtype(&mut shapes);
-    let group_size = [32, 64, 128][shapes.random_range(0..3)];
-    let bits = [4, 8][shapes.random_range(0..2)];
-    let (rows, groups) = (shapes.random_range(1..=16), shapes.random_range(1..20));
-    let (inputs, outputs) = (group_size * groups, shapes.random_range(1..80));
-    let spec = QmvSpec { rows, inputs, outputs, bits, group_size, dtype };
-    let rng = &mut rng(seed);
-    let x = random(rng, dtype, rows * inputs);
-    let words: Vec<u32> = (0..outputs * inputs * bits / 32).map(|_| rng.random()).collect();
-    let [scales, biases] = [(); 2].map(|()| random(rng, dtype, outputs * groups));
-    let packed = Value {
-        dtype: Dtype::Uint32,
-        shape: vec![outputs, inputs * bits / 32],
-        data: Data::Uints(words.clone()),
-    };
-    let call = qmv_batch::call(&spec).map_err(|error| error.to_string())?;
-    let inputs_of_call = [
-        &floats(dtype, &[rows, inputs], &x),
-        &packed,
-        &floats(dtype, &[outputs, groups], &scales),
-        &floats(dtype, &[outputs, groups], &biases),
-    ];
-    let results = device.run(&call, &inputs_of_call)?;
-    let in_word = 32 / bits;
-    let weight = |output: usize, input: usize| {
-        let at = output * inputs + input;
-        let quantized = words[at / in_word] >> (at % in_word * bits) & ((1 << bits) - 1);
-        let group = at / group_size;
-        f64::from(quantized) * f64::from(scales[group]) + f64::from(biases[group])
-    };
-    let (mut expected, mut largest) = (Vec::new(), 1.0_f64);
-    for row in x.chunks(inputs) {
-        for output in 0..outputs {
-            let terms = row.iter().enumerate().map(|(at, x)| f64::from(*x) * weight(output, at));
-            let (sum, size) =
-                terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
-            expected.push(sum);
-            largest = largest.max(size);
-        }
-    }
-    // Sums of large terms may be small: their rounding is that of the terms.
-    let tolerance = epsilon(dtype) + 1e-6 * largest;
-    compare(&results.outputs[0], &expected, tolerance).map_err(|error| format!("{error}, {spec:?}"))
 }
 
 /// A norm with nothing to add.

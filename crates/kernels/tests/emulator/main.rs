@@ -4,12 +4,12 @@
 mod cases;
 mod planted;
 
-use cases::{Case, Data, Device, Results, Value, attention, rows, write};
-use kernel_emulator::{ElementType, Launch, Tensor};
+use cases::{Case, Data, Device, Results, Value, attention, products, rows, write};
+use kernel_emulator::{ElementType, Launch, Tensor, TileLayout};
 use kernels::{Call, Constant, kv_write};
 use mlx::Dtype;
 
-struct Emulator;
+struct Emulator(TileLayout);
 
 fn element(dtype: Dtype) -> ElementType {
     match dtype {
@@ -62,6 +62,7 @@ impl Device for Emulator {
             constants: &constants,
             groups: call.groups,
             threads: call.threads,
+            tiles: self.0,
         };
         kernel_emulator::run(&launch, &mut buffers).map_err(|error| error.to_string())?;
         let written = call.kernel.written();
@@ -79,8 +80,10 @@ impl Device for Emulator {
 
 fn check(case: Case, seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        if let Err(error) = case(&Emulator, seed, seed) {
-            panic!("case {seed}: {error}");
+        // Shapes repeat after a few seeds: each meets both layouts.
+        let layout = if seed / 6 % 2 == 0 { TileLayout::Cuda } else { TileLayout::Metal };
+        if let Err(error) = case(&Emulator(layout), seed, seed) {
+            panic!("case {seed}, {layout:?}: {error}");
         }
     }
 }
@@ -132,7 +135,12 @@ fn norm_of_a_sum() {
 
 #[test]
 fn product_with_quantized_weights() {
-    check(rows::qmv, 0..200);
+    check(products::qmv, 0..200);
+}
+
+#[test]
+fn product_on_the_matrix_unit() {
+    check(products::qmm, 0..200);
 }
 
 #[test]
@@ -146,6 +154,6 @@ fn a_slot_that_occurs_twice_is_a_race() {
     let rows = cases::floats(Dtype::Float32, &[2, 1, 64], &[0.0; 128]);
     let slots = cases::ints(&[2], &[1, 1]);
     let inputs = [&rows, &rows, &rows, &rows, &slots, &cases::chain()];
-    let caught = Emulator.run(&call, &inputs).err().unwrap();
+    let caught = Emulator(TileLayout::Cuda).run(&call, &inputs).err().unwrap();
     assert!(caught.contains("race: write of k_pool[64]"), "{caught}");
 }

@@ -1,7 +1,7 @@
 //! Mistakes planted in kernels are caught, and the same kernels without the
 //! mistake pass.
 
-use kernel_emulator::{Constant, ElementType, EmulatorError, Launch, Tensor, run};
+use kernel_emulator::{Constant, ElementType, EmulatorError, Launch, Tensor, TileLayout, run};
 
 fn planted(
     kernel: &str,
@@ -12,8 +12,14 @@ fn planted(
 ) -> Result<(), EmulatorError> {
     let constants: Vec<_> =
         constants.iter().map(|(name, value)| (*name, Constant::Int(*value))).collect();
-    let launch =
-        Launch { kernel, types: &[], constants: &constants, groups: [groups, 1, 1], threads };
+    let launch = Launch {
+        kernel,
+        types: &[],
+        constants: &constants,
+        groups: [groups, 1, 1],
+        threads,
+        tiles: TileLayout::Cuda,
+    };
     run(&launch, buffers)
 }
 

@@ -17,8 +17,8 @@ use mlx::{Array, Dtype, Result};
 
 use super::{NAME, pools};
 use crate::{
-    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
-    LayerCache, Qkv, QkvRows, StepLayout,
+    AttentionBackend, AttentionCall, AttentionShape, ForwardMetadata, ForwardMode, LayerCache, Qkv,
+    QkvRows, StepLayout,
     backends::sdpa::{ExtendSeq, extend_one},
 };
 
@@ -27,6 +27,9 @@ pub(super) struct PagedGpu {
     windows: Vec<Option<usize>>,
     kernels: Rc<Kernels>,
 }
+
+/// Fewest pages of a table.
+const MIN_PAGES: usize = 16;
 
 /// What all layers of a step share.
 enum Plan {
@@ -142,8 +145,10 @@ fn rope_spec(shape: &AttentionShape, rows: &QkvRows<'_>, kv_dtype: Dtype) -> Rop
 
 impl DecodeTables {
     fn new(step: &StepLayout<'_>) -> Result<Self> {
-        let most = |count: fn(&Extent) -> usize| step.extents.iter().map(count).max().unwrap_or(1);
-        let max_pages = most(|extent| extent.pages.len());
+        // Of few widths, so that steps repeat their shapes; the launch follows from
+        // the width.
+        let most = step.extents.iter().map(|extent| extent.pages.len()).max().unwrap_or(1);
+        let max_pages = most.next_power_of_two().max(MIN_PAGES);
         let mut pages = vec![0; step.num_tokens * max_pages];
         let mut lens = vec![0; step.num_tokens];
         let rows = pages.chunks_exact_mut(max_pages).zip(&mut lens).zip(step.extents);
@@ -156,7 +161,7 @@ impl DecodeTables {
         Ok(Self {
             page_table: Array::from_slice(&pages, &[step.num_tokens, max_pages])?,
             seq_lens: Array::from_slice(&lens, &[step.num_tokens])?,
-            max_seq_len: most(Extent::seq_len),
+            max_seq_len: max_pages * step.page_size,
             page_size: step.page_size,
         })
     }
@@ -184,6 +189,13 @@ impl AttentionBackend for PagedGpu {
 
     fn pads_rows(&self) -> bool {
         true
+    }
+
+    fn replay_inputs<'a>(&self, metadata: &'a ForwardMetadata) -> Option<Vec<&'a Array>> {
+        match metadata.get() {
+            Plan::Decode(tables) => Some(vec![&tables.page_table, &tables.seq_lens]),
+            Plan::Extend(_) => None,
+        }
     }
 
     fn forward_extend(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {

@@ -1,0 +1,125 @@
+//! Products of a few rows with affine-quantized weights on the matrix unit, for
+//! decode: one text for all sizes of a model, 1 to 64 rows, f16 and bf16.
+//!
+//! The weights are the left factor, so that a tile of 8 rows of `x` costs no more
+//! than one row. How the columns are shared depends on the weights alone: a row's
+//! result is the same in every batch, bit for bit.
+//!
+//! Upstream: none; SGLang's kernels of this kind (Marlin) are for other formats.
+
+use mlx::{Array, Dtype};
+
+use crate::{
+    Call, Kernel, KernelError, Kernels, QmvSpec, QmvWeights, qmv_batch::check_weights, shapes,
+};
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel { name: "qmm_few", body: include_str!("body.inc") };
+
+/// Most rows.
+pub const MAX_ROWS: usize = 64;
+const SIMDGROUPS: usize = 8;
+/// Offsets of words are ints; a word holds 4 weights or more.
+const MAX_ELEMENTS: usize = 4 << 31;
+
+/// What a threadgroup takes, in tiles. Results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QmmTiling {
+    /// Tiles of 16 rows of the weights.
+    pub row_tiles: usize,
+    /// Tiles of 8 rows of x.
+    pub token_tiles: usize,
+    /// Loads of weights under way at once.
+    pub stages: usize,
+    /// Loads of x under way at once; divides `stages` times 4 (2 for 8 bits).
+    pub octets_ahead: usize,
+}
+
+impl QmmTiling {
+    /// For a product of this size.
+    pub fn new(spec: &QmvSpec) -> Self {
+        let token_tiles = spec.rows.div_ceil(8).next_power_of_two().min(4);
+        let row_tiles = if spec.outputs < 8192 { 1 } else { 2 };
+        Self {
+            row_tiles,
+            token_tiles,
+            stages: 2,
+            octets_ahead: if token_tiles > 1 { 2 } else { 4 },
+        }
+    }
+}
+
+/// Whether the kernel knows this product.
+pub fn supports(spec: &QmvSpec) -> bool {
+    call(spec, QmmTiling::new(spec)).is_ok()
+}
+
+/// The launch.
+///
+/// # Errors
+/// A size or type that the kernel does not know.
+pub fn call(spec: &QmvSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
+    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    if ![Dtype::Float16, Dtype::Bfloat16].contains(&spec.dtype) {
+        return Err(KernelError::ElementType { dtype: spec.dtype });
+    }
+    spec.check(KERNEL.name)?;
+    if spec.rows > MAX_ROWS {
+        return refuse("a number of rows", spec.rows);
+    }
+    let QmmTiling { row_tiles, token_tiles, stages, octets_ahead } = tiling;
+    let octets = 16 / spec.bits;
+    if octets_ahead == 0 || !(stages * octets).is_multiple_of(octets_ahead) {
+        return refuse("a number of octets", octets_ahead);
+    }
+    if spec.inputs * spec.outputs > MAX_ELEMENTS {
+        return refuse("a matrix", spec.inputs * spec.outputs);
+    }
+    Ok(Call {
+        kernel: &KERNEL,
+        types: vec![("T", spec.dtype)],
+        constants: vec![
+            ("BITS", spec.bits.into()),
+            ("GROUP_SIZE", spec.group_size.into()),
+            ("ROW_TILES", row_tiles.into()),
+            ("TOKEN_TILES", token_tiles.into()),
+            ("STAGES", stages.into()),
+            ("OCTETS_AHEAD", octets_ahead.into()),
+            ("SIMDGROUPS", SIMDGROUPS.into()),
+        ],
+        groups: [spec.outputs.div_ceil(16 * row_tiles), spec.rows.div_ceil(8 * token_tiles), 1],
+        threads: 32 * SIMDGROUPS,
+        outputs: vec![(vec![spec.rows, spec.outputs], spec.dtype)],
+    })
+}
+
+/// `x` (`[rows, inputs]`) times the transposed weights: `[rows, outputs]`.
+///
+/// # Errors
+/// Shapes that do not fit the spec, a size or type that the kernel does not know,
+/// or an error of MLX.
+pub fn qmm_few(
+    kernels: &Kernels,
+    spec: &QmvSpec,
+    x: &Array,
+    weights: &QmvWeights<'_>,
+) -> Result<Array, KernelError> {
+    qmm_few_tiled(kernels, spec, QmmTiling::new(spec), x, weights)
+}
+
+/// The same with a tiling of the caller's choice, for measurements.
+///
+/// # Errors
+/// As [`qmm_few`].
+pub fn qmm_few_tiled(
+    kernels: &Kernels,
+    spec: &QmvSpec,
+    tiling: QmmTiling,
+    x: &Array,
+    weights: &QmvWeights<'_>,
+) -> Result<Array, KernelError> {
+    let call = call(spec, tiling)?;
+    check_weights(KERNEL.name, spec, x, weights)?;
+    let arrays = [x, weights.w, weights.scales, weights.biases];
+    Ok(shapes::single(kernels.run(&call, &arrays)?))
+}
