@@ -63,6 +63,9 @@ pub fn call(spec: &QmvSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
     if ![Dtype::Float16, Dtype::Bfloat16].contains(&spec.dtype) {
         return Err(KernelError::ElementType { dtype: spec.dtype });
     }
+    if spec.scale_dtype != spec.dtype {
+        return Err(KernelError::ElementType { dtype: spec.scale_dtype });
+    }
     spec.check(KERNEL.name)?;
     if spec.rows > MAX_ROWS {
         return refuse("a number of rows", spec.rows);

@@ -63,11 +63,9 @@ fn few_rows(packed: &Packed, x: &Array) -> Result<Option<Array>> {
         return Ok(None);
     };
     let (w, scales, dtype) = (&packed.weight, &packed.scales, x.dtype());
-    if scales.dtype() != dtype || x.dim(0) > qmm_few::MAX_ROWS {
-        return Ok(None);
-    }
     let [rows, inputs, outputs] = [x.dim(0), x.dim(1), w.dim(0)];
-    let spec = QmvSpec { rows, inputs, outputs, bits, group_size, dtype };
+    let scale_dtype = scales.dtype();
+    let spec = QmvSpec { rows, inputs, outputs, bits, group_size, dtype, scale_dtype };
     let weights = QmvWeights { w, scales, biases };
     let Some(kernels) = Kernels::here() else {
         return Ok(None);
