@@ -21,6 +21,7 @@ const PINNED: [u32; 3] = [0, 32, 4];
 const SHIM: &[&str] = &[
     "allocator.cpp",
     "arrays.cpp",
+    "cuda_graph.cpp",
     "elementwise.cpp",
     "fast.cpp",
     "io.cpp",

@@ -9,6 +9,7 @@
 use std::{any::Any, cell::RefCell};
 
 use mlx::{Array, Result};
+use nn::RopeTable;
 
 use crate::{AttentionShape, Extent, ForwardMode, KvPool};
 
@@ -42,15 +43,10 @@ impl ForwardMetadata {
 }
 
 /// One layer's attention in one step.
+#[derive(Clone, Copy)]
 pub struct AttentionCall<'a> {
     /// The layer.
     pub shape: &'a AttentionShape,
-    /// `[num_tokens, num_heads, head_dim]`.
-    pub q: &'a Array,
-    /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
-    pub k: &'a Array,
-    /// `[num_tokens, num_kv_heads, head_dim]`, this step's tokens.
-    pub v: &'a Array,
     /// `[num_tokens]` int32, the slot that each token's K and V go to; -1 for
     /// padding.
     pub out_cache_loc: &'a Array,
@@ -60,6 +56,28 @@ pub struct AttentionCall<'a> {
     pub metadata: &'a ForwardMetadata,
     /// All keys and values of earlier steps.
     pub kv_pool: &'a RefCell<KvPool>,
+}
+
+/// This step's queries, keys and values, rotated.
+#[derive(Clone, Copy)]
+pub struct Qkv<'a> {
+    /// `[num_tokens, num_heads, head_dim]`.
+    pub q: &'a Array,
+    /// `[num_tokens, num_kv_heads, head_dim]`.
+    pub k: &'a Array,
+    /// `[num_tokens, num_kv_heads, head_dim]`.
+    pub v: &'a Array,
+}
+
+/// The same as a merged projection gives them, and how they rotate.
+#[derive(Clone, Copy)]
+pub struct QkvRows<'a> {
+    /// `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`: q, then k, then v.
+    pub rows: &'a Array,
+    /// How q and k rotate.
+    pub rope: RopeTable<'a>,
+    /// `[num_tokens]` int32.
+    pub positions: &'a Array,
 }
 
 /// Writes this step's K and V to the pool and computes attention over it.
@@ -88,16 +106,36 @@ pub trait AttentionBackend {
         false
     }
 
-    /// Several tokens a request, each seeing its prefix and the tokens up to
-    /// itself. Returns `[num_tokens, num_heads, head_dim]`.
-    ///
-    /// # Errors
-    /// Those of MLX.
-    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array>;
+    /// The arrays of a decode step's metadata, if kernels that are launched in the
+    /// same way in every step of these shapes do all its work.
+    fn replay_inputs<'a>(&self, _metadata: &'a ForwardMetadata) -> Option<Vec<&'a Array>> {
+        None
+    }
 
-    /// One token a request. Returns `[num_tokens, num_heads, head_dim]`.
+    /// Several tokens a request, each seeing its prefix and the tokens up to
+    /// itself. Returns `[num_tokens, num_heads * head_dim]`, or with heads apart.
     ///
     /// # Errors
     /// Those of MLX.
-    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array>;
+    fn forward_extend(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array>;
+
+    /// One token a request. Returns `[num_tokens, num_heads * head_dim]`, or with
+    /// heads apart.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array>;
+
+    /// [`AttentionBackend::forward_decode`] with the rotation, for a backend that
+    /// does both at once; `None` if this one, or for this layer, does not.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn forward_decode_rows(
+        &self,
+        _call: &AttentionCall<'_>,
+        _rows: &QkvRows<'_>,
+    ) -> Result<Option<Array>> {
+        Ok(None)
+    }
 }

@@ -123,6 +123,25 @@ impl ForwardBatch {
         })
     }
 
+    /// What a replay of this step is given, the chain of the pool last; `None` if
+    /// its backend's work cannot be replayed.
+    pub fn replay_inputs(&self) -> Option<Vec<Array>> {
+        let tables = self.backend.replay_inputs(&self.metadata)?;
+        let step = [&self.input_ids, &self.positions, &self.out_cache_loc];
+        let arrays = step.into_iter().chain(tables).cloned();
+        Some(arrays.chain([self.chain()]).collect())
+    }
+
+    /// Comes after every use of the pool so far that MLX does not know of.
+    pub fn chain(&self) -> Array {
+        self.kv_pool.borrow().chain().clone()
+    }
+
+    /// Says that the pool was used, up to `chain`.
+    pub fn set_chain(&self, chain: Array) {
+        self.kv_pool.borrow_mut().set_chain(chain);
+    }
+
     /// The rows that will be sampled: `[num_tokens, hidden]` to
     /// `[num_sampled, hidden]`. Call it before the vocabulary matmul.
     ///

@@ -16,7 +16,7 @@ mod reference;
 mod registry;
 mod shape;
 
-pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, StepLayout};
+pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows, StepLayout};
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache, SlotIndex};

@@ -5,7 +5,7 @@
 use mlx::{Array, Result};
 use nn::{Rope, RopePositions};
 
-use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode};
+use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode, Qkv, QkvRows};
 
 /// Attention of one layer over whatever the request has in the pool.
 #[derive(Debug, Clone)]
@@ -37,6 +37,12 @@ impl RadixAttention {
         batch: &ForwardBatch,
     ) -> Result<Array> {
         let AttentionShape { num_heads, num_kv_heads, .. } = self.shape;
+        if let (ForwardMode::Decode, Some(table)) = (batch.mode, rope.table()) {
+            let rows = QkvRows { rows: qkv, rope: table, positions: &batch.positions };
+            if let Some(out) = batch.backend.forward_decode_rows(&self.call(batch), &rows)? {
+                return Ok(out);
+            }
+        }
         let [q, k, v] = rope.split(qkv, num_heads, num_kv_heads, positions)?;
         self.forward(&q, &k, &v, batch)
     }
@@ -48,22 +54,24 @@ impl RadixAttention {
     /// # Errors
     /// Those of MLX.
     pub fn forward(&self, q: &Array, k: &Array, v: &Array, batch: &ForwardBatch) -> Result<Array> {
-        let shape = &self.shape;
-        let call = AttentionCall {
-            shape,
-            q,
-            k,
-            v,
+        let (call, qkv) = (self.call(batch), Qkv { q, k, v });
+        let out = match batch.mode {
+            ForwardMode::Extend => batch.backend.forward_extend(&call, &qkv),
+            ForwardMode::Decode => batch.backend.forward_decode(&call, &qkv),
+        }?;
+        // A pool of another element type must not promote the model's.
+        let width = self.shape.num_heads * self.shape.head_dim;
+        let out = if out.ndim() == 2 { out } else { out.reshape(&[q.dim(0), width])? };
+        out.astype(q.dtype())
+    }
+
+    fn call<'a>(&'a self, batch: &'a ForwardBatch) -> AttentionCall<'a> {
+        AttentionCall {
+            shape: &self.shape,
             out_cache_loc: &batch.out_cache_loc,
             extents: &batch.extents,
             metadata: &batch.metadata,
             kv_pool: &batch.kv_pool,
-        };
-        let out = match batch.mode {
-            ForwardMode::Extend => batch.backend.forward_extend(&call),
-            ForwardMode::Decode => batch.backend.forward_decode(&call),
-        }?;
-        // A pool of another element type must not promote the model's.
-        out.reshape(&[q.dim(0), shape.num_heads * shape.head_dim])?.astype(q.dtype())
+        }
     }
 }

@@ -10,12 +10,13 @@ use mlx::Dtype;
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
 use nn::{HfConfig, LoadOptions, QuantSpec, Unpack};
-use scheduler::{Progress, Scheduler, SchedulerLimits, SchedulerMsg};
+use scheduler::{Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg};
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
 use crate::{
     Bytes, EngineConfig, EngineError, MemoryOptions, MemoryPlan, ModelShape, PlanError, Platform,
     TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
+    platform::PlatformEntry,
 };
 
 /// An engine before its first request.
@@ -81,7 +82,7 @@ pub(crate) fn load(
     let runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
     let mut scheduler = Scheduler::new(runner, limits)?;
     if config.warm_up {
-        warm_up(&mut scheduler, platform.entry.name)?;
+        warm_up(&mut scheduler, platform.entry)?;
     }
     info.context_length = plan.context_length;
     info.max_total_num_tokens = plan.max_total_num_tokens();
@@ -308,32 +309,59 @@ fn apply_limits(plan: &MemoryPlan, options: &MemoryOptions) -> Result<(), Engine
     Ok(())
 }
 
-/// Runs one short request, so that the first client does not pay for kernels
-/// that are compiled on first use, and forgets it.
-fn warm_up(scheduler: &mut Scheduler<ModelRunner>, platform: &str) -> Result<(), EngineError> {
+/// Runs a few short requests, so that the first clients do not pay for kernels
+/// that are compiled on first use and for steps that are made into graphs, and
+/// forgets them.
+fn warm_up(
+    scheduler: &mut Scheduler<ModelRunner>,
+    platform: &PlatformEntry,
+) -> Result<(), EngineError> {
     let start = Instant::now();
-    tracing::info!("warming up ({platform}); new kernels may take a while to compile");
-    let sampling_params = |temperature| SamplingParams {
-        max_new_tokens: Some(4),
+    tracing::info!("warming up ({}); new kernels may take a while to compile", platform.name);
+    let mut events = Vec::new();
+    for temperature in [0.0, 1.0] {
+        run_together(scheduler, 1, temperature, &mut events)?;
+    }
+    let limits = scheduler.limits().clone();
+    // Each request takes a page or two.
+    let most = limits.max_running_requests.min(limits.num_pages / 4);
+    for &num_reqs in platform.row_buckets.iter().filter(|&&rows| rows > 1 && rows <= most) {
+        run_together(scheduler, num_reqs, 0.0, &mut events)?;
+        tracing::info!("decode steps of {num_reqs} rows are ready");
+    }
+    scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
+    tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs as many requests to their end, which takes enough decode steps of one
+/// shape for a graph.
+fn run_together(
+    scheduler: &mut Scheduler<ModelRunner>,
+    num_reqs: usize,
+    temperature: f32,
+    events: &mut Vec<SchedulerEvent>,
+) -> Result<(), EngineError> {
+    let sampling_params = SamplingParams {
+        max_new_tokens: Some(6),
         temperature,
         top_p: 0.9,
         ignore_eos: true,
         sampling_seed: Some(0),
         ..SamplingParams::default()
     };
-    let room = scheduler.limits().context_length.saturating_sub(5).min(8);
-    let mut events = Vec::new();
-    for (index, temperature) in [0.0, 1.0].into_iter().enumerate() {
-        let req = GenerateReq {
-            rid: Rid::new(format!("warm-up-{index}")),
-            input_ids: vec![0; room.max(1)],
-            sampling_params: sampling_params(temperature),
-            eos_token_ids: Vec::new(),
-        };
-        let mut inbox = vec![SchedulerMsg::Generate(Box::new(req))];
-        while scheduler.step(inbox.drain(..), &mut events)? == Progress::Busy {}
-    }
-    scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
-    tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());
+    let room = scheduler.limits().context_length.saturating_sub(7).min(8);
+    let mut inbox: Vec<SchedulerMsg> = (0..num_reqs)
+        .map(|index| {
+            SchedulerMsg::Generate(Box::new(GenerateReq {
+                rid: Rid::new(format!("warm-up-{num_reqs}-{index}")),
+                input_ids: vec![0; room.max(1)],
+                sampling_params: sampling_params.clone(),
+                eos_token_ids: Vec::new(),
+            }))
+        })
+        .collect();
+    while scheduler.step(inbox.drain(..), events)? == Progress::Busy {}
+    events.clear();
     Ok(())
 }

@@ -89,9 +89,9 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         unpacks_for_prompts: true,
         fused_attention: true,
         attention_backend: "paged",
-        graph_runner: "eager",
-        // MLX reads a packed matrix once per row below 8 rows.
-        row_buckets: &[1, 8],
+        graph_runner: "compiled",
+        // The product's kernel takes rows of eight at a time.
+        row_buckets: &[1, 8, 16, 24, 32, 40, 48, 56, 64],
         overlap: true,
         mem_fraction_static: 0.85,
         max_contexts: None,

@@ -38,3 +38,13 @@ pub enum KernelError {
     #[error(transparent)]
     Mlx(#[from] mlx::Error),
 }
+
+/// For callers who asked what a kernel knows before they called it.
+impl From<KernelError> for mlx::Error {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::Mlx(error) => error,
+            other => Self { op: "kernel", message: other.to_string() },
+        }
+    }
+}

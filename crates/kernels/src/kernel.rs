@@ -9,14 +9,15 @@
 //! `inout` is an input that the kernel writes: see [`crate::kv_write`] for what
 //! that asks of callers.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use mlx::{
     Array, Dtype,
+    device::{self, DeviceKind},
     gpu_kernel::{GpuDialect, GpuKernel, GpuSource},
 };
 
-use crate::KernelError;
+use crate::{KernelError, tape::Recorder};
 
 const METAL: &str = include_str!("dialect/metal.h");
 const METAL_POSITIONS: &str = include_str!("dialect/metal_positions.h");
@@ -186,17 +187,25 @@ fn fnv(parts: &[&str]) -> u64 {
 pub struct Kernels {
     dialect: GpuDialect,
     prepared: RefCell<Vec<(Call, GpuKernel)>>,
+    recorder: RefCell<Option<Recorder>>,
 }
 
 impl Kernels {
     /// For a GPU that speaks `dialect`.
     pub fn new(dialect: GpuDialect) -> Self {
-        Self { dialect, prepared: RefCell::default() }
+        Self { dialect, prepared: RefCell::default(), recorder: RefCell::default() }
     }
 
-    /// For the GPU of this machine; `None` without one.
-    pub fn here() -> Option<Self> {
-        GpuDialect::here().map(Self::new)
+    /// Those of this machine's GPU, shared by all callers of a thread; `None`
+    /// without a GPU, or if MLX's default device is the CPU.
+    pub fn here() -> Option<Rc<Self>> {
+        thread_local! {
+            static HERE: Option<Rc<Kernels>> = GpuDialect::here().map(Kernels::new).map(Rc::new);
+        }
+        match device::default() {
+            Ok(DeviceKind::Gpu) => HERE.with(Option::clone),
+            _ => None,
+        }
     }
 
     /// The language of the GPU.
@@ -228,7 +237,16 @@ impl Kernels {
         let outputs: Vec<_> =
             call.outputs.iter().map(|(shape, dtype)| (shape.as_slice(), *dtype)).collect();
         let grid = [call.groups[0] * call.threads, call.groups[1], call.groups[2]];
-        Ok(prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?)
+        let outputs = prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?;
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            recorder.record(call, inputs, &outputs);
+        }
+        Ok(outputs)
+    }
+
+    /// From now on `recorder` watches; `None` ends it and gives it back.
+    pub fn watch(&self, recorder: Option<Recorder>) -> Option<Recorder> {
+        self.recorder.replace(recorder)
     }
 
     fn prepare(&self, call: &Call) -> Result<GpuKernel, KernelError> {

@@ -6,6 +6,7 @@
 
 pub mod add_rms_norm;
 pub mod cpu;
+pub mod embed_packed;
 mod error;
 pub mod kernel;
 pub mod kv_write;
@@ -13,11 +14,14 @@ pub mod paged_decode;
 pub mod paged_extend;
 pub mod qmm_few;
 pub mod qmv_batch;
+pub mod rms_norm;
 pub mod rope_kv_write;
 mod shapes;
 pub mod silu_and_mul;
+pub mod tape;
 
 pub use add_rms_norm::add_rms_norm;
+pub use embed_packed::{EmbedSpec, embed_packed};
 pub use error::KernelError;
 pub use kernel::{Call, Constant, Kernel, Kernels};
 pub use kv_write::{KvWriteInputs, kv_write};
@@ -25,5 +29,6 @@ pub use paged_decode::{AttentionSpec, DecodeInputs, paged_decode};
 pub use paged_extend::{ExtendInputs, ExtendTiling, paged_extend};
 pub use qmm_few::{GatherSpec, QmmTiling, gather_qmm_few, qmm_few};
 pub use qmv_batch::{QmvSpec, QmvWeights, qmv_batch};
+pub use rms_norm::rms_norm;
 pub use rope_kv_write::{RopeInputs, RopeSpec, rope_kv_write};
 pub use silu_and_mul::silu_and_mul;

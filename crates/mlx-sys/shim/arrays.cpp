@@ -123,6 +123,14 @@ size_t mlxs_array_size(const mlxs_array* a) {
   return a->size();
 }
 
+size_t mlxs_array_id(const mlxs_array* a) {
+  return a->id();
+}
+
+bool mlxs_array_is_computed(const mlxs_array* a) {
+  return a->status() != mx::array::Status::unscheduled;
+}
+
 int32_t mlxs_array_dtype(const mlxs_array* a) {
   for (size_t i = 0; i < std::size(DTYPES); ++i) {
     if (DTYPES[i] == a->dtype()) {

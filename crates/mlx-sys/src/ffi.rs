@@ -5,8 +5,10 @@ use std::{
     marker::{PhantomData, PhantomPinned},
 };
 
+mod cuda_graph;
 mod kernels;
 
+pub use cuda_graph::*;
 pub use kernels::*;
 
 macro_rules! opaque {
@@ -30,7 +32,9 @@ opaque!(
     /// A compiled function and its closure.
     RawCompiled,
     /// A GPU kernel made from source text.
-    RawGpuKernel
+    RawGpuKernel,
+    /// Launches as one CUDA graph.
+    RawCudaGraph
 );
 
 /// Body of a compiled function: pushes results with [`mlxs_vec_push`], or
@@ -92,6 +96,8 @@ unsafe extern "C" {
     pub fn mlxs_array_shape(a: *const RawArray) -> *const i32;
     pub fn mlxs_array_size(a: *const RawArray) -> usize;
     pub fn mlxs_array_dtype(a: *const RawArray) -> i32;
+    pub fn mlxs_array_id(a: *const RawArray) -> usize;
+    pub fn mlxs_array_is_computed(a: *const RawArray) -> bool;
     pub fn mlxs_array_read(a: *const RawArray, data: *mut c_void, nbytes: usize) -> i32;
     pub fn mlxs_eval(arrays: *const *const RawArray, len: usize) -> i32;
     pub fn mlxs_async_eval(arrays: *const *const RawArray, len: usize) -> i32;

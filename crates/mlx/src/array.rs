@@ -7,8 +7,8 @@ use std::{fmt, ptr::NonNull};
 
 use mlx_sys::{
     RawArray, mlxs_arange, mlxs_array_clone, mlxs_array_dtype, mlxs_array_free,
-    mlxs_array_from_bytes, mlxs_array_ndim, mlxs_array_read, mlxs_array_shape, mlxs_array_size,
-    mlxs_full,
+    mlxs_array_from_bytes, mlxs_array_id, mlxs_array_is_computed, mlxs_array_ndim, mlxs_array_read,
+    mlxs_array_shape, mlxs_array_size, mlxs_full,
 };
 
 use crate::{
@@ -201,6 +201,19 @@ impl Array {
         // SAFETY: the handle is alive.
         let code = unsafe { mlxs_array_dtype(self.as_raw()) };
         Dtype::from_code(code).expect("the shim knows all dtypes of the pinned MLX")
+    }
+
+    /// Tells arrays apart: clones share it, and no other array has it as long as
+    /// one of them is alive.
+    pub fn id(&self) -> usize {
+        // SAFETY: the handle is alive.
+        unsafe { mlxs_array_id(self.as_raw()) }
+    }
+
+    /// Whether it needs no more work than has been handed to the device.
+    pub fn is_computed(&self) -> bool {
+        // SAFETY: the handle is alive.
+        unsafe { mlxs_array_is_computed(self.as_raw()) }
     }
 
     /// Computes the array and waits for it.

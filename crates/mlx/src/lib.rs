@@ -12,6 +12,7 @@
 mod array;
 pub mod compile;
 pub mod cpu_kernel;
+pub mod cuda_graph;
 pub mod device;
 mod dtype;
 mod element;

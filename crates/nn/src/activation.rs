@@ -4,10 +4,11 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
+use kernels::{Kernels, silu_and_mul};
 use mlx::{Array, Result};
 use serde::Deserialize;
 
-use crate::on_cpu::on_cpu;
+use crate::device::on_cpu;
 
 /// An elementwise function. A name that is not here fails while config.json is
 /// parsed.
@@ -61,6 +62,12 @@ impl Activation {
     pub fn and_mul(self, gate_up: &Array) -> Result<Array> {
         if self == Self::Silu && on_cpu()? {
             return kernels::cpu::silu_and_mul(gate_up);
+        }
+        if self == Self::Silu
+            && silu_and_mul::supports(gate_up.dim(1) / 2, gate_up.dtype())
+            && let Some(kernels) = Kernels::here()
+        {
+            return Ok(silu_and_mul(&kernels, gate_up)?);
         }
         let (rows, dims) = (gate_up.dim(0) as i32, (gate_up.dim(1) / 2) as i32);
         let half = |start| gate_up.slice(&[0, start], &[rows, start + dims], &[1, 1]);

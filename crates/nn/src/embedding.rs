@@ -3,9 +3,10 @@
 //!
 //! Upstream: `sglang/srt/layers/vocab_parallel_embedding.py`.
 
-use mlx::{Array, Dtype, Result};
+use kernels::{EmbedSpec, Kernels, QmvWeights, embed_packed};
+use mlx::{Array, Dtype, Result, quantized::QuantMode};
 
-use crate::{LinearWeight, LmHead, LoadError, Weights, linear::Matrix, quant::Packed};
+use crate::{LinearWeight, LmHead, LoadError, QuantSpec, Weights, linear::Matrix, quant::Packed};
 
 /// A row for each token id.
 pub struct Embedding {
@@ -47,8 +48,30 @@ impl Embedding {
     pub fn forward(&self, ids: &Array) -> Result<Array> {
         match &self.rows {
             Rows::Dense(weight) => weight.take(ids, 0),
-            Rows::Packed(packed) => packed.rows(ids, self.dtype),
+            Rows::Packed(packed) => match self.unpack(packed, ids)? {
+                Some(rows) => Ok(rows),
+                None => packed.rows(ids, self.dtype),
+            },
         }
+    }
+
+    /// In one launch, if there is a kernel.
+    fn unpack(&self, packed: &Packed, ids: &Array) -> Result<Option<Array>> {
+        let QuantSpec { group_size, bits, mode: QuantMode::Affine } = packed.spec else {
+            return Ok(None);
+        };
+        let (w, scales) = (&packed.weight, &packed.scales);
+        let Some((kernels, biases)) = Kernels::here().zip(packed.biases.as_ref()) else {
+            return Ok(None);
+        };
+        let width = w.dim(1) * 32 / bits;
+        let spec =
+            EmbedSpec { width, bits, group_size, dtype: self.dtype, scale_dtype: scales.dtype() };
+        if !embed_packed::supports(&spec) {
+            return Ok(None);
+        }
+        let weights = QmvWeights { w, scales, biases };
+        Ok(Some(embed_packed(&kernels, &spec, ids, &weights)?))
     }
 
     /// The head of a model that ties it to its embedding. Shares the memory.

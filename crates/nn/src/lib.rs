@@ -4,11 +4,12 @@
 //! step. Layers compute in the element type they are given.
 
 mod activation;
+mod device;
 mod embedding;
 pub mod hf_config;
 mod linear;
 mod norm;
-mod on_cpu;
+
 pub mod quant;
 mod quant_config;
 mod rope;
@@ -20,7 +21,7 @@ pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};
 pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
-pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling};
+pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};
 pub use weights::{
     LeftOver, LinearWeight, LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights,
 };

@@ -2,9 +2,12 @@
 //!
 //! Upstream: `sglang/srt/layers/layernorm.py`.
 
+use std::rc::Rc;
+
+use kernels::{Kernels, add_rms_norm, rms_norm};
 use mlx::{Array, Result, fast};
 
-use crate::{LoadError, Weights, on_cpu::on_cpu};
+use crate::{LoadError, Weights, device::on_cpu};
 
 /// `x / rms(x) * weight` over the last dimension.
 pub struct RmsNorm {
@@ -30,6 +33,9 @@ impl RmsNorm {
         if on_cpu()? {
             return kernels::cpu::rms_norm(x, &self.weight, self.eps);
         }
+        if let Some(kernels) = self.gpu_kernels(x, x) {
+            return Ok(rms_norm(&kernels, x, &self.weight, self.eps)?);
+        }
         fast::rms_norm(x, Some(&self.weight), self.eps)
     }
 
@@ -49,8 +55,20 @@ impl RmsNorm {
         if on_cpu()? {
             return kernels::cpu::add_rms_norm(hidden, delta, &self.weight, self.eps);
         }
+        if let Some(kernels) = self.gpu_kernels(hidden, delta) {
+            return Ok(add_rms_norm(&kernels, hidden, delta, &self.weight, self.eps)?);
+        }
         let hidden = hidden.add(delta)?;
         let normed = self.forward(&hidden)?;
         Ok((hidden, normed))
+    }
+
+    /// If our kernels know these rows.
+    fn gpu_kernels(&self, hidden: &Array, delta: &Array) -> Option<Rc<Kernels>> {
+        let dtype = hidden.dtype();
+        let is_known = hidden.ndim() == 2
+            && (delta.dtype(), self.weight.dtype()) == (dtype, dtype)
+            && add_rms_norm::supports(hidden.dim(1), dtype);
+        is_known.then(Kernels::here).flatten()
     }
 }

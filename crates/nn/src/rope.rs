@@ -12,7 +12,7 @@ use mlx::{
     fast::{self, RopeOffset},
 };
 
-use crate::{LoadError, on_cpu::on_cpu};
+use crate::{LoadError, device::on_cpu};
 
 mod frequencies;
 mod scaling;
@@ -31,6 +31,19 @@ pub struct Rope {
     mscale: f32,
     traditional: bool,
     fused: bool,
+    /// `[dims / 2]` f32: radians a position, unless they differ by position.
+    inv_freq: Option<Array>,
+}
+
+/// A rotary embedding for kernels that rotate by themselves.
+#[derive(Clone, Copy)]
+pub struct RopeTable<'a> {
+    /// `[dims / 2]` f32: radians a position.
+    pub inv_freq: &'a Array,
+    /// Factor on what rotates (YaRN's).
+    pub mscale: f32,
+    /// Pairs are neighbours, not halves.
+    pub traditional: bool,
 }
 
 /// The positions of a step, prepared for all layers.
@@ -57,13 +70,30 @@ impl Rope {
             return Err(LoadError::Unsupported { what: "rotary width", value });
         }
         let frequencies = Frequencies::new(dims, config)?;
+        let inv_freq = match frequencies.differ_by_position() {
+            true => None,
+            false => {
+                let one = Array::from_slice(&[1_i32], &[1])?;
+                let table = frequencies.angles(&one)?.reshape(&[dims / 2])?;
+                table.eval()?;
+                Some(table)
+            }
+        };
         Ok(Self {
+            inv_freq,
             dims,
             fused: !on_cpu()? && !frequencies.differ_by_position(),
             frequencies,
             mscale: config.scaling.mscale(),
             traditional: config.traditional,
         })
+    }
+
+    /// For kernels that rotate by themselves; `None` if the frequencies differ by
+    /// position.
+    pub fn table(&self) -> Option<RopeTable<'_>> {
+        let (mscale, traditional) = (self.mscale, self.traditional);
+        self.inv_freq.as_ref().map(|inv_freq| RopeTable { inv_freq, mscale, traditional })
     }
 
     /// Prepares the positions of a step, `[num_tokens]` int32.

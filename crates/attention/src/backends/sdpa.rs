@@ -16,7 +16,7 @@ use mlx::{
 
 use crate::{
     AttentionBackend, AttentionCall, AttentionShape, CacheKind, ForwardMetadata, ForwardMode,
-    LayerCache, SlotIndex, StepLayout, registry::BackendEntry,
+    LayerCache, Qkv, SlotIndex, StepLayout, registry::BackendEntry,
 };
 
 mod plan;
@@ -91,26 +91,28 @@ impl AttentionBackend for Sdpa {
         Ok(ForwardMetadata::new(SdpaMetadata { plans }))
     }
 
-    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array> {
+    fn forward_extend(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
         let Plan::Extend(seqs) = plan_of(call) else {
             unreachable!("the mode of a step does not change");
         };
-        write(call)?;
+        write(call, qkv)?;
         let gather = |slots: &_| gather(call, slots);
-        let outs =
-            seqs.iter().map(|seq| extend_one(call, seq, gather)).collect::<Result<Vec<_>>>()?;
+        let outs = seqs
+            .iter()
+            .map(|seq| extend_one((call, qkv), seq, gather))
+            .collect::<Result<Vec<_>>>()?;
         match outs.as_slice() {
             [out] => Ok(out.clone()),
             outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
         }
     }
 
-    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array> {
+    fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
         let Plan::Decode(plan) = plan_of(call) else {
             unreachable!("the mode of a step does not change");
         };
-        write(call)?;
-        let outs = plan.groups.iter().map(|group| decode_group(call, group, self.folded));
+        write(call, qkv)?;
+        let outs = plan.groups.iter().map(|group| decode_group(call, qkv.q, group, self.folded));
         let outs = outs.collect::<Result<Vec<_>>>()?;
         let out = match outs.as_slice() {
             [out] => out.clone(),
@@ -130,9 +132,9 @@ fn plan_of<'a>(call: &AttentionCall<'a>) -> &'a Plan {
     &found.expect("the backend was made for the layers of this model").1
 }
 
-fn write(call: &AttentionCall<'_>) -> Result<()> {
+fn write(call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<()> {
     let mut pool = call.kv_pool.borrow_mut();
-    pool.write(call.shape.layer_id, call.out_cache_loc, call.k, call.v)
+    pool.write(call.shape.layer_id, call.out_cache_loc, qkv.k, qkv.v)
 }
 
 /// Keys and values in some slots.
@@ -145,7 +147,7 @@ fn gather(call: &AttentionCall<'_>, slots: &SlotIndex) -> Result<(Array, Array)>
 /// Rows of one request, `[len, num_heads, head_dim]`. `gather` gives the keys and
 /// values in some slots, this step's among them.
 pub(super) fn extend_one(
-    call: &AttentionCall<'_>,
+    (call, qkv): (&AttentionCall<'_>, &Qkv<'_>),
     seq: &ExtendSeq,
     gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
 ) -> Result<Array> {
@@ -153,18 +155,23 @@ pub(super) fn extend_one(
     let (k, v) = match &seq.slots {
         Some(slots) => gather(slots)?,
         // No prefix: the step's own keys are all there are.
-        None => (own(call.k)?, own(call.v)?),
+        None => (own(qkv.k)?, own(qkv.v)?),
     };
     let mask = seq.mask.as_sdpa();
-    let out = scaled_dot_product_attention(&own(call.q)?, &k, &v, call.shape.scale, mask, None)?;
+    let out = scaled_dot_product_attention(&own(qkv.q)?, &k, &v, call.shape.scale, mask, None)?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
 }
 
 /// Rows of the requests of a group, in the group's order.
-fn decode_group(call: &AttentionCall<'_>, group: &DecodeGroup, folded: bool) -> Result<Array> {
+fn decode_group(
+    call: &AttentionCall<'_>,
+    q: &Array,
+    group: &DecodeGroup,
+    folded: bool,
+) -> Result<Array> {
     let q = match &group.rows {
-        Some(rows) => call.q.take(rows, 0)?,
-        None => call.q.clone(),
+        Some(rows) => q.take(rows, 0)?,
+        None => q.clone(),
     };
     let AttentionShape { num_heads, num_kv_heads, head_dim, scale, .. } = *call.shape;
     let (k, v) = gather(call, &group.slots)?;

@@ -2,6 +2,7 @@
 //!
 //! Upstream: `sglang/srt/model_executor/cuda_graph_runner.py` and its siblings.
 
+mod compiled;
 mod eager;
 
 use attention::ForwardBatch;
@@ -27,7 +28,7 @@ pub struct RunnerEntry {
 }
 
 /// Sorted by name.
-pub const RUNNERS: &[RunnerEntry] = &[eager::ENTRY];
+pub const RUNNERS: &[RunnerEntry] = &[compiled::ENTRY, eager::ENTRY];
 
 /// The runner of this name.
 pub fn find(name: &str) -> Option<&'static RunnerEntry> {
@@ -42,6 +43,6 @@ mod tests {
     fn names_are_sorted_and_found() {
         assert!(RUNNERS.windows(2).all(|pair| pair[0].name < pair[1].name));
         assert_eq!(find("eager").map(|entry| entry.name), Some("eager"));
-        assert!(find("compiled").is_none());
+        assert!(find("traced").is_none());
     }
 }

@@ -11,7 +11,7 @@ mod cases;
 mod products;
 mod timing;
 
-use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, rc::Rc, time::Instant};
 
 use cases::{
     Case, Data, Device, Results, Value, attention, products as product_cases, rows, write,
@@ -19,7 +19,7 @@ use cases::{
 use kernels::{Call, Kernels};
 use mlx::{Array, Dtype, gpu_kernel::GpuDialect};
 
-struct Gpu(Kernels);
+struct Gpu(Rc<Kernels>);
 
 fn array(value: &Value) -> mlx::Result<Array> {
     match &value.data {
@@ -92,6 +92,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("product on the matrix unit", product_cases::qmm, 200, 24),
     ("product by experts", product_cases::gather_qmm, 100, 12),
     ("gated activation", rows::silu, 60, 10),
+    ("norm of rows", rows::plain_norm, 60, 10),
+    ("packed embedding", rows::embed, 60, 10),
 ];
 
 fn check(gpu: &Gpu, &(name, case, count, shapes): &(&str, Case, u64, u64)) {

@@ -31,7 +31,9 @@ impl Packed {
         let parts = quantize(&dense, 64, 4, QuantMode::Affine)?;
         let biases = parts.biases.clone().ok_or("affine weights have biases")?;
         mlx::eval(&[&parts.weight, &parts.scales, &biases])?;
-        let spec = QmvSpec { rows: 1, inputs, outputs, bits: 4, group_size: 64, dtype: DTYPE };
+        let (dtype, scale_dtype) = (DTYPE, DTYPE);
+        let spec =
+            QmvSpec { rows: 1, inputs, outputs, bits: 4, group_size: 64, dtype, scale_dtype };
         Ok(Self { spec, parts, biases })
     }
 

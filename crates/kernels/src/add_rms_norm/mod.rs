@@ -37,6 +37,11 @@ pub fn call(rows: usize, width: usize, dtype: Dtype, eps: f32) -> Result<Call, K
     })
 }
 
+/// Whether the kernel knows rows of this width.
+pub fn supports(width: usize, dtype: Dtype) -> bool {
+    dtype.is_float() && call(1, width, dtype, 0.0).is_ok()
+}
+
 /// `hidden + delta`, and its RMS norm times `weight`. All `[rows, width]`, the
 /// weight `[width]`, of one element type.
 ///

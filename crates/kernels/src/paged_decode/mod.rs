@@ -130,7 +130,7 @@ impl DecodePlan {
         let (out, out_dtype) = if splits > 1 {
             (vec![batch, spec.num_heads, splits, spec.head_dim + 2], Dtype::Float32)
         } else {
-            (vec![batch, spec.num_heads, spec.head_dim], spec.dtype)
+            (vec![batch, spec.num_heads * spec.head_dim], spec.dtype)
         };
         let decode = Call {
             kernel: &KERNEL,
@@ -176,11 +176,11 @@ fn merge(spec: &AttentionSpec, batch: usize, splits: usize) -> Call {
         ],
         groups: [1, spec.num_heads, batch],
         threads: spec.head_dim.next_multiple_of(32),
-        outputs: vec![(vec![batch, spec.num_heads, spec.head_dim], spec.dtype)],
+        outputs: vec![(vec![batch, spec.num_heads * spec.head_dim], spec.dtype)],
     }
 }
 
-/// Attention of one token a request. Returns `[batch, num_heads, head_dim]`.
+/// Attention of one token a request. Returns `[batch, num_heads * head_dim]`.
 ///
 /// `max_seq_len` bounds the lengths; it only chooses the number of parts.
 ///

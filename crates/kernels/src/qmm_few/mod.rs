@@ -73,6 +73,11 @@ impl GatherSpec {
     }
 }
 
+/// Whether the kernel knows this product.
+pub fn supports(spec: &QmvSpec) -> bool {
+    call(spec, QmmTiling::new(spec)).is_ok()
+}
+
 /// The launch.
 ///
 /// # Errors
@@ -108,6 +113,9 @@ fn any_call(
     let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
     if ![Dtype::Float16, Dtype::Bfloat16].contains(&spec.dtype) {
         return Err(KernelError::ElementType { dtype: spec.dtype });
+    }
+    if spec.scale_dtype != spec.dtype {
+        return Err(KernelError::ElementType { dtype: spec.scale_dtype });
     }
     spec.check(KERNEL.name)?;
     let QmmTiling { row_tiles, token_tiles, stages, octets_ahead } = tiling;

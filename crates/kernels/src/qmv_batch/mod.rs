@@ -32,8 +32,10 @@ pub struct QmvSpec {
     pub bits: usize,
     /// Weights of a scale: 32, 64 or 128.
     pub group_size: usize,
-    /// Of x, scales, biases and the result.
+    /// Of x and the result.
     pub dtype: Dtype,
+    /// Of scales and biases.
+    pub scale_dtype: Dtype,
 }
 
 impl QmvSpec {
@@ -67,6 +69,11 @@ pub struct QmvWeights<'a> {
     pub biases: &'a Array,
 }
 
+/// Whether the kernel knows this product.
+pub fn supports(spec: &QmvSpec) -> bool {
+    spec.dtype.is_float() && spec.scale_dtype.is_float() && call(spec).is_ok()
+}
+
 /// The launch.
 ///
 /// # Errors
@@ -79,7 +86,7 @@ pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
     }
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype)],
+        types: vec![("T", spec.dtype), ("S", spec.scale_dtype)],
         constants: vec![
             ("M", spec.rows.into()),
             ("K", spec.inputs.into()),
@@ -110,8 +117,9 @@ pub(crate) fn check_weights(
     shapes::check(kernel, "w", weights.w, &matrix(spec.inputs * spec.bits / 32))?;
     shapes::check(kernel, "scales", weights.scales, &groups)?;
     shapes::check(kernel, "biases", weights.biases, &groups)?;
-    for array in [x, weights.scales, weights.biases] {
-        if array.dtype() != spec.dtype {
+    let expected = [spec.dtype, spec.scale_dtype, spec.scale_dtype];
+    for (array, expected) in [x, weights.scales, weights.biases].into_iter().zip(expected) {
+        if array.dtype() != expected {
             return Err(KernelError::ElementType { dtype: array.dtype() });
         }
     }

@@ -57,6 +57,11 @@ pub struct RopeInputs<'a> {
     pub after: &'a Array,
 }
 
+/// Whether the kernel knows these widths.
+pub fn supports(spec: &RopeSpec) -> bool {
+    call(spec, 1).is_ok()
+}
+
 /// The launch for `num_tokens` rows.
 ///
 /// # Errors

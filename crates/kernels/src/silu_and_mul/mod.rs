@@ -29,6 +29,11 @@ pub fn call(rows: usize, width: usize, dtype: Dtype) -> Result<Call, KernelError
     })
 }
 
+/// Whether the kernel knows rows of `width` results.
+pub fn supports(width: usize, dtype: Dtype) -> bool {
+    dtype.is_float() && call(1, width, dtype).is_ok()
+}
+
 /// `[rows, 2 * width]` (gate, then up) to `silu(gate) * up`, `[rows, width]`.
 ///
 /// # Errors

@@ -22,21 +22,21 @@ struct Product {
 
 impl Product {
     fn new(rng: &mut SmallRng, spec: QmvSpec, num_experts: usize) -> Self {
-        let QmvSpec { rows, inputs, outputs, bits, group_size, dtype } = spec;
+        let QmvSpec { rows, inputs, outputs, bits, group_size, dtype, scale_dtype } = spec;
         let elements = num_experts * outputs * inputs;
         Self {
             spec,
             x: random(rng, dtype, rows * inputs),
             num_experts,
             words: (0..elements * bits / 32).map(|_| rng.random()).collect(),
-            scales: random(rng, dtype, elements / group_size),
-            biases: random(rng, dtype, elements / group_size),
+            scales: random(rng, scale_dtype, elements / group_size),
+            biases: random(rng, scale_dtype, elements / group_size),
         }
     }
 
     /// Arrays of the call: x (its given rows), words, scales, biases.
     fn arrays(&self, rows: Range<usize>) -> [Value; 4] {
-        let QmvSpec { inputs, outputs, bits, group_size, dtype, .. } = self.spec;
+        let QmvSpec { inputs, outputs, bits, group_size, dtype, scale_dtype, .. } = self.spec;
         let matrix = |columns| match self.num_experts {
             1 => vec![outputs, columns],
             experts => vec![experts, outputs, columns],
@@ -51,8 +51,8 @@ impl Product {
         [
             floats(dtype, &[rows.len(), inputs], x),
             words,
-            floats(dtype, &groups, &self.scales),
-            floats(dtype, &groups, &self.biases),
+            floats(scale_dtype, &groups, &self.scales),
+            floats(scale_dtype, &groups, &self.biases),
         ]
     }
 
@@ -112,7 +112,8 @@ fn spec(shapes: &mut SmallRng, dtype: Dtype, most_outputs: usize) -> QmvSpec {
     let group_size = [32, 64, 128][shapes.random_range(0..3)];
     let bits = [4, 8][shapes.random_range(0..2)];
     let outputs = shapes.random_range(1..most_outputs);
-    QmvSpec { rows: 1, inputs: group_size, outputs, bits, group_size, dtype }
+    let scale_dtype = dtype;
+    QmvSpec { rows: 1, inputs: group_size, outputs, bits, group_size, dtype, scale_dtype }
 }
 
 /// A few rows without the matrix unit.
@@ -122,6 +123,10 @@ pub(crate) fn qmv(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, Str
     let mut spec = spec(&mut shapes, dtype, 80);
     spec.rows = shapes.random_range(1..=16);
     spec.inputs *= shapes.random_range(1..20);
+    // Checkpoints keep f16 scales where activations are f32.
+    if dtype == Dtype::Float32 && shapes.random() {
+        spec.scale_dtype = Dtype::Float16;
+    }
     let product = Product::new(&mut rng(seed), spec, 1);
     let call = qmv_batch::call(&spec).map_err(|error| error.to_string())?;
     let out = product.run(device, &call, 0..spec.rows, None)?;

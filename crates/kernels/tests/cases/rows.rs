@@ -1,9 +1,10 @@
 //! Kernels that work on rows.
 
-use kernels::{add_rms_norm, silu_and_mul};
+use kernels::{EmbedSpec, add_rms_norm, embed_packed, rms_norm, silu_and_mul};
+use mlx::Dtype;
 use rand::Rng;
 
-use super::{Device, any_dtype, compare, epsilon, floats, random, rng, rounded};
+use super::{Data, Device, Value, any_dtype, compare, epsilon, floats, random, rng, rounded};
 
 /// The sum and its norm.
 pub(crate) fn norm(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
@@ -60,4 +61,58 @@ pub(crate) fn silu(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, St
     }
     compare(&results.outputs[0], &expected, epsilon(dtype))
         .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))
+}
+
+/// A norm with nothing to add.
+pub(crate) fn plain_norm(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let mut shapes = rng(shape);
+    let dtype = any_dtype(&mut shapes);
+    let width = 8 * shapes.random_range(1..700);
+    let rng = &mut rng(seed);
+    let rows = rng.random_range(1..4);
+    let (hidden, weight) = (random(rng, dtype, rows * width), random(rng, dtype, width));
+    let call = rms_norm::call(rows, width, dtype, 1e-5).map_err(|error| error.to_string())?;
+    let inputs = [&floats(dtype, &[rows, width], &hidden), &floats(dtype, &[width], &weight)];
+    let results = device.run(&call, &inputs)?;
+    let mut normed = Vec::new();
+    for row in hidden.chunks(width) {
+        let mean = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / width as f64;
+        let factor = 1.0 / (mean + 1e-5).sqrt();
+        normed.extend(row.iter().zip(&weight).map(|(x, w)| f64::from(*x) * factor * f64::from(*w)));
+    }
+    compare(&results.outputs[0], &normed, epsilon(dtype))
+        .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))
+}
+
+/// Rows of a packed embedding.
+pub(crate) fn embed(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let mut shapes = rng(shape);
+    let dtype = any_dtype(&mut shapes);
+    let group_size = [32, 64, 128][shapes.random_range(0..3)];
+    let bits = [2, 4, 8][shapes.random_range(0..3)];
+    let (groups, vocab) = (shapes.random_range(1..30), 40);
+    let width = group_size * groups;
+    let spec = EmbedSpec { width, bits, group_size, dtype, scale_dtype: dtype };
+    let rng = &mut rng(seed);
+    let rows = rng.random_range(1..6);
+    let ids: Vec<i32> = (0..rows).map(|_| rng.random_range(0..vocab as i32)).collect();
+    let words: Vec<u32> = (0..vocab * width * bits / 32).map(|_| rng.random()).collect();
+    let [scales, biases] = [(); 2].map(|()| random(rng, dtype, vocab * groups));
+    let expected: Vec<f64> = ids
+        .iter()
+        .flat_map(|&id| (0..width).map(move |column| id as usize * width + column))
+        .map(|at| {
+            let quantized = words[at * bits / 32] >> (at * bits % 32) & ((1 << bits) - 1);
+            let (scale, bias) = (scales[at / group_size], biases[at / group_size]);
+            f64::from(quantized) * f64::from(scale) + f64::from(bias)
+        })
+        .collect();
+    let call = embed_packed::call(&spec, rows).map_err(|error| error.to_string())?;
+    let ids = Value { dtype: Dtype::Int32, shape: vec![rows], data: Data::Ints(ids) };
+    let shape = vec![vocab, width * bits / 32];
+    let packed = Value { dtype: Dtype::Uint32, shape, data: Data::Uints(words) };
+    let [scales, biases] = [scales, biases].map(|values| floats(dtype, &[vocab, groups], &values));
+    let results = device.run(&call, &[&ids, &packed, &scales, &biases])?;
+    compare(&results.outputs[0], &expected, epsilon(dtype))
+        .map_err(|error| format!("{error}, {spec:?}"))
 }

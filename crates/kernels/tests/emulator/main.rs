@@ -89,6 +89,16 @@ fn check(case: Case, seeds: std::ops::Range<u64>) {
 }
 
 #[test]
+fn norm_of_rows() {
+    check(rows::plain_norm, 0..40);
+}
+
+#[test]
+fn packed_embedding() {
+    check(rows::embed, 0..60);
+}
+
+#[test]
 fn decode() {
     check(attention::decode, 0..500);
 }

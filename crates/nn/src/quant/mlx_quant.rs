@@ -14,10 +14,14 @@
 
 use std::sync::OnceLock;
 
-use mlx::{Array, Result, device, quantized::quantized_matmul};
+use kernels::{Kernels, QmvSpec, QmvWeights, qmm_few, qmv_batch};
+use mlx::{
+    Array, Result, device,
+    quantized::{QuantMode, quantized_matmul},
+};
 
 use super::Packed;
-use crate::{LinearWeight, QuantSpec, on_cpu::on_cpu};
+use crate::{LinearWeight, QuantSpec, device::on_cpu};
 
 /// Rows that a product is padded to on CUDA.
 const CUDA_PADDED_ROWS: usize = 8;
@@ -36,6 +40,11 @@ pub(super) fn matmul(packed: &Packed, x: &Array) -> Result<Array> {
         };
     }
     let rows = x.dim(0);
+    if on_cuda()
+        && let Some(y) = few_rows(packed, x)?
+    {
+        return Ok(y);
+    }
     if !on_cuda() || rows < 2 {
         product(packed, x)
     } else if rows < CUDA_PADDED_ROWS {
@@ -45,6 +54,29 @@ pub(super) fn matmul(packed: &Packed, x: &Array) -> Result<Array> {
     } else {
         unpacked_product(packed, x)
     }
+}
+
+/// By a kernel of ours, if there is one for this packing and so few rows.
+fn few_rows(packed: &Packed, x: &Array) -> Result<Option<Array>> {
+    let QuantSpec { group_size, bits, mode } = packed.spec;
+    let (QuantMode::Affine, Some(biases), 2) = (mode, &packed.biases, x.ndim()) else {
+        return Ok(None);
+    };
+    let (w, scales, dtype) = (&packed.weight, &packed.scales, x.dtype());
+    let [rows, inputs, outputs] = [x.dim(0), x.dim(1), w.dim(0)];
+    let scale_dtype = scales.dtype();
+    let spec = QmvSpec { rows, inputs, outputs, bits, group_size, dtype, scale_dtype };
+    let weights = QmvWeights { w, scales, biases };
+    let Some(kernels) = Kernels::here() else {
+        return Ok(None);
+    };
+    if qmm_few::supports(&spec) {
+        return Ok(Some(qmm_few(&kernels, &spec, x, &weights)?));
+    }
+    if qmv_batch::supports(&spec) {
+        return Ok(Some(qmv_batch(&kernels, &spec, x, &weights)?));
+    }
+    Ok(None)
 }
 
 fn on_cuda() -> bool {

@@ -8,7 +8,9 @@ use kernels::cpu::attention::{
 use mlx::{Array, Result};
 
 use super::{NAME, pools};
-use crate::{AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, StepLayout};
+use crate::{
+    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, Qkv, StepLayout,
+};
 
 pub(super) struct PagedCpu {
     /// By `layer_id`.
@@ -34,14 +36,14 @@ impl PagedCpu {
         Self { params }
     }
 
-    fn forward(&self, call: &AttentionCall<'_>) -> Result<Array> {
+    fn forward(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
         let plan: &Arc<AttentionPlan> = call.metadata.get();
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
         let inputs = AttentionInputs {
-            q: call.q,
-            k: call.k,
-            v: call.v,
+            q: qkv.q,
+            k: qkv.k,
+            v: qkv.v,
             slots: call.out_cache_loc,
             k_pool,
             v_pool,
@@ -70,11 +72,11 @@ impl AttentionBackend for PagedCpu {
         true
     }
 
-    fn forward_extend(&self, call: &AttentionCall<'_>) -> Result<Array> {
-        self.forward(call)
+    fn forward_extend(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
+        self.forward(call, qkv)
     }
 
-    fn forward_decode(&self, call: &AttentionCall<'_>) -> Result<Array> {
-        self.forward(call)
+    fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
+        self.forward(call, qkv)
     }
 }

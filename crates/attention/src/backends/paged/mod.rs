@@ -33,8 +33,7 @@ fn supports(layers: &[AttentionShape]) -> bool {
 }
 
 fn new(layers: &[AttentionShape]) -> Rc<dyn AttentionBackend> {
-    let on_gpu = device::default().is_ok_and(|device| device == DeviceKind::Gpu);
-    match Kernels::here().filter(|_| on_gpu) {
+    match Kernels::here() {
         Some(kernels) => Rc::new(gpu::PagedGpu::new(layers, kernels)),
         None => Rc::new(cpu::PagedCpu::new(layers)),
     }

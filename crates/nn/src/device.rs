@@ -1,4 +1,4 @@
-//! Whether layers run on the CPU device, where they use our kernels.
+//! Which device layers run on, and so whose kernels they use.
 
 use mlx::{
     Result,
