@@ -17,7 +17,7 @@ namespace {
 constexpr unsigned long stack_size = 64 * 1024;
 
 enum class State { ready, at_barrier, at_simd, done };
-enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle, multiply };
+enum class Meeting { none, barrier, simd_barrier, sum, max, shuffle, ballot, multiply };
 
 const char* name_of(Meeting kind) {
   switch (kind) {
@@ -26,17 +26,28 @@ const char* name_of(Meeting kind) {
     case Meeting::sum: return "SIMD_SUM";
     case Meeting::max: return "SIMD_MAX";
     case Meeting::shuffle: return "SHUFFLE";
+    case Meeting::ballot: return "BALLOT";
     case Meeting::multiply: return "MMA";
     case Meeting::none: break;
   }
   return "nothing";
 }
 
+// Bytes on their way to threadgroup memory.
+struct Copy {
+  SharedArray* array;
+  int64_t at, count;
+  char bytes[16];
+  int group;
+};
+
 struct Thread {
   Fiber fiber;
   State state;
   Meeting kind;
   int line;
+  std::vector<Copy> copies;
+  int num_copy_groups;
 };
 
 struct Simdgroup {
@@ -235,6 +246,8 @@ void run_group() {
     one.state = State::ready;
     one.kind = Meeting::none;
     one.line = 0;
+    one.copies.clear();
+    one.num_copy_groups = 0;
     fiber_prepare(one.fiber, current->stacks.get() + thread * stack_size, stack_size, enter);
   }
   while (current->failure.empty()) {
@@ -385,6 +398,39 @@ float shuffle(float value, int lane, int line) {
   const int phase = meet(Meeting::shuffle, value, line);
   if (lane < 0 || lane > 31) fail("SHUFFLE in line %d from lane %d", line, lane);
   return current->simdgroups[here.thread >> 5].value[phase][lane];
+}
+
+uint32_t ballot(bool value, int line) {
+  const int phase = meet(Meeting::ballot, value ? 1.0f : 0.0f, line);
+  const float* values = current->simdgroups[here.thread >> 5].value[phase];
+  uint32_t mask = 0;
+  for (int lane = 0; lane < 32; ++lane) mask |= uint32_t(values[lane] != 0.0f) << lane;
+  return mask;
+}
+
+// The place counts as written both now and when the thread waits: a reader must
+// be ordered with both.
+void copy_async(SharedArray& array, int64_t at, int64_t count, const char* from) {
+  shared_access(array, at, count, true);
+  const int64_t size = 16 / count;
+  std::memset(array.data.data() + at * size, 0xff, 16);
+  Thread& thread = current->threads[here.thread];
+  thread.copies.push_back({&array, at, count, {}, thread.num_copy_groups});
+  std::memcpy(thread.copies.back().bytes, from, 16);
+}
+
+void copy_group() { ++current->threads[here.thread].num_copy_groups; }
+
+void copy_wait(int pending) {
+  Thread& thread = current->threads[here.thread];
+  auto& copies = thread.copies;
+  size_t done = 0;
+  while (done < copies.size() && copies[done].group < thread.num_copy_groups - pending) {
+    Copy& copy = copies[done++];
+    shared_access(*copy.array, copy.at, copy.count, true);
+    std::memcpy(copy.array->data.data() + copy.at * (16 / copy.count), copy.bytes, 16);
+  }
+  copies.erase(copies.begin(), copies.begin() + done);
 }
 
 void multiply(Tiles& tiles, int line) {

@@ -31,7 +31,7 @@ pub use moe_sum::moe_sum;
 pub use moe_topk::{TopKSpec, moe_topk};
 pub use paged_decode::{AttentionSpec, DecodeInputs, paged_decode};
 pub use paged_extend::{ExtendInputs, ExtendTiling, paged_extend};
-pub use qmm_few::{QmmTiling, qmm_few};
+pub use qmm_few::{GatherSpec, QmmTiling, gather_qmm_few, qmm_few};
 pub use qmv_batch::{QmvSpec, QmvWeights, qmv_batch};
 pub use rms_norm::rms_norm;
 pub use rope_kv_write::{RopeInputs, RopeSpec, rope_kv_write};

@@ -90,6 +90,7 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("norm of a sum", rows::norm, 60, 10),
     ("product with quantized weights", product_cases::qmv, 60, 16),
     ("product on the matrix unit", product_cases::qmm, 200, 24),
+    ("product by experts", product_cases::gather_qmm, 100, 12),
     ("gated activation", rows::silu, 60, 10),
     ("norm of rows", rows::plain_norm, 60, 10),
     ("experts of tokens", moe::topk, 60, 10),

@@ -5,7 +5,8 @@ use std::{error::Error, time::Instant};
 
 use kernels::{
     AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, RopeInputs,
-    RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend, rope_kv_write, silu_and_mul,
+    RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend, paged_extend::paged_extend_tiled,
+    rope_kv_write, silu_and_mul,
 };
 use mlx::{Array, Dtype, random};
 
@@ -20,6 +21,7 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("time of K/V writes", writes),
     ("time of rows", rows),
     ("time of products", products::products),
+    ("time of products by experts", products::experts),
     ("time of tilings of products", products::tilings),
 ];
 
@@ -146,11 +148,10 @@ fn extend(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         let pool = Pool::new(batch, prefix + new)?;
         let new_lens = vec![new; batch];
         let starts: Vec<usize> = (0..batch).map(|at| at * new).collect();
-        let tiling = ExtendTiling::new(&SPEC)?;
-        let tiles = tiling.tiles(&new_lens);
-        let tiles = Array::from_slice(&tiles, &[tiles.len() / 2, 2])?;
+        let chosen = ExtendTiling::new(&SPEC)?;
+        let tiles = tiles(&chosen, &new_lens)?;
         let q = random::normal(&[batch * new, 32, 128], DTYPE, None)?;
-        mlx::eval(&[&tiles, &q])?;
+        q.eval()?;
         let inputs = ExtendInputs {
             q: &q,
             k_pool: &pool.k,
@@ -168,8 +169,24 @@ fn extend(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         let pairs = batch * (new * prefix + new * (new + 1) / 2);
         let rate = (pairs * 4 * 128 * 32) as f64 / micros / 1e6;
         println!("  {batch} x {new} after {prefix}: {micros:.0} us, {rate:.1} TFLOP/s");
+        for (row_tiles, block) in [(1, 32), (1, 64), (2, 16), (2, 32)] {
+            let tiling = ExtendTiling::on_matrix_unit(&SPEC, row_tiles, block)?;
+            let tiles = &self::tiles(&tiling, &new_lens)?;
+            let inputs = ExtendInputs { tiles, ..inputs };
+            let micros = time(&q, |q| {
+                Ok(paged_extend_tiled(kernels, &SPEC, tiling, &ExtendInputs { q, ..inputs })?)
+            })?;
+            println!("    {row_tiles} tiles of rows, {block} keys at a time: {micros:.0} us");
+        }
     }
     Ok(())
+}
+
+fn tiles(tiling: &ExtendTiling, new_lens: &[usize]) -> Result<Array, Box<dyn Error>> {
+    let tiles = tiling.tiles(new_lens);
+    let tiles = Array::from_slice(&tiles, &[tiles.len() / 2, 2])?;
+    tiles.eval()?;
+    Ok(tiles)
 }
 
 fn writes(kernels: &Kernels) -> Result<(), Box<dyn Error>> {

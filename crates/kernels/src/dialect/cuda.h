@@ -152,6 +152,32 @@ __device__ inline void mma_(float* c, const word_t* a, const word_t* b, bfloat_t
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+__device__ inline unsigned int shared_address_(const void* at) {
+  return static_cast<unsigned int>(__cvta_generic_to_shared(at));
+}
+__device__ inline void load_matrices_(word_t* to, const void* at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address_(at)));
+}
+__device__ inline void load_turned_matrices_(word_t* to, const void* at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address_(at)));
+}
+__device__ inline void copy_async_(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(shared_address_(to)), "l"(from)
+               : "memory");
+}
+template <typename T> __device__ inline word_t load_word_(const T* at) {
+  return *reinterpret_cast<const word_t*>(at);
+}
+template <typename T> __device__ inline void store_word_(T* at, word_t word) {
+  *reinterpret_cast<word_t*>(at) = word;
+}
+
 #define UNROLL _Pragma("unroll")
 #define PACK(T) Pack<T>
 #define PACK_LEN(T) (int(16 / sizeof(T)))
@@ -171,6 +197,8 @@ __device__ inline void mma_(float* c, const word_t* a, const word_t* b, bfloat_t
 #define SIMD_MAX(x) simd_max_(x)
 #define SHUFFLE(x, lane) __shfl_sync(0xffffffffu, x, lane)
 #define SHUFFLE_XOR(x, mask) __shfl_xor_sync(0xffffffffu, x, mask)
+#define BALLOT(x) __ballot_sync(0xffffffffu, x)
+#define POPCOUNT(word) __popc(word)
 #define FMA(a, b, c) fmaf(a, b, c)
 #define FMAX(a, b) fmaxf(a, b)
 #define EXP(x) expf(x)
@@ -202,3 +230,22 @@ __device__ inline void mma_(float* c, const word_t* a, const word_t* b, bfloat_t
   deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
 #define TWICE(T, value) twice_<T>(value)
 #define PAIR(T, low, high) pair_(low, high, T())
+// Two values side by side in memory, as a word.
+#define LOAD_WORD(T, pointer, at) load_word_<T>((pointer) + (at))
+#define STORE_WORD(T, pointer, at, word) store_word_<T>((pointer) + (at), word)
+// Lanes that have other columns of the same row of A or C differ in these bits.
+#define MMA_PEER_0 1
+#define MMA_PEER_1 2
+// Two tiles of B, side by side, from threadgroup memory: k in a row there, STRIDE
+// from one column of B to the next; or a row of B in a row.
+#define LOAD_B_COLUMNS(T, words, at, array, from, stride)      \
+  load_matrices_(&words[at], (array) + (from) +                \
+                                 ((LANE & 7) + (LANE >> 4) * 8) * (stride) + ((LANE >> 3) & 1) * 8)
+#define LOAD_B_ROWS(T, words, at, array, from, stride)                \
+  load_turned_matrices_(&words[at], (array) + (from) +                \
+                                        ((LANE & 7) + ((LANE >> 3) & 1) * 8) * (stride) + (LANE >> 4) * 8)
+// 16 bytes to threadgroup memory without waiting. Copies go in groups; COPY_WAIT
+// waits for those of this thread but its last PENDING groups.
+#define COPY_ASYNC(T, array, to, pointer, from) copy_async_((array) + (to), (pointer) + (from))
+#define COPY_GROUP() asm volatile("cp.async.commit_group;" ::: "memory")
+#define COPY_WAIT(PENDING) asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory")

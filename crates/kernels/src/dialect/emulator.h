@@ -113,11 +113,16 @@ void simd_barrier(int line);
 float simd_sum(float value, int line);
 float simd_max(float value, int line);
 float shuffle(float value, int lane, int line);
+uint32_t ballot(bool value, int line);
 
 // A lane's elements of the tiles of one multiplication.
 struct Tiles {
   float a[8], b[4], c[4];
 };
+// Copies 16 bytes into threadgroup memory when the thread waits for its group.
+void copy_async(SharedArray& array, int64_t at, int64_t count, const char* from);
+void copy_group();
+void copy_wait(int pending);
 // Replaces `c` by the sum of `c` and the product.
 void multiply(Tiles& tiles, int line);
 
@@ -306,6 +311,38 @@ void deal_weights(int bits, Registers<uint32_t>& words, int64_t at, Pack<uint32_
   for (int i = 0; i < 4; ++i) words[at + 2 * i] = pair<T>(weight(i), weight(i + 4));
 }
 
+template <typename T> uint32_t load_word(Device<T> pointer, int64_t at) {
+  at += pointer.offset;
+  if (at % 2 != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, 2, false);
+  uint32_t word;
+  std::memcpy(&word, pointer.buffer->data + at * 2, 4);
+  return word;
+}
+template <typename T> void store_word(Device<T> pointer, int64_t at, uint32_t word) {
+  at += pointer.offset;
+  if (at % 2 != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, 2, true);
+  std::memcpy(pointer.buffer->data + at * 2, &word, 4);
+}
+template <typename T>
+void load_b(Registers<uint32_t>& words, int64_t at, Shared<T> array, int64_t from, int64_t k_stride,
+            int64_t column_stride) {
+  for (int i = 0; i < 8; ++i) {
+    const int64_t k = tile_b_k(lane(), i & 3, metal_tiles());
+    const int64_t column = tile_b_col(lane(), i & 3, metal_tiles()) + (i >> 2) * 8;
+    const uint32_t bits = array[from + k * k_stride + column * column_stride].read().bits;
+    words[at + i / 2] = i % 2 == 0 ? bits : words[at + i / 2] | bits << 16;
+  }
+}
+template <typename T, typename U>
+void copy_async(Shared<T> array, int64_t to, Device<U> pointer, int64_t from) {
+  const Pack<std::remove_const_t<U>> pack = load_pack(pointer, from);
+  constexpr int64_t count = 16 / sizeof(T);
+  if (to % count != 0) misaligned("threadgroup memory", to);
+  copy_async(*array.array, to, count, reinterpret_cast<const char*>(&pack));
+}
+
 inline int imin(int a, int b) { return a < b ? a : b; }
 inline int imax(int a, int b) { return a > b ? a : b; }
 
@@ -344,6 +381,8 @@ typedef uint32_t word_t;
 #define SIMD_MAX(x) emulator::simd_max(x, __LINE__)
 #define SHUFFLE(x, lane) emulator::shuffle(x, lane, __LINE__)
 #define SHUFFLE_XOR(x, mask) emulator::shuffle(x, emulator::lane() ^ (mask), __LINE__)
+#define BALLOT(x) emulator::ballot(x, __LINE__)
+#define POPCOUNT(word) __builtin_popcount(word)
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define FMAX(a, b) std::fmax(float(a), float(b))
 #define EXP(x) std::exp(float(x))
@@ -366,3 +405,14 @@ typedef uint32_t word_t;
   emulator::deal_weights<T>(BITS, words, at, pack, octet, scale, bias)
 #define TWICE(T, value) emulator::pair<T>(float(value), float(value))
 #define PAIR(T, low, high) emulator::pair<T>(low, high)
+#define LOAD_WORD(T, pointer, at) emulator::load_word(pointer, at)
+#define STORE_WORD(T, pointer, at, word) emulator::store_word(pointer, at, word)
+#define MMA_PEER_0 1
+#define MMA_PEER_1 (emulator::metal_tiles() ? 8 : 2)
+#define LOAD_B_COLUMNS(T, words, at, array, from, stride) \
+  emulator::load_b(words, at, array, from, 1, stride)
+#define LOAD_B_ROWS(T, words, at, array, from, stride) \
+  emulator::load_b(words, at, array, from, stride, 1)
+#define COPY_ASYNC(T, array, to, pointer, from) emulator::copy_async(array, to, pointer, from)
+#define COPY_GROUP() emulator::copy_group()
+#define COPY_WAIT(PENDING) emulator::copy_wait(PENDING)

@@ -103,6 +103,20 @@ inline void mma_(thread float* c, const thread word_t* a, const thread word_t* b
   }
 }
 
+template <typename T> inline word_t load_word_(const device T* at) {
+  return *(const device word_t*)(at);
+}
+template <typename T> inline void store_word_(device T* at, word_t word) {
+  *(device word_t*)(at) = word;
+}
+template <typename T>
+inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, int column_stride) {
+  for (int i = 0; i < 4; ++i) {
+    const threadgroup T* from = at + (i & 1) * 8 * k_stride + (i >> 1) * 8 * column_stride;
+    to[i] = as_type<word_t>(vec<T, 2>(from[0], from[column_stride]));
+  }
+}
+
 #define UNROLL _Pragma("unroll")
 #define PACK(T) Pack<T>
 #define PACK_LEN(T) (int(16 / sizeof(T)))
@@ -122,6 +136,8 @@ inline void mma_(thread float* c, const thread word_t* a, const thread word_t* b
 #define SIMD_MAX(x) simd_max(x)
 #define SHUFFLE(x, lane) simd_shuffle(x, ushort(lane))
 #define SHUFFLE_XOR(x, mask) simd_shuffle_xor(x, ushort(mask))
+#define BALLOT(x) word_t(ulong(simd_vote::vote_t(simd_ballot(x))))
+#define POPCOUNT(word) int(popcount(word))
 #define FMA(a, b, c) fma(a, b, c)
 #define FMAX(a, b) fmax(a, b)
 #define EXP(x) exp(x)
@@ -146,3 +162,15 @@ inline void mma_(thread float* c, const thread word_t* a, const thread word_t* b
   deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
 #define TWICE(T, value) pair_<T>(float(value), float(value))
 #define PAIR(T, low, high) pair_<T>(low, high)
+#define LOAD_WORD(T, pointer, at) load_word_<T>((pointer) + (at))
+#define STORE_WORD(T, pointer, at, word) store_word_<T>((pointer) + (at), word)
+#define MMA_PEER_0 1
+#define MMA_PEER_1 8
+#define LOAD_B_COLUMNS(T, words, at, array, from, stride) \
+  load_b_<T>(&words[at], (array) + (from) + MMA_COL * (stride) + MMA_ROW, 1, stride)
+#define LOAD_B_ROWS(T, words, at, array, from, stride) \
+  load_b_<T>(&words[at], (array) + (from) + MMA_ROW * (stride) + MMA_COL, stride, 1)
+#define COPY_ASYNC(T, array, to, pointer, from) \
+  store_pack_<T>((array) + (to), load_pack_<T>((pointer) + (from)))
+#define COPY_GROUP()
+#define COPY_WAIT(PENDING)

@@ -2,16 +2,20 @@
 //! and the new tokens themselves, which are in the pool already.
 //!
 //! One launch for requests of any lengths, without padding: the host cuts the new
-//! tokens of each request into tiles, and a threadgroup takes a tile.
+//! tokens of each request into tiles, and a threadgroup takes a tile. f16 and bf16
+//! use the matrix unit; f32, for which there is none, a kernel without.
 //!
 //! Upstream: `sglang/srt/layers/attention/triton_ops/extend_attention.py`.
 
-use mlx::Array;
+use mlx::{Array, Dtype};
 
 use crate::{AttentionSpec, Call, Constant, Kernel, KernelError, Kernels, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "paged_extend", body: include_str!("body.inc") };
+/// The kernel on the matrix unit.
+pub static TILES: Kernel =
+    Kernel { name: "paged_extend_tiles", body: include_str!("../paged_extend_tiles/body.inc") };
 
 const SIMDGROUPS: usize = 4;
 /// Threadgroup memory that every Apple GPU has.
@@ -22,9 +26,10 @@ const SHARED_BYTES: usize = 32 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtendTiling {
     heads: usize,
+    /// Pairs of a token and a head that a simdgroup takes.
     rows: usize,
     block: usize,
-    tile_tokens: usize,
+    uses_matrix_unit: bool,
 }
 
 impl ExtendTiling {
@@ -34,19 +39,45 @@ impl ExtendTiling {
     /// A size that the kernel does not know.
     pub fn new(spec: &AttentionSpec) -> Result<Self, KernelError> {
         spec.check(KERNEL.name)?;
-        let heads = spec.group().div_ceil(spec.group().div_ceil(8));
+        if spec.dtype == spec.kv_dtype && spec.dtype != Dtype::Float32 {
+            let bytes_of_token = 2 * 2 * (spec.head_dim + 8);
+            let block = [64, 32].into_iter().find(|block| block * bytes_of_token <= SHARED_BYTES);
+            return Self::on_matrix_unit(spec, 1, block.unwrap_or(16));
+        }
+        let heads = heads_of_tile(spec);
         // Half of the memory for the queries; the weights of a block and the
         // block itself, K or V, share the rest.
         let rows = (SHARED_BYTES / 2 / (SIMDGROUPS * spec.head_dim * 4)).min(8);
         let rest = SHARED_BYTES - SIMDGROUPS * rows * (spec.head_dim + 32) * 4;
         let key_bytes = spec.head_dim * spec.kv_dtype.size_in_bytes() + 16;
         let block = [32, 16].into_iter().find(|block| block * key_bytes <= rest).unwrap_or(8);
-        Ok(Self { heads, rows, block, tile_tokens: SIMDGROUPS * rows / heads })
+        Ok(Self { heads, rows, block, uses_matrix_unit: false })
+    }
+
+    /// With `row_tiles` tiles of 16 rows a simdgroup and `block` keys at a time, a
+    /// multiple of 16. For measurements.
+    ///
+    /// # Errors
+    /// A size or type that the kernel does not know.
+    pub fn on_matrix_unit(
+        spec: &AttentionSpec,
+        row_tiles: usize,
+        block: usize,
+    ) -> Result<Self, KernelError> {
+        spec.check(TILES.name)?;
+        if spec.dtype != spec.kv_dtype || spec.dtype == Dtype::Float32 {
+            return Err(KernelError::ElementType { dtype: spec.kv_dtype });
+        }
+        if block == 0 || !block.is_multiple_of(16) {
+            return Err(KernelError::Size { kernel: TILES.name, what: "a block", size: block });
+        }
+        let (heads, rows) = (heads_of_tile(spec), 16 * row_tiles);
+        Ok(Self { heads, rows, block, uses_matrix_unit: true })
     }
 
     /// New tokens of a tile.
     pub fn tile_tokens(&self) -> usize {
-        self.tile_tokens
+        SIMDGROUPS * self.rows / self.heads
     }
 
     /// The tiles of requests with these numbers of new tokens: request and first
@@ -55,12 +86,17 @@ impl ExtendTiling {
         let int = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
         let mut tiles: Vec<[i32; 2]> = Vec::new();
         for (request, len) in new_lens.iter().enumerate() {
-            let firsts = (0..*len).step_by(self.tile_tokens);
+            let firsts = (0..*len).step_by(self.tile_tokens());
             tiles.extend(firsts.map(|first| [int(request), int(first)]));
         }
         tiles.sort_by_key(|[request, first]| (-first, *request));
         tiles.concat()
     }
+}
+
+/// As evenly as they can be in parts of up to eight.
+fn heads_of_tile(spec: &AttentionSpec) -> usize {
+    spec.group().div_ceil(spec.group().div_ceil(8))
 }
 
 /// Arrays of an extend step.
@@ -89,38 +125,44 @@ pub struct ExtendInputs<'a> {
 }
 
 /// The launch for `num_tiles` tiles of `num_tokens` new tokens in all.
-///
-/// # Errors
-/// A size that the kernel does not know.
 pub fn call(
     spec: &AttentionSpec,
+    tiling: ExtendTiling,
     num_tokens: usize,
     num_tiles: usize,
-) -> Result<Call, KernelError> {
-    let tiling = ExtendTiling::new(spec)?;
+) -> Call {
     let blocks = spec.group().div_ceil(tiling.heads);
-    Ok(Call {
-        kernel: &KERNEL,
-        types: vec![("T", spec.dtype), ("KV", spec.kv_dtype)],
-        constants: vec![
-            ("HEAD_DIM", spec.head_dim.into()),
-            ("NUM_KV_HEADS", spec.num_kv_heads.into()),
-            ("GROUP", spec.group().into()),
-            ("HEADS", tiling.heads.into()),
-            ("PAGE_SHIFT", Constant::Int(spec.page_size.trailing_zeros().cast_signed())),
-            ("TILE_TOKENS", tiling.tile_tokens.into()),
-            ("ROWS", tiling.rows.into()),
-            ("SIMDGROUPS", SIMDGROUPS.into()),
-            ("BLOCK", tiling.block.into()),
-            ("WINDOW", spec.window.unwrap_or(0).into()),
-            ("HAS_SINKS", spec.has_sinks.into()),
-            ("SCALE", spec.scale.into()),
-            ("SOFT_CAP", spec.soft_cap.unwrap_or(0.0).into()),
-        ],
+    let mut types = vec![("T", spec.dtype)];
+    let mut constants: Vec<(&'static str, Constant)> = vec![
+        ("HEAD_DIM", spec.head_dim.into()),
+        ("NUM_KV_HEADS", spec.num_kv_heads.into()),
+        ("GROUP", spec.group().into()),
+        ("HEADS", tiling.heads.into()),
+        ("PAGE_SHIFT", Constant::Int(spec.page_size.trailing_zeros().cast_signed())),
+        ("TILE_TOKENS", tiling.tile_tokens().into()),
+        ("SIMDGROUPS", SIMDGROUPS.into()),
+        ("BLOCK", tiling.block.into()),
+        ("WINDOW", spec.window.unwrap_or(0).into()),
+        ("HAS_SINKS", spec.has_sinks.into()),
+        ("SCALE", spec.scale.into()),
+        ("SOFT_CAP", spec.soft_cap.unwrap_or(0.0).into()),
+    ];
+    let kernel = if tiling.uses_matrix_unit {
+        constants.push(("ROW_TILES", (tiling.rows / 16).into()));
+        &TILES
+    } else {
+        types.push(("KV", spec.kv_dtype));
+        constants.push(("ROWS", tiling.rows.into()));
+        &KERNEL
+    };
+    Call {
+        kernel,
+        types,
+        constants,
         groups: [num_tiles, spec.num_kv_heads * blocks, 1],
         threads: 32 * SIMDGROUPS,
         outputs: vec![(vec![num_tokens, spec.num_heads, spec.head_dim], spec.dtype)],
-    })
+    }
 }
 
 /// Attention of all new tokens. Returns `[num_tokens, num_heads, head_dim]`.
@@ -131,6 +173,19 @@ pub fn call(
 pub fn paged_extend(
     kernels: &Kernels,
     spec: &AttentionSpec,
+    inputs: &ExtendInputs<'_>,
+) -> Result<Array, KernelError> {
+    paged_extend_tiled(kernels, spec, ExtendTiling::new(spec)?, inputs)
+}
+
+/// The same with tiles of the caller's choice, for measurements.
+///
+/// # Errors
+/// As [`paged_extend`].
+pub fn paged_extend_tiled(
+    kernels: &Kernels,
+    spec: &AttentionSpec,
+    tiling: ExtendTiling,
     inputs: &ExtendInputs<'_>,
 ) -> Result<Array, KernelError> {
     let name = KERNEL.name;
@@ -161,6 +216,6 @@ pub fn paged_extend(
         sinks,
         inputs.chain,
     ];
-    let call = call(spec, num_tokens, num_tiles)?;
+    let call = call(spec, tiling, num_tokens, num_tiles);
     Ok(shapes::single(kernels.run(&call, &arrays)?))
 }

@@ -5,6 +5,9 @@
 //! than one row. How the columns are shared depends on the weights alone: a row's
 //! result is the same in every batch, bit for bit.
 //!
+//! The same with a matrix of weights for each expert: [`gather_qmm_few`], for layers
+//! of experts in decode. Rows with the same expert read its weights once.
+//!
 //! Upstream: none; SGLang's kernels of this kind (Marlin) are for other formats.
 
 use mlx::{Array, Dtype};
@@ -18,6 +21,8 @@ pub static KERNEL: Kernel = Kernel { name: "qmm_few", body: include_str!("body.i
 
 /// Most rows.
 pub const MAX_ROWS: usize = 64;
+/// Most rows of a result by experts.
+pub const MAX_SLOTS: usize = 1024;
 const SIMDGROUPS: usize = 8;
 /// Offsets of words are ints; a word holds 4 weights or more.
 const MAX_ELEMENTS: usize = 4 << 31;
@@ -49,6 +54,25 @@ impl QmmTiling {
     }
 }
 
+/// Rows of the result that each have an expert.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GatherSpec {
+    /// The product of one expert; `rows` is that of x.
+    pub product: QmvSpec,
+    /// Matrices of weights.
+    pub num_experts: usize,
+    /// Rows of the result for each row of x: the experts of a token where all of them
+    /// take the token, 1 where each takes a row of its own.
+    pub slots_per_row: usize,
+}
+
+impl GatherSpec {
+    /// Rows of the result.
+    pub fn num_slots(&self) -> usize {
+        self.product.rows * self.slots_per_row
+    }
+}
+
 /// Whether the kernel knows this product.
 pub fn supports(spec: &QmvSpec) -> bool {
     call(spec, QmmTiling::new(spec)).is_ok()
@@ -59,6 +83,33 @@ pub fn supports(spec: &QmvSpec) -> bool {
 /// # Errors
 /// A size or type that the kernel does not know.
 pub fn call(spec: &QmvSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
+    if spec.rows > MAX_ROWS {
+        let (what, size) = ("a number of rows", spec.rows);
+        return Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    }
+    any_call(spec, tiling, None)
+}
+
+/// The launch by experts.
+///
+/// # Errors
+/// A size or type that the kernel does not know.
+pub fn gather_call(spec: &GatherSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
+    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    if spec.num_experts == 0 {
+        return refuse("a number of experts", 0);
+    }
+    if spec.slots_per_row == 0 || spec.num_slots() > MAX_SLOTS {
+        return refuse("a number of slots", spec.num_slots());
+    }
+    any_call(&spec.product, tiling, Some(spec))
+}
+
+fn any_call(
+    spec: &QmvSpec,
+    tiling: QmmTiling,
+    gather: Option<&GatherSpec>,
+) -> Result<Call, KernelError> {
     let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
     if ![Dtype::Float16, Dtype::Bfloat16].contains(&spec.dtype) {
         return Err(KernelError::ElementType { dtype: spec.dtype });
@@ -67,17 +118,17 @@ pub fn call(spec: &QmvSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
         return Err(KernelError::ElementType { dtype: spec.scale_dtype });
     }
     spec.check(KERNEL.name)?;
-    if spec.rows > MAX_ROWS {
-        return refuse("a number of rows", spec.rows);
-    }
     let QmmTiling { row_tiles, token_tiles, stages, octets_ahead } = tiling;
     let octets = 16 / spec.bits;
     if octets_ahead == 0 || !(stages * octets).is_multiple_of(octets_ahead) {
         return refuse("a number of octets", octets_ahead);
     }
-    if spec.inputs * spec.outputs > MAX_ELEMENTS {
-        return refuse("a matrix", spec.inputs * spec.outputs);
+    let elements = spec.inputs * spec.outputs * gather.map_or(1, |spec| spec.num_experts);
+    if elements > MAX_ELEMENTS {
+        return refuse("a matrix", elements);
     }
+    let rows = gather.map_or(spec.rows, GatherSpec::num_slots);
+    let groups_of_rows = gather.map_or(spec.rows.div_ceil(8 * token_tiles), |_| rows);
     Ok(Call {
         kernel: &KERNEL,
         types: vec![("T", spec.dtype)],
@@ -89,10 +140,12 @@ pub fn call(spec: &QmvSpec, tiling: QmmTiling) -> Result<Call, KernelError> {
             ("STAGES", stages.into()),
             ("OCTETS_AHEAD", octets_ahead.into()),
             ("SIMDGROUPS", SIMDGROUPS.into()),
+            ("GATHER", gather.is_some().into()),
+            ("SLOTS_PER_ROW", gather.map_or(1, |spec| spec.slots_per_row).into()),
         ],
-        groups: [spec.outputs.div_ceil(16 * row_tiles), spec.rows.div_ceil(8 * token_tiles), 1],
+        groups: [spec.outputs.div_ceil(16 * row_tiles), groups_of_rows, 1],
         threads: 32 * SIMDGROUPS,
-        outputs: vec![(vec![spec.rows, spec.outputs], spec.dtype)],
+        outputs: vec![(vec![rows, spec.outputs], spec.dtype)],
     })
 }
 
@@ -122,7 +175,32 @@ pub fn qmm_few_tiled(
     weights: &QmvWeights<'_>,
 ) -> Result<Array, KernelError> {
     let call = call(spec, tiling)?;
-    check_weights(KERNEL.name, spec, x, weights)?;
-    let arrays = [x, weights.w, weights.scales, weights.biases];
+    check_weights(KERNEL.name, spec, &[], x, weights)?;
+    // Without experts any array does for them.
+    let arrays = [x, weights.w, weights.scales, weights.biases, weights.w];
+    Ok(shapes::single(kernels.run(&call, &arrays)?))
+}
+
+/// Row `slot / slots_per_row` of `x` (`[rows, inputs]`) times the transposed weights
+/// of expert `experts[slot]`: `[rows * slots_per_row, outputs]`. The weights have the
+/// expert as another first dimension; `experts` is int32 or uint32, in any order.
+///
+/// # Errors
+/// As [`qmm_few`].
+pub fn gather_qmm_few(
+    kernels: &Kernels,
+    spec: &GatherSpec,
+    x: &Array,
+    weights: &QmvWeights<'_>,
+    experts: &Array,
+) -> Result<Array, KernelError> {
+    let tiling = QmmTiling { token_tiles: 1, row_tiles: 1, stages: 2, octets_ahead: 4 };
+    let call = gather_call(spec, tiling)?;
+    check_weights(KERNEL.name, &spec.product, &[spec.num_experts], x, weights)?;
+    shapes::check(KERNEL.name, "experts", experts, &[spec.num_slots()])?;
+    if ![Dtype::Int32, Dtype::Uint32].contains(&experts.dtype()) {
+        return Err(KernelError::ElementType { dtype: experts.dtype() });
+    }
+    let arrays = [x, weights.w, weights.scales, weights.biases, experts];
     Ok(shapes::single(kernels.run(&call, &arrays)?))
 }

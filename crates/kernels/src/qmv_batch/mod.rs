@@ -102,16 +102,19 @@ pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
     })
 }
 
-/// Whether the arrays are those that the spec describes.
+/// Whether the arrays are those that the spec describes. `outer` are dimensions of
+/// the weights before theirs.
 pub(crate) fn check_weights(
     kernel: &'static str,
     spec: &QmvSpec,
+    outer: &[usize],
     x: &Array,
     weights: &QmvWeights<'_>,
 ) -> Result<(), KernelError> {
-    let groups = [spec.outputs, spec.inputs / spec.group_size];
+    let matrix = |columns| [outer, &[spec.outputs, columns]].concat();
+    let groups = matrix(spec.inputs / spec.group_size);
     shapes::check(kernel, "x", x, &[spec.rows, spec.inputs])?;
-    shapes::check(kernel, "w", weights.w, &[spec.outputs, spec.inputs * spec.bits / 32])?;
+    shapes::check(kernel, "w", weights.w, &matrix(spec.inputs * spec.bits / 32))?;
     shapes::check(kernel, "scales", weights.scales, &groups)?;
     shapes::check(kernel, "biases", weights.biases, &groups)?;
     let expected = [spec.dtype, spec.scale_dtype, spec.scale_dtype];
@@ -135,7 +138,7 @@ pub fn qmv_batch(
     weights: &QmvWeights<'_>,
 ) -> Result<Array, KernelError> {
     let call = call(spec)?;
-    check_weights(KERNEL.name, spec, x, weights)?;
+    check_weights(KERNEL.name, spec, &[], x, weights)?;
     let arrays = [x, weights.w, weights.scales, weights.biases];
     Ok(shapes::single(kernels.run(&call, &arrays)?))
 }

@@ -1,7 +1,7 @@
 //! Random batches over a K/V pool, and what attention should give.
 
 use kernels::{
-    AttentionSpec, ExtendTiling,
+    AttentionSpec, ExtendTiling, KernelError,
     paged_decode::{
         DecodePlan, HEAD_DIMS,
         reference::{PagedKv, attend},
@@ -179,12 +179,21 @@ impl Batch {
         compare(&out, &self.expected(), epsilon(self.spec.dtype))
     }
 
+    /// Now and then not the usual one.
+    fn tiling(&self) -> Result<ExtendTiling, KernelError> {
+        match self.spec.page_size {
+            1 | 16 if self.spec.kv_dtype != Dtype::Float32 && self.spec.dtype != Dtype::Float32 => {
+                ExtendTiling::on_matrix_unit(&self.spec, 2, 16)
+            }
+            _ => ExtendTiling::new(&self.spec),
+        }
+    }
+
     fn run_extend(&self, device: &dyn Device) -> Result<f64, String> {
-        let tiling = ExtendTiling::new(&self.spec).map_err(|error| error.to_string())?;
+        let tiling = self.tiling().map_err(|error| error.to_string())?;
         let tiles = tiling.tiles(&self.new_lens);
         let num_tokens: usize = self.new_lens.iter().sum();
-        let call = paged_extend::call(&self.spec, num_tokens, tiles.len() / 2)
-            .map_err(|error| error.to_string())?;
+        let call = paged_extend::call(&self.spec, tiling, num_tokens, tiles.len() / 2);
         let starts: Vec<usize> =
             (0..self.new_lens.len()).map(|at| self.new_lens[..at].iter().sum()).collect();
         let prefix_lens: Vec<usize> =

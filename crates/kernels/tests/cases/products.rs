@@ -1,51 +1,73 @@
 //! Products with quantized weights.
 
-use kernels::{Call, QmmTiling, QmvSpec, qmm_few, qmv_batch};
+use std::ops::Range;
+
+use kernels::{Call, GatherSpec, QmmTiling, QmvSpec, qmm_few, qmv_batch};
 use mlx::Dtype;
 use rand::{Rng, rngs::SmallRng};
 
-use super::{Data, Device, Value, any_dtype, compare, epsilon, floats, random, rng, rounded};
+use super::{
+    Data, Device, Value, any_dtype, chain, compare, epsilon, floats, random, rng, rounded, sizes,
+};
 
-/// Random weights, and rows of x for them.
+/// Random weights, of several experts if it has slots, and rows of x for them.
 struct Product {
     spec: QmvSpec,
     x: Vec<f32>,
+    num_experts: usize,
     words: Vec<u32>,
     scales: Vec<f32>,
     biases: Vec<f32>,
 }
 
 impl Product {
-    fn new(rng: &mut SmallRng, spec: QmvSpec) -> Self {
-        let QmvSpec { rows, inputs, outputs, bits, group_size, dtype, .. } = spec;
-        let groups = outputs * inputs / group_size;
-        let scales = spec.scale_dtype;
+    fn new(rng: &mut SmallRng, spec: QmvSpec, num_experts: usize) -> Self {
+        let QmvSpec { rows, inputs, outputs, bits, group_size, dtype, scale_dtype } = spec;
+        let elements = num_experts * outputs * inputs;
         Self {
             spec,
             x: random(rng, dtype, rows * inputs),
-            words: (0..outputs * inputs * bits / 32).map(|_| rng.random()).collect(),
-            scales: random(rng, scales, groups),
-            biases: random(rng, scales, groups),
+            num_experts,
+            words: (0..elements * bits / 32).map(|_| rng.random()).collect(),
+            scales: random(rng, scale_dtype, elements / group_size),
+            biases: random(rng, scale_dtype, elements / group_size),
         }
     }
 
-    /// Runs the call for `rows` rows of x, from `first` on.
-    fn run(&self, device: &dyn Device, call: &Call, first: usize) -> Result<Vec<f32>, String> {
-        let QmvSpec { inputs, outputs, bits, group_size, dtype, .. } = self.spec;
-        let rows = call.outputs[0].0[0];
+    /// Arrays of the call: x (its given rows), words, scales, biases.
+    fn arrays(&self, rows: Range<usize>) -> [Value; 4] {
+        let QmvSpec { inputs, outputs, bits, group_size, dtype, scale_dtype, .. } = self.spec;
+        let matrix = |columns| match self.num_experts {
+            1 => vec![outputs, columns],
+            experts => vec![experts, outputs, columns],
+        };
         let words = Value {
             dtype: Dtype::Uint32,
-            shape: vec![outputs, inputs * bits / 32],
+            shape: matrix(inputs * bits / 32),
             data: Data::Uints(self.words.clone()),
         };
-        let groups = [outputs, inputs / group_size];
-        let inputs_of_call = [
-            &floats(dtype, &[rows, inputs], &self.x[first * inputs..][..rows * inputs]),
-            &words,
-            &floats(self.spec.scale_dtype, &groups, &self.scales),
-            &floats(self.spec.scale_dtype, &groups, &self.biases),
-        ];
-        Ok(device.run(call, &inputs_of_call)?.outputs.remove(0))
+        let groups = matrix(inputs / group_size);
+        let x = &self.x[rows.start * inputs..rows.end * inputs];
+        [
+            floats(dtype, &[rows.len(), inputs], x),
+            words,
+            floats(scale_dtype, &groups, &self.scales),
+            floats(scale_dtype, &groups, &self.biases),
+        ]
+    }
+
+    fn run(
+        &self,
+        device: &dyn Device,
+        call: &Call,
+        rows: Range<usize>,
+        experts: Option<&[usize]>,
+    ) -> Result<Vec<f32>, String> {
+        let arrays = self.arrays(rows);
+        let experts = experts.map_or_else(chain, sizes);
+        let mut inputs: Vec<&Value> = arrays.iter().chain([&experts]).collect();
+        inputs.truncate(call.kernel.inputs().len());
+        Ok(device.run(call, &inputs)?.outputs.remove(0))
     }
 
     fn weight(&self, at: usize) -> f64 {
@@ -56,15 +78,22 @@ impl Product {
         f64::from(quantized) * f64::from(self.scales[group]) + f64::from(self.biases[group])
     }
 
-    /// Compares with sums in f64 of weights in `weight_dtype`.
-    fn compare(&self, actual: &[f32], weight_dtype: Dtype) -> Result<f64, String> {
+    /// Compares with sums in f64 of weights in `weight_dtype`. `slots` are row of x
+    /// and expert of each row.
+    fn compare(
+        &self,
+        actual: &[f32],
+        weight_dtype: Dtype,
+        slots: &[(usize, usize)],
+    ) -> Result<f64, String> {
         let QmvSpec { inputs, outputs, dtype, .. } = self.spec;
-        let weights: Vec<f64> = (0..outputs * inputs)
+        let weights: Vec<f64> = (0..self.num_experts * outputs * inputs)
             .map(|at| f64::from(rounded(weight_dtype, self.weight(at) as f32)))
             .collect();
         let (mut expected, mut largest) = (Vec::new(), 1.0_f64);
-        for row in self.x.chunks(inputs) {
-            for weights in weights.chunks(inputs) {
+        for (row, expert) in slots {
+            let row = &self.x[row * inputs..][..inputs];
+            for weights in weights[expert * outputs * inputs..][..outputs * inputs].chunks(inputs) {
                 let terms = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * w);
                 let (sum, size) =
                     terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
@@ -98,37 +127,71 @@ pub(crate) fn qmv(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, Str
     if dtype == Dtype::Float32 && shapes.random() {
         spec.scale_dtype = Dtype::Float16;
     }
-    let product = Product::new(&mut rng(seed), spec);
+    let product = Product::new(&mut rng(seed), spec, 1);
     let call = qmv_batch::call(&spec).map_err(|error| error.to_string())?;
-    product.compare(&product.run(device, &call, 0)?, Dtype::Float32)
+    let out = product.run(device, &call, 0..spec.rows, None)?;
+    product.compare(&out, Dtype::Float32, &every_row(spec.rows))
+}
+
+fn every_row(rows: usize) -> Vec<(usize, usize)> {
+    (0..rows).map(|row| (row, 0)).collect()
+}
+
+fn short_dtype(shapes: &mut SmallRng) -> Dtype {
+    [Dtype::Float16, Dtype::Bfloat16][shapes.random_range(0..2)]
+}
+
+fn any_tiling(shapes: &mut SmallRng) -> QmmTiling {
+    let stages = shapes.random_range(1..=2);
+    QmmTiling {
+        row_tiles: shapes.random_range(1..=2),
+        token_tiles: [1, 2, 4, 8][shapes.random_range(0..4)],
+        stages,
+        octets_ahead: stages * shapes.random_range(1..=2),
+    }
 }
 
 /// On the matrix unit. Every row alone, and another tiling, give the same bits.
 pub(crate) fn qmm(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
     let mut shapes = rng(shape);
-    let dtype = [Dtype::Float16, Dtype::Bfloat16][shapes.random_range(0..2)];
+    let dtype = short_dtype(&mut shapes);
     let mut spec = spec(&mut shapes, dtype, 70);
-    let token_tiles = [1, 2, 4, 8][shapes.random_range(0..4)];
-    let stages = shapes.random_range(1..=2);
-    let tiling = QmmTiling {
-        row_tiles: shapes.random_range(1..=2),
-        token_tiles,
-        stages,
-        octets_ahead: stages * shapes.random_range(1..=2),
-    };
+    let tiling = any_tiling(&mut shapes);
     let rng = &mut rng(seed);
-    spec.rows = rng.random_range(1..=(8 * token_tiles + 4).min(qmm_few::MAX_ROWS));
+    spec.rows = rng.random_range(1..=(8 * tiling.token_tiles + 4).min(qmm_few::MAX_ROWS));
     spec.inputs *= rng.random_range(1..20);
-    let product = Product::new(rng, spec);
+    let product = Product::new(rng, spec, 1);
     let call = |rows, tiling| {
         qmm_few::call(&QmvSpec { rows, ..spec }, tiling).map_err(|error| error.to_string())
     };
-    let all = product.run(device, &call(spec.rows, tiling)?, 0)?;
+    let all = product.run(device, &call(spec.rows, tiling)?, 0..spec.rows, None)?;
     let row = rng.random_range(0..spec.rows);
-    let one = QmvSpec { rows: 1, ..spec };
-    let alone = product.run(device, &call(1, QmmTiling::new(&one))?, row)?;
+    let usual = QmmTiling::new(&QmvSpec { rows: 1, ..spec });
+    let alone = product.run(device, &call(1, usual)?, row..row + 1, None)?;
     if alone != all[row * spec.outputs..][..spec.outputs] {
         return Err(format!("row {row} alone differs, {spec:?}, {tiling:?}"));
     }
-    product.compare(&all, dtype)
+    product.compare(&all, dtype, &every_row(spec.rows))
+}
+
+/// On the matrix unit, each row of the result with weights of its own.
+pub(crate) fn gather_qmm(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let mut shapes = rng(shape);
+    let dtype = short_dtype(&mut shapes);
+    let mut product = spec(&mut shapes, dtype, 40);
+    let tiling = QmmTiling { token_tiles: shapes.random_range(1..=2), ..any_tiling(&mut shapes) };
+    let slots_per_row = shapes.random_range(1..=4);
+    let rng = &mut rng(seed);
+    product.rows = rng.random_range(1..=20);
+    product.inputs *= rng.random_range(1..8);
+    let num_experts = rng.random_range(2..=6);
+    let spec = GatherSpec { product, num_experts, slots_per_row };
+    let experts: Vec<usize> =
+        (0..spec.num_slots()).map(|_| rng.random_range(0..num_experts)).collect();
+    let call = qmm_few::gather_call(&spec, tiling).map_err(|error| error.to_string())?;
+    let product = Product::new(rng, product, num_experts);
+    let out = product.run(device, &call, 0..product.spec.rows, Some(&experts))?;
+    let slots: Vec<_> =
+        experts.iter().enumerate().map(|(slot, expert)| (slot / slots_per_row, *expert)).collect();
+    product.compare(&out, dtype, &slots)
 }

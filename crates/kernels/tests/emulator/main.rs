@@ -154,6 +154,11 @@ fn product_on_the_matrix_unit() {
 }
 
 #[test]
+fn product_by_experts() {
+    check(products::gather_qmm, 0..100);
+}
+
+#[test]
 fn gated_activation() {
     check(rows::silu, 0..200);
 }

@@ -117,6 +117,53 @@ fn threads_that_do_not_meet() {
     assert!(sum.contains("diverge"), "{sum}");
 }
 
+fn tile_value(at: usize, step: usize) -> f32 {
+    (at * step % 13) as f32 - 6.0
+}
+
+/// Products of two matrices of 16 x 16, the second as it is and transposed.
+fn tiles(
+    layout: TileLayout,
+    meets: i32,
+    waits: i32,
+) -> Result<(Vec<f32>, Vec<f32>), EmulatorError> {
+    let matrix = |step: usize| {
+        let values: Vec<f32> = (0..256).map(|at| tile_value(at, step)).collect();
+        Tensor::floats(ElementType::Bf16, &[16, 16], &values)
+    };
+    let (mut a, mut b) = (matrix(5), matrix(7));
+    let (mut out, mut turned) = (zeros(256), zeros(256));
+    let launch = Launch {
+        kernel: "planted_tiles",
+        types: &[("T", ElementType::Bf16)],
+        constants: &[("MEETS", Constant::Int(meets)), ("WAITS", Constant::Int(waits))],
+        groups: [1, 1, 1],
+        threads: 32,
+        tiles: layout,
+    };
+    let buffers = &mut [("a", &mut a), ("b", &mut b), ("out", &mut out), ("turned", &mut turned)];
+    run(&launch, buffers)?;
+    Ok((out.to_f32(), turned.to_f32()))
+}
+
+#[test]
+fn tiles_of_the_matrix_unit() {
+    for layout in [TileLayout::Cuda, TileLayout::Metal] {
+        let (out, turned) = tiles(layout, 32, 1).unwrap();
+        for (row, column) in (0..16).flat_map(|row| (0..16).map(move |column| (row, column))) {
+            let sum = |of_b: &dyn Fn(usize) -> usize| -> f32 {
+                (0..16).map(|k| tile_value(row * 16 + k, 5) * tile_value(of_b(k), 7)).sum()
+            };
+            assert_eq!(out[row * 16 + column], sum(&|k| k * 16 + column), "{row} {column}");
+            assert_eq!(turned[row * 16 + column], sum(&|k| column * 16 + k), "{row} {column}");
+        }
+        let caught = message(tiles(layout, 20, 1).map(|_| ()));
+        assert!(caught.contains("diverge"), "{caught}");
+    }
+    // What has not arrived is not a number.
+    assert!(tiles(TileLayout::Cuda, 32, 0).unwrap().0.iter().all(|value| value.is_nan()));
+}
+
 #[test]
 fn a_launch_that_does_not_fit_the_kernel() {
     let mut out = zeros(64);
