@@ -16,16 +16,17 @@
 //! in between where ours knows the packing: each of its variants takes the driver
 //! close to a minute to compile.
 
-use std::sync::OnceLock;
-
 use kernels::{Kernels, QmvSpec, QmvWeights, qmm_few, qmv_batch};
 use mlx::{
-    Array, Result, device,
+    Array, Result,
     quantized::{QuantMode, quantized_matmul},
 };
 
 use super::Packed;
-use crate::{LinearWeight, QuantSpec, device::on_cpu};
+use crate::{
+    QuantSpec,
+    device::{on_cpu, on_cuda},
+};
 
 /// Rows that a product is padded to on CUDA.
 const CUDA_PADDED_ROWS: usize = 8;
@@ -93,11 +94,6 @@ fn cuda_product(packed: &Packed, x: &Array, spec: &QmvSpec) -> Result<Array> {
     }
 }
 
-fn on_cuda() -> bool {
-    static ON_CUDA: OnceLock<bool> = OnceLock::new();
-    *ON_CUDA.get_or_init(device::cuda_available)
-}
-
 fn product(packed: &Packed, x: &Array) -> Result<Array> {
     let Packed { weight, scales, biases, spec } = packed;
     let QuantSpec { group_size, bits, mode } = *spec;
@@ -112,20 +108,14 @@ fn padded_product(packed: &Packed, x: &Array) -> Result<Array> {
 }
 
 fn unpacked_product(packed: &Packed, x: &Array) -> Result<Array> {
-    let weight = LinearWeight::Quantized {
-        weight: packed.weight.clone(),
-        scales: packed.scales.clone(),
-        biases: packed.biases.clone(),
-        spec: packed.spec,
-    };
-    x.matmul(&weight.dequantize_as(x.dtype())?.transpose(&[1, 0])?)
+    x.matmul(&packed.dequantize(x.dtype())?.transpose(&[1, 0])?)
 }
 
 #[cfg(test)]
 mod tests {
     use mlx::{
         Dtype,
-        device::DeviceKind,
+        device::{self, DeviceKind},
         quantized::{QuantMode, quantize},
     };
 
