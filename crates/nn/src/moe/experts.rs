@@ -6,7 +6,11 @@ use mlx::{
     quantized::{QuantMode, gather_mm, gather_qmm},
 };
 
-use crate::{LinearWeight, LoadError, QuantSpec, Weights, device::on_cuda, quant::Packed};
+use crate::{
+    LinearWeight, LoadError, QuantSpec, Weights,
+    device::{on_cpu, on_cuda},
+    quant::Packed,
+};
 
 /// Rows from which CUDA multiplies unpacked: MLX's packed product by experts is slow
 /// there.
@@ -68,12 +72,12 @@ impl Experts {
     /// leading axes: `[..., 1, out_dims]`.
     pub(super) fn matmul(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
         let packed = match self {
-            Self::Dense(weight) => return gather_mm(x, weight, None, Some(experts), sorted),
+            Self::Dense(weight) => return dense_matmul(x, weight, experts, sorted),
             Self::Packed(packed) => packed,
         };
         if on_cuda() && experts.size() >= CUDA_UNPACKED_ROWS {
             let weight = packed.dequantize(x.dtype())?.transpose(&[0, 2, 1])?;
-            return gather_mm(x, &weight, None, Some(experts), sorted);
+            return dense_matmul(x, &weight, experts, sorted);
         }
         let QuantSpec { group_size, bits, mode } = packed.spec;
         let Packed { weight, scales, biases, .. } = packed;
@@ -127,6 +131,15 @@ impl Experts {
         let weights = QmvWeights { w, scales, biases };
         Ok(gather_qmm_few(kernels, &spec, x, &weights, experts)?)
     }
+}
+
+/// On the CPU MLX's product by experts knows f32 alone.
+fn dense_matmul(x: &Array, weight: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+    if !on_cpu()? || x.dtype() == Dtype::Float32 {
+        return gather_mm(x, weight, None, Some(experts), sorted);
+    }
+    let wide = |array: &Array| array.astype(Dtype::Float32);
+    gather_mm(&wide(x)?, &wide(weight)?, None, Some(experts), sorted)?.astype(x.dtype())
 }
 
 fn mixed(w: &Weights) -> LoadError {

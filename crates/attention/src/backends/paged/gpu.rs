@@ -83,7 +83,7 @@ impl PagedGpu {
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
         let inputs = RopeInputs {
             qkv: rows.rows,
-            norms: None,
+            norms: rows.norms.map(|norms| (norms.q.weight(), norms.k.weight())),
             inv_freq: rows.rope.inv_freq,
             positions: rows.positions,
             k_pool,
@@ -137,7 +137,7 @@ fn rope_spec(shape: &AttentionShape, rows: &QkvRows<'_>, kv_dtype: Dtype) -> Rop
         rotary_dim: 2 * rows.rope.inv_freq.size(),
         traditional: rows.rope.traditional,
         mscale: rows.rope.mscale,
-        norm_eps: None,
+        norm_eps: rows.norms.map(|norms| norms.q.eps()),
         dtype: rows.rows.dtype(),
         kv_dtype,
     }
