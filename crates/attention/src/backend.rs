@@ -11,7 +11,7 @@ use std::{any::Any, cell::RefCell};
 use mlx::{Array, Result};
 use nn::RopeTable;
 
-use crate::{AttentionShape, Extent, ForwardMode, KvPool};
+use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool};
 
 /// The host's view of a step, for [`AttentionBackend::init_forward_metadata`].
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,8 @@ pub struct Qkv<'a> {
 pub struct QkvRows<'a> {
     /// `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`: q, then k, then v.
     pub rows: &'a Array,
+    /// What q and k are normed with first, head by head.
+    pub norms: Option<&'a HeadNorms>,
     /// How q and k rotate.
     pub rope: RopeTable<'a>,
     /// `[num_tokens]` int32.
@@ -126,12 +128,12 @@ pub trait AttentionBackend {
     /// Those of MLX.
     fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array>;
 
-    /// [`AttentionBackend::forward_decode`] with the rotation, for a backend that
-    /// does both at once; `None` if this one, or for this layer, does not.
+    /// Either kind of step with the norms and the rotation before it, for a backend
+    /// that does them at once; `None` if this one, or in this step, does not.
     ///
     /// # Errors
     /// Those of MLX.
-    fn forward_decode_rows(
+    fn forward_rows(
         &self,
         _call: &AttentionCall<'_>,
         _rows: &QkvRows<'_>,

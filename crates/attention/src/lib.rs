@@ -20,6 +20,6 @@ pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache, SlotIndex};
-pub use radix_attention::RadixAttention;
+pub use radix_attention::{HeadNorms, RadixAttention};
 pub use registry::{BACKENDS, BackendEntry, find};
 pub use shape::{AttentionShape, CacheKind};

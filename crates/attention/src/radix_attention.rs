@@ -3,20 +3,34 @@
 //! Upstream: `sglang/srt/layers/radix_attention.py`.
 
 use mlx::{Array, Result};
-use nn::{Rope, RopePositions};
+use nn::{RmsNorm, Rope, RopePositions};
 
 use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode, Qkv, QkvRows};
 
 /// Attention of one layer over whatever the request has in the pool.
-#[derive(Debug, Clone)]
 pub struct RadixAttention {
     shape: AttentionShape,
+    norms: Option<HeadNorms>,
+}
+
+/// Norms of the heads of q and k, of one epsilon, before they rotate (Qwen3's).
+pub struct HeadNorms {
+    /// Over `head_dim`.
+    pub q: RmsNorm,
+    /// Over `head_dim`.
+    pub k: RmsNorm,
 }
 
 impl RadixAttention {
     /// The layer of this shape.
     pub fn new(shape: AttentionShape) -> Self {
-        Self { shape }
+        Self { shape, norms: None }
+    }
+
+    /// The layer with norms of its heads.
+    #[must_use]
+    pub fn with_norms(self, norms: HeadNorms) -> Self {
+        Self { norms: Some(norms), ..self }
     }
 
     /// Its shape.
@@ -25,7 +39,7 @@ impl RadixAttention {
     }
 
     /// Takes the outputs of a merged projection, `[num_tokens, (num_heads + 2 *
-    /// num_kv_heads) * head_dim]`, rotates, writes K and V, and attends. Returns
+    /// num_kv_heads) * head_dim]`, norms heads, rotates, writes K and V, and attends. Returns
     /// `[num_tokens, num_heads * head_dim]`.
     ///
     /// # Errors
@@ -37,14 +51,42 @@ impl RadixAttention {
         batch: &ForwardBatch,
     ) -> Result<Array> {
         let AttentionShape { num_heads, num_kv_heads, .. } = self.shape;
-        if let (ForwardMode::Decode, Some(table)) = (batch.mode, rope.table()) {
-            let rows = QkvRows { rows: qkv, rope: table, positions: &batch.positions };
-            if let Some(out) = batch.backend.forward_decode_rows(&self.call(batch), &rows)? {
+        if let Some(table) = rope.table() {
+            let norms = self.norms.as_ref();
+            let rows = QkvRows { rows: qkv, norms, rope: table, positions: &batch.positions };
+            if let Some(out) = batch.backend.forward_rows(&self.call(batch), &rows)? {
                 return Ok(out);
             }
         }
-        let [q, k, v] = rope.split(qkv, num_heads, num_kv_heads, positions)?;
+        let [q, k, v] = match &self.norms {
+            None => rope.split(qkv, num_heads, num_kv_heads, positions)?,
+            Some(norms) => self.split_normed(qkv, norms, (rope, positions))?,
+        };
         self.forward(&q, &k, &v, batch)
+    }
+
+    /// Takes merged rows apart, norms the heads of q and k, and rotates them.
+    fn split_normed(
+        &self,
+        qkv: &Array,
+        norms: &HeadNorms,
+        (rope, positions): (&Rope, &RopePositions),
+    ) -> Result<[Array; 3]> {
+        let AttentionShape { num_heads, num_kv_heads, head_dim, .. } = self.shape;
+        let rows = qkv.dim(0);
+        let heads = |first: usize, count: usize| {
+            let (start, stop) = ((first * head_dim) as i32, ((first + count) * head_dim) as i32);
+            qkv.slice(&[0, start], &[rows as i32, stop], &[1, 1])
+        };
+        let normed = |norm: &RmsNorm, first: usize, count: usize| {
+            let heads = heads(first, count)?.reshape(&[rows * count, head_dim])?;
+            norm.forward(&heads)?.reshape(&[rows, count * head_dim])
+        };
+        let q = normed(&norms.q, 0, num_heads)?;
+        let k = normed(&norms.k, num_heads, num_kv_heads)?;
+        let (q, k) = rope.apply(&q, &k, positions)?;
+        let v = heads(num_heads + num_kv_heads, num_kv_heads)?;
+        Ok([q, k, v.reshape(&[rows, num_kv_heads, head_dim])?])
     }
 
     /// Writes K and V to their slots and attends. `q` is `[num_tokens,

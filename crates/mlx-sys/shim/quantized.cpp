@@ -65,6 +65,19 @@ int32_t mlxs_quantized_matmul(
   });
 }
 
+int32_t mlxs_gather_mm(
+    mlxs_array** out,
+    const mlxs_array* a,
+    const mlxs_array* b,
+    const mlxs_array* lhs_indices,
+    const mlxs_array* rhs_indices,
+    bool sorted_indices) {
+  return shim::give(out, [&] {
+    return mx::gather_mm(
+        *a, *b, shim::maybe(lhs_indices), shim::maybe(rhs_indices), sorted_indices);
+  });
+}
+
 int32_t mlxs_gather_qmm(
     mlxs_array** out,
     const mlxs_array* x,

@@ -479,6 +479,14 @@ unsafe extern "C" {
         mode: *const c_char,
         mode_len: usize,
     ) -> i32;
+    pub fn mlxs_gather_mm(
+        out: *mut *mut RawArray,
+        a: *const RawArray,
+        b: *const RawArray,
+        lhs_indices: *const RawArray,
+        rhs_indices: *const RawArray,
+        sorted_indices: bool,
+    ) -> i32;
     pub fn mlxs_gather_qmm(
         out: *mut *mut RawArray,
         x: *const RawArray,

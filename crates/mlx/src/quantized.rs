@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use mlx_sys::{mlxs_dequantize, mlxs_gather_qmm, mlxs_quantize, mlxs_quantized_matmul};
+use mlx_sys::{
+    mlxs_dequantize, mlxs_gather_mm, mlxs_gather_qmm, mlxs_quantize, mlxs_quantized_matmul,
+};
 
 use crate::{
     Array, Dtype, Error, Result,
@@ -151,6 +153,26 @@ pub fn quantized_matmul(
             name,
             len,
         )
+    })
+}
+
+/// `a @ b` for matrices of a stack `b` (`[stack, k, n]`), of which `rhs_indices` picks
+/// one per row, and `lhs_indices` the matrix of `a`. `sorted_indices` promises that
+/// `rhs_indices` ascend.
+///
+/// # Errors
+/// Shapes that do not fit. Indices are not checked.
+pub fn gather_mm(
+    a: &Array,
+    b: &Array,
+    lhs_indices: Option<&Array>,
+    rhs_indices: Option<&Array>,
+    sorted_indices: bool,
+) -> Result<Array> {
+    // SAFETY: all arrays are alive.
+    give("gather_mm", |out| unsafe {
+        let (lhs, rhs) = (maybe(lhs_indices), maybe(rhs_indices));
+        mlxs_gather_mm(out, a.as_raw(), b.as_raw(), lhs, rhs, sorted_indices)
     })
 }
 

@@ -7,6 +7,8 @@
 
 mod causal_lm;
 mod llama;
+mod qwen3;
+mod qwen3_moe;
 mod registry;
 
 pub use causal_lm::CausalLm;

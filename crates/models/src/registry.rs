@@ -4,7 +4,7 @@
 
 use nn::{HfConfig, LeftOver, LoadError, Weights};
 
-use crate::{CausalLm, llama};
+use crate::{CausalLm, llama, qwen3, qwen3_moe};
 
 /// Builds a model from its config and weights.
 pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
@@ -22,7 +22,7 @@ pub struct ModelEntry {
 }
 
 /// Sorted by first architecture.
-pub const MODELS: &[ModelEntry] = &[llama::ENTRY];
+pub const MODELS: &[ModelEntry] = &[llama::ENTRY, qwen3::ENTRY, qwen3_moe::ENTRY];
 
 /// Builds the model of a checkpoint. Every tensor must be used exactly once.
 ///
@@ -92,12 +92,12 @@ mod tests {
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
             "config.json: architectures: OptForCausalLM is not known \
-             (known: LlamaForCausalLM, MistralForCausalLM)"
+             (known: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM)"
         );
         assert_eq!(
             error("{}"),
             "config.json: architectures: (none) is not known \
-             (known: LlamaForCausalLM, MistralForCausalLM)"
+             (known: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM)"
         );
     }
 

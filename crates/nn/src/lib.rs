@@ -8,6 +8,7 @@ mod device;
 mod embedding;
 pub mod hf_config;
 mod linear;
+mod moe;
 mod norm;
 
 pub mod quant;
@@ -19,6 +20,7 @@ pub use activation::Activation;
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};
+pub use moe::{FusedMoe, MoeDims, TopK};
 pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};

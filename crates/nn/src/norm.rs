@@ -25,6 +25,16 @@ impl RmsNorm {
         Ok(Self { weight: w.take("weight", &[dims])?, eps })
     }
 
+    /// Weight `[dims]`, for kernels that norm by themselves.
+    pub fn weight(&self) -> &Array {
+        &self.weight
+    }
+
+    /// What keeps the divisor from zero.
+    pub fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// `[num_tokens, dims]` to the same.
     ///
     /// # Errors

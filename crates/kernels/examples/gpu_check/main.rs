@@ -14,7 +14,7 @@ mod timing;
 use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, rc::Rc, time::Instant};
 
 use cases::{
-    Case, Data, Device, Results, Value, attention, products as product_cases, rows, write,
+    Case, Data, Device, Results, Value, attention, moe, products as product_cases, rows, write,
 };
 use kernels::{Call, Kernels};
 use mlx::{Array, Dtype, gpu_kernel::GpuDialect};
@@ -93,6 +93,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("product by experts", product_cases::gather_qmm, 100, 12),
     ("gated activation", rows::silu, 60, 10),
     ("norm of rows", rows::plain_norm, 60, 10),
+    ("experts of tokens", moe::topk, 60, 10),
+    ("sum of experts", moe::sum, 60, 10),
     ("packed embedding", rows::embed, 60, 10),
 ];
 

@@ -8,6 +8,7 @@
 #![allow(clippy::allow_attributes, reason = "whether code is dead depends on the includer")]
 
 pub(crate) mod attention;
+pub(crate) mod moe;
 pub(crate) mod products;
 pub(crate) mod rows;
 pub(crate) mod write;

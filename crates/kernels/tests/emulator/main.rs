@@ -4,7 +4,7 @@
 mod cases;
 mod planted;
 
-use cases::{Case, Data, Device, Results, Value, attention, products, rows, write};
+use cases::{Case, Data, Device, Results, Value, attention, moe, products, rows, write};
 use kernel_emulator::{ElementType, Launch, Tensor, TileLayout};
 use kernels::{Call, Constant, kv_write};
 use mlx::Dtype;
@@ -96,6 +96,16 @@ fn norm_of_rows() {
 #[test]
 fn packed_embedding() {
     check(rows::embed, 0..60);
+}
+
+#[test]
+fn experts_of_tokens() {
+    check(moe::topk, 0..80);
+}
+
+#[test]
+fn sum_of_experts() {
+    check(moe::sum, 0..60);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Tiny checkpoints: a golden's config with weights computed from the tensors'
-//! names, as in `tools/oracle/tiny_llama.py`.
+//! names, as in `tools/oracle/tiny_models.py`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -93,7 +93,7 @@ pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     for (name, shape) in shapes(config) {
         let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
         let module = name.strip_suffix(".weight").unwrap_or(&name);
-        let Some((group_size, bits)) = packing(config, module).filter(|_| shape.len() == 2) else {
+        let Some((group_size, bits)) = packing(config, module).filter(|_| shape.len() >= 2) else {
             tensors.insert(name, array);
             continue;
         };
@@ -118,19 +118,20 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
     let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
     let required = |field: &str| number(field).unwrap();
-    let (hidden, inner) = (required("hidden_size"), required("intermediate_size"));
+    let hidden = required("hidden_size");
     let heads = required("num_attention_heads");
     let head_dim = number("head_dim").unwrap_or(hidden / heads);
     let (q, kv) = (heads * head_dim, required("num_key_value_heads") * head_dim);
-    let linears = [
-        ("self_attn.q_proj", [q, hidden], "attention_bias"),
-        ("self_attn.k_proj", [kv, hidden], "attention_bias"),
-        ("self_attn.v_proj", [kv, hidden], "attention_bias"),
-        ("self_attn.o_proj", [hidden, q], "attention_bias"),
-        ("mlp.gate_proj", [inner, hidden], "mlp_bias"),
-        ("mlp.up_proj", [inner, hidden], "mlp_bias"),
-        ("mlp.down_proj", [hidden, inner], "mlp_bias"),
+    let attention = [
+        ("self_attn.q_proj", [q, hidden]),
+        ("self_attn.k_proj", [kv, hidden]),
+        ("self_attn.v_proj", [kv, hidden]),
+        ("self_attn.o_proj", [hidden, q]),
     ];
+    let mut norms = vec![("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
+    if config["model_type"].as_str().unwrap().starts_with("qwen3") {
+        norms.extend([("self_attn.q_norm", head_dim), ("self_attn.k_norm", head_dim)]);
+    }
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_owned(), vec![required("vocab_size"), hidden]),
         ("model.norm.weight".to_owned(), vec![hidden]),
@@ -139,17 +140,51 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         shapes.push(("lm_head.weight".to_owned(), vec![required("vocab_size"), hidden]));
     }
     for layer in 0..required("num_hidden_layers") {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![hidden]));
+        for (norm, width) in &norms {
+            shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![*width]));
         }
-        for (name, shape, bias) in linears {
-            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
+        let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
+        for (name, shape) in attention.chain(mlp(config, layer)) {
+            let bias = if name.contains("attn") { "attention_bias" } else { "mlp_bias" };
             if flag(bias) {
                 shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
             }
+            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
         }
     }
     shapes
+}
+
+/// Modules of a layer's second half. Experts are stacked in quantized checkpoints,
+/// as mlx-lm's converter leaves them, and single in plain ones, as published.
+fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
+    let number =
+        |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
+    let hidden = number("hidden_size").unwrap();
+    let experts = number("num_experts").unwrap_or(0);
+    let is_sparse =
+        experts > 0 && !config["mlp_only_layers"].as_array().unwrap().contains(&Value::from(layer));
+    let inner = if is_sparse { "moe_intermediate_size" } else { "intermediate_size" };
+    let inner = number(inner).unwrap();
+    let modules = [
+        ("gate_proj", [inner, hidden]),
+        ("up_proj", [inner, hidden]),
+        ("down_proj", [hidden, inner]),
+    ];
+    let all = |module: &str| -> Vec<(String, Vec<usize>)> {
+        modules.iter().map(|(name, shape)| (format!("{module}.{name}"), shape.to_vec())).collect()
+    };
+    if !is_sparse {
+        return all("mlp");
+    }
+    let mut parts = if config.get("quantization").is_some() {
+        let stack = |(name, shape): (String, Vec<usize>)| (name, [vec![experts], shape].concat());
+        all("mlp.switch_mlp").into_iter().map(stack).collect()
+    } else {
+        (0..experts).flat_map(|n| all(&format!("mlp.experts.{n}"))).collect::<Vec<_>>()
+    };
+    parts.push(("mlp.gate".to_owned(), vec![experts, hidden]));
+    parts
 }
 
 /// 16 random bits for each element, as an exact f32.

@@ -1,27 +1,32 @@
 //! MLX's own packings: affine integers and the three small float formats.
 //!
 //! On the CPU device affine products are ours: MLX's are scalar loops on one
-//! core. On CUDA MLX's are used where they are fast. H100, 4 bits in groups of
-//! 64, µs of a product of `[rows, 4096]` with `[28672, 4096]`:
+//! core. On CUDA ours take few rows, where they know the packing; more rows are
+//! multiplied with the unpacked matrix. µs of two products in a row, `[rows, 4096]`
+//! with `[28672, 4096]` and back, H100, 4 bits in groups of 64:
 //!
-//! | rows | 1 | 2 | 4 | 7 | 8 | 16 | 32 | 64 |
-//! |---|---|---|---|---|---|---|---|---|
-//! | packed | 83 | 154 | 279 | 463 | 71 | 72 | 125 | 148 |
+//! | rows | 1 | 2 | 4 | 8 | 16 | 32 | 64 |
+//! |---|---|---|---|---|---|---|---|
+//! | MLX | 146 | 272 | 520 | 481 | 485 | 727 | 782 |
+//! | ours | 109 | 104 | 106 | 118 | 132 | 186 | 320 |
 //!
-//! Below 8 rows the matrix is read again for each, so they are padded. At 2048
-//! rows with `[4096, 4096]` the packed product takes 663, unpacking and a dense
-//! product 224.
-
-use std::sync::OnceLock;
+//! MLX's packed product is left to packings that ours does not know. Below 8 rows
+//! it reads the matrix again for each, so they are padded; at 2048 rows with
+//! `[4096, 4096]` it takes 663, unpacking and a dense product 224. Nor is it used
+//! in between where ours knows the packing: each of its variants takes the driver
+//! close to a minute to compile.
 
 use kernels::{Kernels, QmvSpec, QmvWeights, qmm_few, qmv_batch};
 use mlx::{
-    Array, Result, device,
+    Array, Result,
     quantized::{QuantMode, quantized_matmul},
 };
 
 use super::Packed;
-use crate::{LinearWeight, QuantSpec, device::on_cpu};
+use crate::{
+    QuantSpec,
+    device::{on_cpu, on_cuda},
+};
 
 /// Rows that a product is padded to on CUDA.
 const CUDA_PADDED_ROWS: usize = 8;
@@ -39,13 +44,14 @@ pub(super) fn matmul(packed: &Packed, x: &Array) -> Result<Array> {
             _ => product(packed, x),
         };
     }
-    let rows = x.dim(0);
-    if on_cuda()
-        && let Some(y) = few_rows(packed, x)?
-    {
-        return Ok(y);
+    if !on_cuda() {
+        return product(packed, x);
     }
-    if !on_cuda() || rows < 2 {
+    if let Some(spec) = few_rows(packed, x) {
+        return cuda_product(packed, x, &spec);
+    }
+    let rows = x.dim(0);
+    if rows < 2 {
         product(packed, x)
     } else if rows < CUDA_PADDED_ROWS {
         padded_product(packed, x)
@@ -56,32 +62,36 @@ pub(super) fn matmul(packed: &Packed, x: &Array) -> Result<Array> {
     }
 }
 
-/// By a kernel of ours, if there is one for this packing and so few rows.
-fn few_rows(packed: &Packed, x: &Array) -> Result<Option<Array>> {
+/// The product as our kernels describe it, if they know such weights.
+fn few_rows(packed: &Packed, x: &Array) -> Option<QmvSpec> {
     let QuantSpec { group_size, bits, mode } = packed.spec;
-    let (QuantMode::Affine, Some(biases), 2) = (mode, &packed.biases, x.ndim()) else {
-        return Ok(None);
-    };
-    let (w, scales, dtype) = (&packed.weight, &packed.scales, x.dtype());
-    let [rows, inputs, outputs] = [x.dim(0), x.dim(1), w.dim(0)];
-    let scale_dtype = scales.dtype();
-    let spec = QmvSpec { rows, inputs, outputs, bits, group_size, dtype, scale_dtype };
-    let weights = QmvWeights { w, scales, biases };
-    let Some(kernels) = Kernels::here() else {
-        return Ok(None);
-    };
-    if qmm_few::supports(&spec) {
-        return Ok(Some(qmm_few(&kernels, &spec, x, &weights)?));
+    if (mode, x.ndim()) != (QuantMode::Affine, 2) {
+        return None;
     }
-    if qmv_batch::supports(&spec) {
-        return Ok(Some(qmv_batch(&kernels, &spec, x, &weights)?));
-    }
-    Ok(None)
+    let spec = QmvSpec {
+        rows: x.dim(0),
+        inputs: x.dim(1),
+        outputs: packed.weight.dim(0),
+        bits,
+        group_size,
+        dtype: x.dtype(),
+        scale_dtype: packed.scales.dtype(),
+    };
+    qmv_batch::supports(&QmvSpec { rows: 1, ..spec }).then_some(spec)
 }
 
-fn on_cuda() -> bool {
-    static ON_CUDA: OnceLock<bool> = OnceLock::new();
-    *ON_CUDA.get_or_init(device::cuda_available)
+fn cuda_product(packed: &Packed, x: &Array, spec: &QmvSpec) -> Result<Array> {
+    let (Some(biases), Some(kernels)) = (&packed.biases, Kernels::here()) else {
+        return product(packed, x);
+    };
+    let weights = QmvWeights { w: &packed.weight, scales: &packed.scales, biases };
+    if qmm_few::supports(spec) {
+        Ok(qmm_few(&kernels, spec, x, &weights)?)
+    } else if qmv_batch::supports(spec) {
+        Ok(qmv_batch(&kernels, spec, x, &weights)?)
+    } else {
+        unpacked_product(packed, x)
+    }
 }
 
 fn product(packed: &Packed, x: &Array) -> Result<Array> {
@@ -98,20 +108,14 @@ fn padded_product(packed: &Packed, x: &Array) -> Result<Array> {
 }
 
 fn unpacked_product(packed: &Packed, x: &Array) -> Result<Array> {
-    let weight = LinearWeight::Quantized {
-        weight: packed.weight.clone(),
-        scales: packed.scales.clone(),
-        biases: packed.biases.clone(),
-        spec: packed.spec,
-    };
-    x.matmul(&weight.dequantize_as(x.dtype())?.transpose(&[1, 0])?)
+    x.matmul(&packed.dequantize(x.dtype())?.transpose(&[1, 0])?)
 }
 
 #[cfg(test)]
 mod tests {
     use mlx::{
         Dtype,
-        device::DeviceKind,
+        device::{self, DeviceKind},
         quantized::{QuantMode, quantize},
     };
 

@@ -36,6 +36,21 @@ impl Packed {
         (method(self.spec.mode).matmul)(self, x)
     }
 
+    /// The matrix, or the stack of them, in `dtype` and computed in it: what a packed
+    /// product of that type sees. Lazy.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn dequantize(&self, dtype: Dtype) -> Result<Array> {
+        let weight = LinearWeight::Quantized {
+            weight: self.weight.clone(),
+            scales: self.scales.clone(),
+            biases: self.biases.clone(),
+            spec: self.spec,
+        };
+        weight.dequantize_as(dtype)
+    }
+
     /// Rows `ids` `[n]`, unpacked: `[n, in_dims]` in `dtype`.
     ///
     /// # Errors

@@ -196,8 +196,16 @@ impl LinearWeight {
     /// # Errors
     /// MLX has no room for it.
     pub fn stacked(parts: &[Self]) -> mlx::Result<Option<Self>> {
+        Self::stacked_along(0, parts)
+    }
+
+    /// The same along another axis, for stacks of matrices.
+    pub(crate) fn stacked_along(axis: i32, parts: &[Self]) -> mlx::Result<Option<Self>> {
         let stack = |arrays: Vec<&Array>| {
-            let stacked = Array::concatenate(&arrays, 0)?;
+            if let [only] = arrays[..] {
+                return Ok(only.clone());
+            }
+            let stacked = Array::concatenate(&arrays, axis)?;
             stacked.eval()?;
             Ok::<_, mlx::Error>(stacked)
         };
@@ -227,6 +235,19 @@ impl LinearWeight {
                 spec: *spec,
             },
         }))
+    }
+
+    /// As a stack of one.
+    pub(crate) fn expand_dims(&self) -> mlx::Result<Self> {
+        Ok(match self {
+            Self::Dense(weight) => Self::Dense(weight.expand_dims(0)?),
+            Self::Quantized { weight, scales, biases, spec } => Self::Quantized {
+                weight: weight.expand_dims(0)?,
+                scales: scales.expand_dims(0)?,
+                biases: biases.as_ref().map(|biases| biases.expand_dims(0)).transpose()?,
+                spec: *spec,
+            },
+        })
     }
 
     /// The matrix in `dtype`, computed in it too: what a packed product of that

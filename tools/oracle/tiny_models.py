@@ -1,12 +1,12 @@
-"""Goldens of tiny Llama checkpoints by mlx-lm in f32: every kind of rope, tied and untied heads, biases, windows,
-quantized and plain layers.
+"""Goldens of tiny checkpoints by mlx-lm in f32: every family of the registry; for Llama every kind of rope, tied and
+untied heads, biases, windows, quantized and plain layers.
 
-    python tiny_llama.py
+    python tiny_models.py [family ...]
 
-writes crates/models/testdata/llama/<case>.json: the config, the logits after the prompt, 32 greedy tokens and the
+writes crates/models/testdata/<family>/<case>.json: the config, the logits after the prompt, 32 greedy tokens and the
 lead of each over the runner-up. Run with mlx-lm 0.32.2 on mlx 0.32.4.
 
-Weights are not stored: both sides compute them from the tensor's name (`tensor` below and `tests/common/tiny.rs` in
+Weights are not stored: both sides compute them from the tensor's name (`tensor` below and `tests/it/tiny.rs` in
 crates/models), and quantize them with MLX.
 """
 
@@ -21,11 +21,11 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
-OUT = Path(__file__).resolve().parents[2] / "crates/models/testdata/llama"
+OUT = Path(__file__).resolve().parents[2] / "crates/models/testdata"
 NUM_TOKENS = 32
 PROMPT = [(i * 37 + 11) % 256 for i in range(24)]
 
-BASE = {
+LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 64,
@@ -50,7 +50,7 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
-CASES = {
+LLAMA_CASES = {
     "plain": {"num_key_value_heads": 4},
     "tied": {"tie_word_embeddings": True},
     "gqa": {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16},
@@ -81,6 +81,42 @@ CASES = {
     },
 }
 
+QWEN3 = LLAMA | {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "head_dim": 32,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+}
+QWEN3_CASES = {
+    "qwen3": {},
+    "qwen3-tied-q4": {"tie_word_embeddings": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+QWEN3_MOE = QWEN3 | {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "num_hidden_layers": 3,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 64,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+ROUTERS = {f"model.layers.{layer}.mlp.gate": {"group_size": 64, "bits": 8} for layer in range(3)}
+QWEN3_MOE_CASES = {
+    "qwen3-moe": {},
+    "qwen3-moe-mixed-layers": {"mlp_only_layers": [1], "norm_topk_prob": False},
+    "qwen3-moe-stacked-q4": {"quantization": {"group_size": 64, "bits": 4} | ROUTERS},
+}
+
+FAMILIES = {
+    "llama": (LLAMA, LLAMA_CASES),
+    "qwen3": (QWEN3, QWEN3_CASES),
+    "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
+}
+
 
 def tensor(name, shape):
     """16 random bits for each element, as an exact f32 in [-1, 1)."""
@@ -100,28 +136,46 @@ def tensor(name, shape):
     return mx.array(unit.reshape(shape))
 
 
+def mlp(config, layer):
+    """Modules of a layer's second half, and their shapes. Quantized checkpoints stack their experts, as mlx-lm's
+    converter leaves them; plain ones have a module for each, as published."""
+    hidden, experts = config["hidden_size"], config.get("num_experts", 0)
+    inner = config["intermediate_size"]
+    is_sparse = experts > 0 and layer not in config["mlp_only_layers"]
+    if is_sparse:
+        inner = config["moe_intermediate_size"]
+    modules = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+    if not is_sparse:
+        return {f"mlp.{name}": shape for name, shape in modules.items()}
+    if "quantization" in config:
+        stacked = {f"mlp.switch_mlp.{name}": (experts, *shape) for name, shape in modules.items()}
+    else:
+        stacked = {f"mlp.experts.{n}.{name}": shape for n in range(experts) for name, shape in modules.items()}
+    return stacked | {"mlp.gate": (experts, hidden)}
+
+
 def shapes(config):
-    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
     head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
     q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
-    linears = {
+    attention = {
         "self_attn.q_proj": (q, hidden),
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
         "self_attn.o_proj": (hidden, q),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
     }
+    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
+    if config["model_type"].startswith("qwen3"):
+        norms |= {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
     yield "model.embed_tokens.weight", (vocab, hidden)
     yield "model.norm.weight", (hidden,)
     if not config["tie_word_embeddings"]:
         yield "lm_head.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}."
-        yield at + "input_layernorm.weight", (hidden,)
-        yield at + "post_attention_layernorm.weight", (hidden,)
-        for name, shape in linears.items():
+        for name, width in norms.items():
+            yield f"{at}{name}.weight", (width,)
+        for name, shape in (attention | mlp(config, layer)).items():
             yield f"{at}{name}.weight", shape
             if config.get("attention_bias" if "attn" in name else "mlp_bias"):
                 yield f"{at}{name}.bias", shape[:1]
@@ -131,7 +185,7 @@ def quantized(config, name, weight):
     """The stored tensors of one weight."""
     default = config.get("quantization")
     module = name.removesuffix(".weight")
-    if default is None or weight.ndim != 2 or default.get(module) is False:
+    if default is None or weight.ndim < 2 or default.get(module) is False:
         return {name: weight}
     spec = default.get(module, default)
     parts = mx.quantize(weight, group_size=spec["group_size"], bits=spec["bits"])
@@ -160,26 +214,31 @@ def greedy(model):
     return [float(f"{x:.7g}") for x in logits_of_prompt], output_ids, margins
 
 
+def write_golden(family, name, config):
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(config, Path(folder))
+        model, _ = load_model(Path(folder))
+    logits, output_ids, margins = greedy(model)
+    golden = {
+        "config": config,
+        "made_by": f"mlx-lm {version('mlx-lm')}",
+        "prompt": PROMPT,
+        "output_ids": output_ids,
+        "margins": margins,
+        "logits": logits,
+    }
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items()]
+    (OUT / family).mkdir(parents=True, exist_ok=True)
+    (OUT / family / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(f"{name}: smallest margin {min(margins)}, {len(set(output_ids))} distinct tokens", file=sys.stderr)
+
+
 def main():
     mx.set_default_device(mx.cpu)
-    OUT.mkdir(parents=True, exist_ok=True)
-    for name, overrides in CASES.items():
-        config = BASE | overrides
-        with tempfile.TemporaryDirectory() as folder:
-            write_folder(config, Path(folder))
-            model, _ = load_model(Path(folder))
-        logits, output_ids, margins = greedy(model)
-        golden = {
-            "config": config,
-            "made_by": f"mlx-lm {version('mlx-lm')}",
-            "prompt": PROMPT,
-            "output_ids": output_ids,
-            "margins": margins,
-            "logits": logits,
-        }
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items()]
-        (OUT / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        print(f"{name}: smallest margin {min(margins)}, {len(set(output_ids))} distinct tokens", file=sys.stderr)
+    for family in sys.argv[1:] or FAMILIES:
+        base, cases = FAMILIES[family]
+        for name, overrides in cases.items():
+            write_golden(family, name, base | overrides)
 
 
 if __name__ == "__main__":

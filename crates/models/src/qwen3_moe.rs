@@ -1,0 +1,113 @@
+//! Qwen3 with experts: Qwen3's layers, most of them with a mixture of experts for
+//! their MLP.
+//!
+//! Upstream: `sglang/srt/models/qwen3_moe.py`.
+
+use attention::{AttentionShape, ForwardBatch};
+use mlx::{Array, Result};
+use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights};
+
+use crate::{
+    CausalLm, ModelEntry,
+    qwen3::{Feedforward, Mlp, Qwen3Config, Qwen3Model, left_over},
+};
+
+pub(crate) const ENTRY: ModelEntry = ModelEntry {
+    architectures: &["Qwen3MoeForCausalLM"],
+    model_types: &["qwen3_moe"],
+    left_over,
+    load: |config, weights| Ok(Box::new(Qwen3MoeForCausalLm::load(config, weights)?)),
+};
+
+struct Qwen3MoeForCausalLm {
+    config: Qwen3Config,
+    context_length: usize,
+    model: Qwen3Model<MlpOrExperts>,
+    lm_head: LmHead,
+}
+
+enum MlpOrExperts {
+    Mlp(Mlp),
+    Experts(SparseMoeBlock),
+}
+
+struct SparseMoeBlock {
+    /// The router.
+    gate: Linear,
+    experts: FusedMoe,
+}
+
+impl CausalLm for Qwen3MoeForCausalLm {
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let hidden = self.model.forward(batch)?;
+        self.lm_head.forward(&hidden)
+    }
+
+    fn kv_layout(&self) -> Vec<AttentionShape> {
+        self.config.kv_layout()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// What a token's experts have together: the widest of a step.
+    fn intermediate_size(&self) -> usize {
+        let moe = &self.config.moe;
+        (moe.num_experts_per_tok * moe.moe_intermediate_size).max(self.config.intermediate_size)
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+}
+
+impl Feedforward for MlpOrExperts {
+    fn load(config: &Qwen3Config, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
+        if config.has_experts(layer_id) {
+            SparseMoeBlock::load(config, &w).map(Self::Experts)
+        } else {
+            Mlp::load(config, layer_id, w).map(Self::Mlp)
+        }
+    }
+
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        match self {
+            Self::Mlp(mlp) => mlp.forward(hidden),
+            Self::Experts(SparseMoeBlock { gate, experts }) => {
+                experts.forward(hidden, &gate.forward(hidden)?)
+            }
+        }
+    }
+}
+
+impl Qwen3MoeForCausalLm {
+    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+        let config = Qwen3Config::new(hf)?;
+        let (model, lm_head) = Qwen3Model::load(&config, hf, w)?;
+        Ok(Self { context_length: hf.context_length(), config, model, lm_head })
+    }
+}
+
+impl SparseMoeBlock {
+    fn load(config: &Qwen3Config, w: &Weights) -> Result<Self, LoadError> {
+        let moe = &config.moe;
+        let (num_experts, hidden) = (moe.num_experts, config.hidden_size);
+        let dims = MoeDims { num_experts, hidden, inner: moe.moe_intermediate_size };
+        let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize: moe.norm_topk_prob };
+        Ok(Self {
+            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
+            experts: FusedMoe::load(
+                (&w.at("switch_mlp"), &w.at("experts")),
+                ["gate_proj", "up_proj", "down_proj"],
+                dims,
+                top_k,
+                config.hidden_act,
+            )?,
+        })
+    }
+}

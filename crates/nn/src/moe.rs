@@ -1,0 +1,184 @@
+//! Mixture of experts: a router picks a few experts for each token, and their
+//! results are added up.
+//!
+//! On CUDA a decode step takes kernels that read each chosen expert once. Elsewhere,
+//! and for prompts, MLX's gathered products do: rows in the order of their experts if
+//! there are many, so that each expert's matrix is read once.
+//!
+//! Upstream: `sglang/srt/layers/moe/` (`topk.py`, `fused_moe_triton/layer.py`).
+
+use std::rc::Rc;
+
+use kernels::{Kernels, TopKSpec, moe_sum, moe_topk, qmm_few};
+use mlx::{Array, Dtype, Result};
+
+use crate::{Activation, LoadError, Weights, device::on_cuda};
+
+mod experts;
+
+use experts::Experts;
+
+/// Rows of a gathered product from which sorting them by expert pays.
+const SORTED_ROWS: usize = 64;
+
+/// Which experts a token gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopK {
+    /// Experts of a token.
+    pub top_k: usize,
+    /// Whether the weights of a token's experts add up to one.
+    pub renormalize: bool,
+}
+
+/// Experts of each token, and their weights.
+struct Chosen {
+    /// `[num_tokens, top_k]` int32, or flat.
+    experts: Array,
+    /// As `experts`, f32.
+    weights: Array,
+}
+
+impl TopK {
+    /// Softmax over `logits` `[num_tokens, num_experts]`, then the largest.
+    fn choose(self, logits: &Array) -> Result<Chosen> {
+        let (top_k, num_experts) = (self.top_k as i32, logits.dim(1) as i32);
+        let probs = logits.astype(Dtype::Float32)?.softmax(-1, true)?;
+        let order = probs.argpartition(num_experts - top_k, -1)?;
+        let rows = logits.dim(0) as i32;
+        let experts = order.slice(&[0, num_experts - top_k], &[rows, num_experts], &[1, 1])?;
+        let mut weights = probs.take_along_axis(&experts, -1)?;
+        if self.renormalize {
+            weights = weights.divide(&weights.sum(&[-1], true)?)?;
+        }
+        Ok(Chosen { experts: experts.astype(Dtype::Int32)?, weights })
+    }
+}
+
+/// The experts of a layer: gated MLPs of one shape.
+pub struct FusedMoe {
+    top_k: TopK,
+    num_experts: usize,
+    gate_up: Experts,
+    down: Experts,
+    act: Activation,
+}
+
+/// Sizes of a [`FusedMoe`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoeDims {
+    /// Experts.
+    pub num_experts: usize,
+    /// Width of hidden states.
+    pub hidden: usize,
+    /// Width inside an expert.
+    pub inner: usize,
+}
+
+impl FusedMoe {
+    /// Takes the experts: stacked ones at `stacked`, or one module each at `single`
+    /// (`single.0`, ...). `names` are gate, up and down below either.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(
+        (stacked, single): (&Weights, &Weights),
+        names: [&str; 3],
+        dims: MoeDims,
+        top_k: TopK,
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        let MoeDims { num_experts, hidden, inner } = dims;
+        if top_k.top_k == 0 || top_k.top_k > num_experts {
+            let value = format!("{} of {num_experts}", top_k.top_k);
+            return Err(LoadError::Unsupported { what: "experts of a token", value });
+        }
+        let [gate, up, down] = names;
+        let matrices = |names: &[&str], in_dims, out_dims| {
+            if single.layer(0).at(names[0]).has("weight") {
+                Experts::single(single, names, num_experts, in_dims, out_dims)
+            } else {
+                Experts::stacked(stacked, names, num_experts, in_dims, out_dims)
+            }
+        };
+        Ok(Self {
+            top_k,
+            num_experts,
+            gate_up: matrices(&[gate, up], hidden, inner)?,
+            down: matrices(&[down], inner, hidden)?,
+            act,
+        })
+    }
+
+    /// `x` `[num_tokens, hidden]` and the router's `logits` `[num_tokens,
+    /// num_experts]` to `[num_tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward(&self, x: &Array, logits: &Array) -> Result<Array> {
+        if let Some(kernels) = self.kernels(x, logits) {
+            return self.forward_fused(&kernels, x, logits);
+        }
+        let chosen = self.top_k.choose(logits)?;
+        let slots = x.dim(0) * self.top_k.top_k;
+        let out = match slots < SORTED_ROWS {
+            true => self.forward_in_order(x, &chosen.experts)?,
+            false => self.forward_sorted(x, &chosen.experts)?,
+        };
+        let weights = chosen.weights.expand_dims(-1)?;
+        out.astype(Dtype::Float32)?.multiply(&weights)?.sum(&[1], false)?.astype(x.dtype())
+    }
+
+    /// `[num_tokens, top_k, hidden]`, one product for each token and expert.
+    fn forward_in_order(&self, x: &Array, experts: &Array) -> Result<Array> {
+        let x = x.expand_dims(1)?.expand_dims(1)?;
+        let (tokens, top_k) = (x.dim(0), self.top_k.top_k);
+        let inner = self.gate_up.matmul(&x, experts, false)?;
+        let inner = self.act.and_mul(&inner.reshape(&[tokens * top_k, inner.dim(-1)])?)?;
+        let inner = inner.reshape(&[tokens, top_k, 1, inner.dim(1)])?;
+        self.down.matmul(&inner, experts, false)?.squeeze(2)
+    }
+
+    /// The same with rows in the order of their experts.
+    fn forward_sorted(&self, x: &Array, experts: &Array) -> Result<Array> {
+        let (tokens, top_k) = (x.dim(0), self.top_k.top_k);
+        let flat = experts.reshape(&[tokens * top_k])?;
+        let order = flat.argsort(-1)?;
+        let back = order.argsort(-1)?;
+        let rows = order.astype(Dtype::Int32)?.floor_divide(&Array::scalar(top_k as i32)?)?;
+        let sorted = flat.take(&order, 0)?;
+        let x = x.take(&rows, 0)?.expand_dims(1)?;
+        let inner = self.gate_up.matmul(&x, &sorted, true)?.squeeze(1)?;
+        let inner = self.act.and_mul(&inner)?.expand_dims(1)?;
+        let out = self.down.matmul(&inner, &sorted, true)?.squeeze(1)?;
+        out.take(&back, 0)?.reshape(&[tokens, top_k, out.dim(1)])
+    }
+
+    /// If our kernels take this step.
+    fn kernels(&self, x: &Array, logits: &Array) -> Option<Rc<Kernels>> {
+        let is_known = on_cuda()
+            && self.act == Activation::Silu
+            && x.dim(0) * self.top_k.top_k <= qmm_few::MAX_SLOTS
+            && x.dim(0) <= qmm_few::MAX_ROWS
+            && moe_topk::supports(&self.top_k_spec(), logits.dtype())
+            && self.gate_up.has_kernel(x.dtype())
+            && self.down.has_kernel(x.dtype());
+        is_known.then(Kernels::here).flatten()
+    }
+
+    fn top_k_spec(&self) -> TopKSpec {
+        let TopK { top_k, renormalize } = self.top_k;
+        TopKSpec { num_experts: self.num_experts, top_k, renormalize }
+    }
+
+    fn forward_fused(&self, kernels: &Kernels, x: &Array, logits: &Array) -> Result<Array> {
+        let top_k = self.top_k.top_k;
+        let (experts, weights) = moe_topk(kernels, &self.top_k_spec(), logits)?;
+        let inner = self.gate_up.gather(kernels, x, &experts, top_k)?;
+        let inner = self.act.and_mul(&inner)?;
+        let slots = self.down.gather(kernels, &inner, &experts, 1)?;
+        Ok(moe_sum(kernels, &slots, &weights, top_k)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The matrices of all experts, one stack.
+
+use kernels::{GatherSpec, Kernels, QmvSpec, QmvWeights, gather_qmm_few, qmm_few};
+use mlx::{
+    Array, Dtype, Result,
+    quantized::{QuantMode, gather_mm, gather_qmm},
+};
+
+use crate::{
+    LinearWeight, LoadError, QuantSpec, Weights,
+    device::{on_cpu, on_cuda},
+    quant::Packed,
+};
+
+/// Rows from which CUDA multiplies unpacked: MLX's packed product by experts is slow
+/// there.
+const CUDA_UNPACKED_ROWS: usize = 256;
+
+pub(super) enum Experts {
+    /// `[num_experts, in_dims, out_dims]`: a view of the rows as stored.
+    Dense(Array),
+    /// `[num_experts, out_dims, ...]`.
+    Packed(Packed),
+}
+
+impl Experts {
+    /// From stacks `[num_experts, out_dims, in_dims]`, side by side.
+    pub(super) fn stacked(
+        w: &Weights,
+        names: &[&str],
+        num_experts: usize,
+        in_dims: usize,
+        out_dims: usize,
+    ) -> Result<Self, LoadError> {
+        let parts = names
+            .iter()
+            .map(|name| w.at(name).stacked_linear_parts(num_experts, in_dims, out_dims))
+            .collect::<Result<Vec<_>, _>>()?;
+        Self::new(LinearWeight::stacked_along(1, &parts)?, w)
+    }
+
+    /// From one module for each expert.
+    pub(super) fn single(
+        w: &Weights,
+        names: &[&str],
+        num_experts: usize,
+        in_dims: usize,
+        out_dims: usize,
+    ) -> Result<Self, LoadError> {
+        let mut experts = Vec::with_capacity(num_experts);
+        for expert in 0..num_experts {
+            let parts = names
+                .iter()
+                .map(|name| w.layer(expert).at(name).linear_parts(in_dims, out_dims))
+                .collect::<Result<Vec<_>, _>>()?;
+            let merged = LinearWeight::stacked_along(0, &parts)?;
+            experts.push(merged.ok_or_else(|| mixed(w))?.expand_dims()?);
+        }
+        Self::new(LinearWeight::stacked_along(0, &experts)?, w)
+    }
+
+    fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {
+        Ok(match weight.ok_or_else(|| mixed(w))? {
+            LinearWeight::Dense(weight) => Self::Dense(weight.transpose(&[0, 2, 1])?),
+            LinearWeight::Quantized { weight, scales, biases, spec } => {
+                Self::Packed(Packed { weight, scales, biases, spec })
+            }
+        })
+    }
+
+    /// Rows of `x` `[..., 1, in_dims]` by the experts `[...]` that broadcast with its
+    /// leading axes: `[..., 1, out_dims]`.
+    pub(super) fn matmul(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        let packed = match self {
+            Self::Dense(weight) => return dense_matmul(x, weight, experts, sorted),
+            Self::Packed(packed) => packed,
+        };
+        if on_cuda() && experts.size() >= CUDA_UNPACKED_ROWS {
+            let weight = packed.dequantize(x.dtype())?.transpose(&[0, 2, 1])?;
+            return dense_matmul(x, &weight, experts, sorted);
+        }
+        let QuantSpec { group_size, bits, mode } = packed.spec;
+        let Packed { weight, scales, biases, .. } = packed;
+        let biases = biases.as_ref();
+        let experts = Some(experts);
+        gather_qmm(x, weight, scales, biases, None, experts, true, group_size, bits, mode, sorted)
+    }
+
+    /// Whether [`Experts::gather`] knows this packing.
+    pub(super) fn has_kernel(&self, dtype: Dtype) -> bool {
+        self.spec(1, 1, dtype).is_some_and(|spec| qmm_few::supports(&spec.product))
+    }
+
+    fn spec(&self, rows: usize, slots_per_row: usize, dtype: Dtype) -> Option<GatherSpec> {
+        let Self::Packed(packed) = self else {
+            return None;
+        };
+        let QuantSpec { group_size, bits, mode: QuantMode::Affine } = packed.spec else {
+            return None;
+        };
+        let product = QmvSpec {
+            rows,
+            inputs: packed.weight.dim(2) * 32 / bits,
+            outputs: packed.weight.dim(1),
+            bits,
+            group_size,
+            dtype,
+            scale_dtype: packed.scales.dtype(),
+        };
+        Some(GatherSpec { product, num_experts: packed.weight.dim(0), slots_per_row })
+    }
+
+    /// Each slot's expert by its row of `x`, `[num_rows, in_dims]`: `[num_rows *
+    /// slots_per_row, out_dims]`.
+    ///
+    /// # Panics
+    /// Without a kernel, see [`Experts::has_kernel`].
+    pub(super) fn gather(
+        &self,
+        kernels: &Kernels,
+        x: &Array,
+        experts: &Array,
+        slots_per_row: usize,
+    ) -> Result<Array> {
+        let spec = self.spec(x.dim(0), slots_per_row, x.dtype());
+        let (Self::Packed(Packed { weight: w, scales, biases: Some(biases), .. }), Some(spec)) =
+            (self, spec)
+        else {
+            unreachable!("asked for before");
+        };
+        let weights = QmvWeights { w, scales, biases };
+        Ok(gather_qmm_few(kernels, &spec, x, &weights, experts)?)
+    }
+}
+
+/// On the CPU MLX's product by experts knows f32 alone.
+fn dense_matmul(x: &Array, weight: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+    if !on_cpu()? || x.dtype() == Dtype::Float32 {
+        return gather_mm(x, weight, None, Some(experts), sorted);
+    }
+    let wide = |array: &Array| array.astype(Dtype::Float32);
+    gather_mm(&wide(x)?, &wide(weight)?, None, Some(experts), sorted)?.astype(x.dtype())
+}
+
+fn mixed(w: &Weights) -> LoadError {
+    let value = w.path().to_owned();
+    LoadError::Unsupported { what: "a mix of packings among experts", value }
+}

@@ -1,0 +1,157 @@
+//! Against every expert's MLP by itself.
+
+use mlx::{
+    device::{self, DeviceKind},
+    quantized::{QuantMode, quantize},
+};
+
+use super::*;
+use crate::{LoadOptions, TensorSource, Unpack, WeightStore};
+
+const DIMS: MoeDims = MoeDims { num_experts: 6, hidden: 64, inner: 32 };
+const NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+struct Held(Array, Vec<usize>);
+
+impl TensorSource for Held {
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.0.dtype()
+    }
+
+    fn load(&self) -> std::result::Result<Array, LoadError> {
+        Ok(self.0.clone())
+    }
+}
+
+fn numbers(seed: usize, shape: &[usize]) -> Array {
+    let len: usize = shape.iter().product();
+    let value = |i: usize| ((i * 7 + seed * 13 + i * i % 11) % 61) as f32 / 64.0 - 0.5;
+    Array::from_slice(&(0..len).map(value).collect::<Vec<_>>(), shape).unwrap()
+}
+
+/// Matrix of an expert: gate and up `[inner, hidden]`, down `[hidden, inner]`.
+fn matrix(expert: usize, name: usize) -> Array {
+    let shape = if name == 2 { [DIMS.hidden, DIMS.inner] } else { [DIMS.inner, DIMS.hidden] };
+    numbers(expert * 3 + name, &shape)
+}
+
+/// The experts, in one form or the other.
+fn checkpoint(stacked: bool, bits: Option<usize>) -> Weights {
+    let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::WithoutKernel };
+    let mut store = WeightStore::new(options);
+    let mut insert = |module: String, array: &Array| {
+        let mut tensors = vec![("weight", array.clone())];
+        if let Some(bits) = bits {
+            let packed = quantize(array, 32, bits, QuantMode::Affine).unwrap();
+            tensors = vec![
+                ("weight", packed.weight),
+                ("scales", packed.scales),
+                ("biases", packed.biases.unwrap()),
+            ];
+        }
+        for (name, array) in tensors {
+            let shape = array.shape();
+            store.insert(format!("{module}.{name}"), Box::new(Held(array, shape))).unwrap();
+        }
+    };
+    for (place, name) in NAMES.iter().enumerate() {
+        let all: Vec<Array> = (0..DIMS.num_experts).map(|expert| matrix(expert, place)).collect();
+        if stacked {
+            let stack = Array::stack(&all.iter().collect::<Vec<_>>(), 0).unwrap();
+            insert(format!("switch_mlp.{name}"), &stack);
+        } else {
+            for (expert, array) in all.iter().enumerate() {
+                insert(format!("experts.{expert}.{name}"), array);
+            }
+        }
+    }
+    Weights::new(store)
+}
+
+fn load(stacked: bool, bits: Option<usize>, top_k: TopK) -> FusedMoe {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let weights = checkpoint(stacked, bits);
+    let places = (&weights.at("switch_mlp"), &weights.at("experts"));
+    let moe = FusedMoe::load(places, NAMES, DIMS, top_k, Activation::Silu).unwrap();
+    weights.finish(&[]).unwrap();
+    moe
+}
+
+/// One token at a time, one expert at a time, in f64.
+fn reference(x: &Array, logits: &Array, top_k: TopK) -> Vec<f32> {
+    let values = |array: &Array| -> Vec<f64> {
+        array.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
+    };
+    let product = |matrix: &[f64], x: &[f64]| -> Vec<f64> {
+        matrix.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
+    };
+    let mut out = Vec::new();
+    for (x, logits) in values(x).chunks(DIMS.hidden).zip(values(logits).chunks(DIMS.num_experts)) {
+        let exps: Vec<f64> = logits.iter().map(|logit| logit.exp()).collect();
+        let mut order: Vec<usize> = (0..exps.len()).collect();
+        order.sort_by(|&a, &b| exps[b].total_cmp(&exps[a]));
+        order.truncate(top_k.top_k);
+        let total: f64 = match top_k.renormalize {
+            true => order.iter().map(|&expert| exps[expert]).sum(),
+            false => exps.iter().sum(),
+        };
+        let mut sum = vec![0.0; DIMS.hidden];
+        for &expert in &order {
+            let [gate, up, down] = [0, 1, 2].map(|name| values(&matrix(expert, name)));
+            let (gate, up) = (product(&gate, x), product(&up, x));
+            let inner: Vec<f64> =
+                gate.iter().zip(&up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
+            for (sum, value) in sum.iter_mut().zip(product(&down, &inner)) {
+                *sum += value * exps[expert] / total;
+            }
+        }
+        out.extend(sum.iter().map(|value| *value as f32));
+    }
+    out
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn few_and_many_rows_are_the_sums_of_experts() {
+    for (renormalize, stacked) in [(true, true), (false, false)] {
+        let top_k = TopK { top_k: 2, renormalize };
+        let moe = load(stacked, None, top_k);
+        for rows in [1, 5, 60] {
+            let (x, logits) = (numbers(50, &[rows, 64]), numbers(51, &[rows, 6]));
+            let logits = logits.mul_scalar(8.0).unwrap();
+            let out = moe.forward(&x, &logits).unwrap();
+            assert_eq!(out.shape(), [rows, 64]);
+            let off = distance(&out.to_vec().unwrap(), &reference(&x, &logits, top_k));
+            assert!(off < 1e-4, "{rows} rows: off by {off}");
+        }
+    }
+}
+
+#[test]
+fn both_forms_of_a_checkpoint_are_one_model() {
+    let top_k = TopK { top_k: 3, renormalize: true };
+    for bits in [None, Some(4)] {
+        let (x, logits) = (numbers(52, &[40, 64]), numbers(53, &[40, 6]));
+        let [stacked, single] = [true, false].map(|stacked| {
+            load(stacked, bits, top_k).forward(&x, &logits).unwrap().to_vec::<f32>().unwrap()
+        });
+        assert_eq!(stacked, single);
+    }
+}
+
+#[test]
+fn a_token_has_no_more_experts_than_there_are() {
+    let weights = checkpoint(true, None);
+    let places = (&weights.at("switch_mlp"), &weights.at("experts"));
+    let top_k = TopK { top_k: 7, renormalize: true };
+    let error = FusedMoe::load(places, NAMES, DIMS, top_k, Activation::Silu).err().unwrap();
+    assert_eq!(error.to_string(), "experts of a token \"7 of 6\" is not supported");
+}
