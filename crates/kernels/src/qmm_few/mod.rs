@@ -45,9 +45,14 @@ impl QmmTiling {
     pub fn new(spec: &QmvSpec) -> Self {
         let token_tiles = spec.rows.div_ceil(8).next_power_of_two().min(4);
         let row_tiles = if spec.outputs < 8192 { 1 } else { 2 };
+        // What is under way is in registers, and so are the sums.
         let words = spec.group_size * spec.bits / 128;
-        let groups_ahead = if words * row_tiles > 4 { 2 } else { 4 };
-        let octets_ahead = if token_tiles > 1 { 2 } else { 4 };
+        let groups_ahead = match words * row_tiles * token_tiles {
+            ..=2 => 4,
+            ..=16 => 2,
+            _ => 1,
+        };
+        let octets_ahead = if token_tiles > 2 { 1 } else { 2 };
         Self { row_tiles, token_tiles, groups_ahead, octets_ahead }
     }
 }
