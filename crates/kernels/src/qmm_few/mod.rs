@@ -48,8 +48,8 @@ impl QmmTiling {
         // What is under way is in registers, and so are the sums.
         let words = spec.group_size * spec.bits / 128;
         let groups_ahead = match words * row_tiles * token_tiles {
-            ..=2 => 4,
-            ..=16 => 2,
+            0..=2 => 4,
+            3..=16 => 2,
             _ => 1,
         };
         let octets_ahead = if token_tiles > 2 { 1 } else { 2 };
