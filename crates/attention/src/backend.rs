@@ -128,12 +128,12 @@ pub trait AttentionBackend {
     /// Those of MLX.
     fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array>;
 
-    /// [`AttentionBackend::forward_decode`] with the rotation, for a backend that
-    /// does both at once; `None` if this one, or for this layer, does not.
+    /// Either kind of step with the norms and the rotation before it, for a backend
+    /// that does them at once; `None` if this one, or in this step, does not.
     ///
     /// # Errors
     /// Those of MLX.
-    fn forward_decode_rows(
+    fn forward_rows(
         &self,
         _call: &AttentionCall<'_>,
         _rows: &QkvRows<'_>,

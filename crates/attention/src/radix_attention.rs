@@ -51,10 +51,10 @@ impl RadixAttention {
         batch: &ForwardBatch,
     ) -> Result<Array> {
         let AttentionShape { num_heads, num_kv_heads, .. } = self.shape;
-        if let (ForwardMode::Decode, Some(table)) = (batch.mode, rope.table()) {
+        if let Some(table) = rope.table() {
             let norms = self.norms.as_ref();
             let rows = QkvRows { rows: qkv, norms, rope: table, positions: &batch.positions };
-            if let Some(out) = batch.backend.forward_decode_rows(&self.call(batch), &rows)? {
+            if let Some(out) = batch.backend.forward_rows(&self.call(batch), &rows)? {
                 return Ok(out);
             }
         }

@@ -1,5 +1,6 @@
-//! On a GPU: a kernel writes in place, decode reads through the page tables.
-//! Prompts gather their prefix for MLX's fused attention.
+//! On a GPU: a kernel writes in place, attention reads through the page tables. A
+//! single prompt without a prefix goes to MLX's fused attention, and in f32, for
+//! which there is no matrix unit, all prompts do, their prefix gathered.
 //!
 //! MLX sees the pools as mere inputs. What keeps order is the chain of
 //! [`kernels::kv_write`]: every write takes the chain of the one before, every
@@ -7,18 +8,21 @@
 //! the sampled tokens ([`KvPool::fence`](crate::KvPool::fence)), which come after
 //! all reads.
 
-use std::rc::Rc;
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
 
 use kernels::{
-    AttentionSpec, DecodeInputs, Kernels, KvWriteInputs, RopeInputs, RopeSpec, kv_write,
-    paged_decode, rope_kv_write,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, RopeInputs,
+    RopeSpec, kv_write, paged_decode, paged_extend, rope_kv_write,
 };
 use mlx::{Array, Dtype, Result};
 
 use super::{NAME, pools};
 use crate::{
-    AttentionBackend, AttentionCall, AttentionShape, ForwardMetadata, ForwardMode, LayerCache, Qkv,
-    QkvRows, StepLayout,
+    AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
+    LayerCache, Qkv, QkvRows, StepLayout,
     backends::sdpa::{ExtendSeq, extend_one},
 };
 
@@ -33,8 +37,39 @@ const MIN_PAGES: usize = 16;
 
 /// What all layers of a step share.
 enum Plan {
-    Extend(Vec<(Option<usize>, Vec<ExtendSeq>)>),
+    Extend(ExtendPlan),
     Decode(DecodeTables),
+}
+
+struct ExtendPlan {
+    /// For each window of the model, for MLX's attention.
+    gathers: OnceCell<Vec<(Option<usize>, Vec<ExtendSeq>)>>,
+    /// What a gather is planned from.
+    step: OwnedLayout,
+    /// For our kernel; `None` for a single prompt without a prefix.
+    tables: Option<ExtendTables>,
+}
+
+/// A [`StepLayout`] that outlives its step's making.
+struct OwnedLayout {
+    extents: Vec<Extent>,
+    num_tokens: usize,
+    page_size: usize,
+}
+
+struct ExtendTables {
+    /// `[num_reqs, max_pages]` int32.
+    page_table: Array,
+    /// `[num_reqs]` int32 each: first row, rows, tokens before.
+    starts: Array,
+    new_lens: Array,
+    prefix_lens: Array,
+    /// Rows of each request, for the host.
+    lens: Vec<usize>,
+    /// Tiles of so many tokens, `[num_tiles, 2]` int32; one list for each shape of a
+    /// layer.
+    tiles: RefCell<Vec<(usize, Array)>>,
+    page_size: usize,
 }
 
 struct DecodeTables {
@@ -97,6 +132,34 @@ impl PagedGpu {
         Ok((q, chain))
     }
 
+    /// Attention of prompts over the pool, once `chain` is computed.
+    fn extend(
+        &self,
+        call: &AttentionCall<'_>,
+        tables: &ExtendTables,
+        q: &Array,
+        chain: &Array,
+    ) -> Result<Array> {
+        let pool = call.kv_pool.borrow();
+        let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
+        let spec = attention_spec(call.shape, tables.page_size, (q, k_pool));
+        let tiles = tables.tiles(ExtendTiling::new(&spec)?)?;
+        let inputs = ExtendInputs {
+            q,
+            k_pool,
+            v_pool,
+            page_table: &tables.page_table,
+            starts: &tables.starts,
+            new_lens: &tables.new_lens,
+            prefix_lens: &tables.prefix_lens,
+            tiles: &tiles,
+            sinks: None,
+            chain,
+        };
+        let width = spec.num_heads * spec.head_dim;
+        paged_extend(&self.kernels, &spec, &inputs)?.reshape(&[q.dim(0), width])
+    }
+
     /// Attention over the pool, once `chain` is computed.
     fn decode(&self, call: &AttentionCall<'_>, q: &Array, chain: &Array) -> Result<Array> {
         let Plan::Decode(tables) = call.metadata.get() else {
@@ -104,18 +167,7 @@ impl PagedGpu {
         };
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
-        let spec = AttentionSpec {
-            num_heads: call.shape.num_heads,
-            num_kv_heads: call.shape.num_kv_heads,
-            head_dim: call.shape.head_dim,
-            page_size: tables.page_size,
-            scale: call.shape.scale,
-            window: call.shape.sliding_window,
-            soft_cap: None,
-            has_sinks: false,
-            dtype: q.dtype(),
-            kv_dtype: k_pool.dtype(),
-        };
+        let spec = attention_spec(call.shape, tables.page_size, (q, k_pool));
         let inputs = DecodeInputs {
             q,
             k_pool,
@@ -126,6 +178,25 @@ impl PagedGpu {
             chain,
         };
         Ok(paged_decode(&self.kernels, &spec, &inputs, tables.max_seq_len)?)
+    }
+}
+
+fn attention_spec(
+    shape: &AttentionShape,
+    page_size: usize,
+    (q, k_pool): (&Array, &Array),
+) -> AttentionSpec {
+    AttentionSpec {
+        num_heads: shape.num_heads,
+        num_kv_heads: shape.num_kv_heads,
+        head_dim: shape.head_dim,
+        page_size,
+        scale: shape.scale,
+        window: shape.sliding_window,
+        soft_cap: None,
+        has_sinks: false,
+        dtype: q.dtype(),
+        kv_dtype: k_pool.dtype(),
     }
 }
 
@@ -149,21 +220,90 @@ impl DecodeTables {
         // the width.
         let most = step.extents.iter().map(|extent| extent.pages.len()).max().unwrap_or(1);
         let max_pages = most.next_power_of_two().max(MIN_PAGES);
-        let mut pages = vec![0; step.num_tokens * max_pages];
-        let mut lens = vec![0; step.num_tokens];
-        let rows = pages.chunks_exact_mut(max_pages).zip(&mut lens).zip(step.extents);
-        for ((row, len), extent) in rows {
-            *len = extent.seq_len() as i32;
-            for (to, page) in row.iter_mut().zip(&extent.pages) {
-                *to = *page as i32;
-            }
-        }
+        let mut lens: Vec<i32> =
+            step.extents.iter().map(|extent| extent.seq_len() as i32).collect();
+        lens.resize(step.num_tokens, 0);
         Ok(Self {
-            page_table: Array::from_slice(&pages, &[step.num_tokens, max_pages])?,
+            page_table: page_rows(step.extents, step.num_tokens, max_pages)?,
             seq_lens: Array::from_slice(&lens, &[step.num_tokens])?,
             max_seq_len: max_pages * step.page_size,
             page_size: step.page_size,
         })
+    }
+}
+
+/// Pages of each request in a row, of the same width.
+fn page_rows(extents: &[Extent], num_rows: usize, max_pages: usize) -> Result<Array> {
+    let mut pages = vec![0; num_rows * max_pages];
+    for (row, extent) in pages.chunks_exact_mut(max_pages).zip(extents) {
+        for (to, page) in row.iter_mut().zip(&extent.pages) {
+            *to = *page as i32;
+        }
+    }
+    Array::from_slice(&pages, &[num_rows, max_pages])
+}
+
+impl ExtendTables {
+    fn new(step: &StepLayout<'_>) -> Result<Self> {
+        let column = |value: fn(&Extent) -> usize| {
+            let values: Vec<i32> = step.extents.iter().map(|extent| value(extent) as i32).collect();
+            Array::from_slice(&values, &[values.len()])
+        };
+        let max_pages = step.extents.iter().map(|extent| extent.pages.len()).max().unwrap_or(1);
+        Ok(Self {
+            page_table: page_rows(step.extents, step.extents.len(), max_pages)?,
+            starts: column(|extent| extent.start)?,
+            new_lens: column(|extent| extent.len)?,
+            prefix_lens: column(|extent| extent.prefix_len)?,
+            lens: step.extents.iter().map(|extent| extent.len).collect(),
+            tiles: RefCell::default(),
+            page_size: step.page_size,
+        })
+    }
+
+    fn tiles(&self, tiling: ExtendTiling) -> Result<Array> {
+        let tokens = tiling.tile_tokens();
+        let mut known = self.tiles.borrow_mut();
+        if let Some((_, tiles)) = known.iter().find(|(of, _)| *of == tokens) {
+            return Ok(tiles.clone());
+        }
+        let tiles = tiling.tiles(&self.lens);
+        let tiles = Array::from_slice(&tiles, &[tiles.len() / 2, 2])?;
+        known.push((tokens, tiles.clone()));
+        Ok(tiles)
+    }
+}
+
+impl ExtendPlan {
+    fn new(step: &StepLayout<'_>) -> Result<Self> {
+        let is_fresh = matches!(step.extents, [only] if only.prefix_len == 0);
+        Ok(Self {
+            gathers: OnceCell::new(),
+            step: OwnedLayout {
+                extents: step.extents.to_vec(),
+                num_tokens: step.num_tokens,
+                page_size: step.page_size,
+            },
+            tables: if is_fresh { None } else { Some(ExtendTables::new(step)?) },
+        })
+    }
+
+    /// The gathers of layers with this window.
+    fn gathers(&self, windows: &[Option<usize>], window: Option<usize>) -> Result<&[ExtendSeq]> {
+        if self.gathers.get().is_none() {
+            let step = StepLayout {
+                mode: ForwardMode::Extend,
+                extents: &self.step.extents,
+                num_tokens: self.step.num_tokens,
+                page_size: self.step.page_size,
+            };
+            let seqs = |&window| Ok((window, ExtendSeq::plan(&step, window)?));
+            let all = windows.iter().map(seqs).collect::<Result<_>>()?;
+            self.gathers.get_or_init(|| all);
+        }
+        let all = self.gathers.get().expect("made above");
+        let found = all.iter().find(|(planned, _)| *planned == window);
+        Ok(&found.expect("the backend was made for the layers of this model").1)
     }
 }
 
@@ -175,10 +315,7 @@ impl AttentionBackend for PagedGpu {
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
         let plan = match step.mode {
             ForwardMode::Decode => Plan::Decode(DecodeTables::new(step)?),
-            ForwardMode::Extend => {
-                let seqs = |&window| Ok((window, ExtendSeq::plan(step, window)?));
-                Plan::Extend(self.windows.iter().map(seqs).collect::<Result<_>>()?)
-            }
+            ForwardMode::Extend => Plan::Extend(ExtendPlan::new(step)?),
         };
         Ok(ForwardMetadata::new(plan))
     }
@@ -199,12 +336,10 @@ impl AttentionBackend for PagedGpu {
     }
 
     fn forward_extend(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
-        let Plan::Extend(plans) = call.metadata.get() else {
+        let Plan::Extend(plan) = call.metadata.get() else {
             unreachable!("the mode of a step does not change");
         };
-        let window = call.shape.sliding_window;
-        let found = plans.iter().find(|(planned, _)| *planned == window);
-        let seqs = &found.expect("the backend was made for the layers of this model").1;
+        let seqs = plan.gathers(&self.windows, call.shape.sliding_window)?;
         let chain = self.write(call, qkv)?;
         // In every index of this layer, so that its gathers come after the write.
         let zero = chain.slice(&[0], &[1], &[1])?.multiply(&Array::scalar(0_i32)?)?;
@@ -228,15 +363,22 @@ impl AttentionBackend for PagedGpu {
         self.decode(call, qkv.q, &chain)
     }
 
-    fn forward_decode_rows(
-        &self,
-        call: &AttentionCall<'_>,
-        rows: &QkvRows<'_>,
-    ) -> Result<Option<Array>> {
+    fn forward_rows(&self, call: &AttentionCall<'_>, rows: &QkvRows<'_>) -> Result<Option<Array>> {
         if !rope_kv_write::supports(&rope_spec(call.shape, rows, rows.rows.dtype())) {
             return Ok(None);
         }
-        let (q, chain) = self.rotate_and_write(call, rows)?;
-        self.decode(call, &q, &chain).map(Some)
+        match call.metadata.get() {
+            Plan::Decode(_) => {
+                let (q, chain) = self.rotate_and_write(call, rows)?;
+                self.decode(call, &q, &chain).map(Some)
+            }
+            Plan::Extend(ExtendPlan { tables: Some(tables), .. })
+                if rows.rows.dtype() != Dtype::Float32 =>
+            {
+                let (q, chain) = self.rotate_and_write(call, rows)?;
+                self.extend(call, tables, &q, &chain).map(Some)
+            }
+            Plan::Extend(_) => Ok(None),
+        }
     }
 }
