@@ -18,6 +18,7 @@ use config::MixtralConfig;
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["MixtralForCausalLM"],
     model_types: &["mixtral"],
+    models: "Mixtral 8x7B and 8x22B",
     left_over,
     load: |config, weights| Ok(Box::new(MixtralForCausalLm::load(config, weights)?)),
 };
@@ -217,9 +218,10 @@ impl SparseMoeBlock {
         // A softmax over the chosen alone is one over all, made to add up to one.
         let top_k = TopK { top_k: config.num_experts_per_tok, renormalize: true };
         let (stacked, single) = (w.at("switch_mlp"), w.at("experts"));
-        let is_single = single.layer(0).at("w1").has("weight");
-        let names =
-            if is_single { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
+        let names = match single.is_empty() {
+            true => ["gate_proj", "up_proj", "down_proj"],
+            false => ["w1", "w3", "w2"],
+        };
         let dims = MoeDims { num_experts, hidden, inner };
         Ok(Self {
             gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,

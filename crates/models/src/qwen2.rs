@@ -18,6 +18,7 @@ pub(crate) use config::Qwen2Config;
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["Qwen2ForCausalLM"],
     model_types: &["qwen2"],
+    models: "Qwen1.5, Qwen2 and Qwen2.5, R1 distills of them",
     left_over,
     load: |config, weights| Ok(Box::new(Qwen2ForCausalLm::load(config, weights)?)),
 };

@@ -15,6 +15,7 @@ use crate::{
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["Qwen2MoeForCausalLM"],
     model_types: &["qwen2_moe"],
+    models: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B",
     left_over,
     load: |config, weights| Ok(Box::new(Qwen2MoeForCausalLm::load(config, weights)?)),
 };
@@ -28,7 +29,7 @@ struct Qwen2MoeForCausalLm {
 
 enum MlpOrExperts {
     Mlp(Mlp),
-    Experts(SparseMoeBlock),
+    Experts(Box<SparseMoeBlock>),
 }
 
 struct SparseMoeBlock {
@@ -74,7 +75,7 @@ impl CausalLm for Qwen2MoeForCausalLm {
 impl Feedforward for MlpOrExperts {
     fn load(config: &Qwen2Config, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
         if config.has_experts(layer_id) {
-            SparseMoeBlock::load(config, &w).map(Self::Experts)
+            Ok(Self::Experts(Box::new(SparseMoeBlock::load(config, &w)?)))
         } else {
             Mlp::load(config, layer_id, w).map(Self::Mlp)
         }

@@ -15,6 +15,8 @@ pub struct ModelEntry {
     pub architectures: &'static [&'static str],
     /// Values of `model_type`, for folders whose config names no architecture.
     pub model_types: &'static [&'static str],
+    /// Models of the family, for people.
+    pub models: &'static str,
     /// Tensors that some checkpoints hold and the model has no use for.
     pub left_over: fn(&HfConfig) -> Vec<LeftOver<'static>>,
     /// Builds the model.

@@ -97,10 +97,10 @@ impl FusedMoe {
         }
         let [gate, up, down] = names;
         let matrices = |names: &[&str], in_dims, out_dims| {
-            if single.layer(0).at(names[0]).has("weight") {
-                Experts::single(single, names, num_experts, in_dims, out_dims)
-            } else {
+            if single.is_empty() {
                 Experts::stacked(stacked, names, num_experts, in_dims, out_dims)
+            } else {
+                Experts::single(single, names, num_experts, in_dims, out_dims)
             }
         };
         Ok(Self {
