@@ -135,8 +135,8 @@ pub(crate) fn tilings(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         for num_rows in [1, 8, 16, 32, 64] {
             let x = rows(num_rows)?;
             for tiling in candidates(num_rows) {
-                let QmmTiling { row_tiles, token_tiles, stages, octets_ahead } = tiling;
-                let name = format!("{row_tiles} {token_tiles} {stages} {octets_ahead}");
+                let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead } = tiling;
+                let name = format!("{row_tiles} {token_tiles} {groups_ahead} {octets_ahead}");
                 match pairs.ours(kernels, &x, Some(tiling)) {
                     Ok(micros) => println!(
                         "  {num_rows} x 4096 -> {} -> 4096, tiling {name}: {micros:.1} us, {:.2} TB/s",
@@ -156,12 +156,12 @@ fn candidates(num_rows: usize) -> Vec<QmmTiling> {
     let mut found = Vec::new();
     for row_tiles in [1, 2, 4] {
         for token_tiles in [1, 2, 4, 8] {
-            for (stages, octets_ahead) in [(1, 2), (1, 4), (2, 2), (2, 4), (2, 8)] {
+            for (groups_ahead, octets_ahead) in [(1, 2), (2, 2), (2, 4), (4, 2), (4, 4), (4, 8)] {
                 // What stays in registers.
-                let registers =
-                    token_tiles * octets_ahead * 4 + row_tiles * (token_tiles * 4 + stages * 12);
+                let registers = token_tiles * octets_ahead * 4
+                    + row_tiles * (token_tiles * 8 + groups_ahead * 4);
                 if token_tiles <= whole && token_tiles * 2 >= whole && registers <= 150 {
-                    found.push(QmmTiling { row_tiles, token_tiles, stages, octets_ahead });
+                    found.push(QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead });
                 }
             }
         }

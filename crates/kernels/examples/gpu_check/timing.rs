@@ -132,7 +132,8 @@ fn decode(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             chain: &pool.chain,
         };
         let micros = time(&q, |q| {
-            Ok(paged_decode(kernels, &SPEC, &DecodeInputs { q, ..inputs }, longest)?)
+            let inputs = DecodeInputs { q, ..inputs };
+            Ok(paged_decode(kernels, &SPEC, &inputs, longest)?.reshape(&[batch, 32, 128])?)
         })?;
         let rate = (tokens * 8 * 128 * 2 * 2) as f64 / micros / 1e3;
         let kind = if ragged { "ragged to" } else { "x" };

@@ -72,15 +72,21 @@ __device__ inline float simd_max_(float x) {
 }
 
 // What is read once: past the first-level cache, which x fills.
-template <typename T> __device__ inline Pack<T> stream_pack_(const T* at) {
-  Pack<T> pack;
-  asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(pack.raw.x), "=r"(pack.raw.y), "=r"(pack.raw.z), "=r"(pack.raw.w)
-      : "l"(at));
-  return pack;
-}
-template <typename T> __device__ inline Pack<T> load_octet_(const T* at, bool is_inside) {
-  return is_inside ? load_pack_<T>(at) : Pack<T>{make_uint4(0, 0, 0, 0)};
+template <int COUNT> __device__ inline void stream_words_(word_t* to, const word_t* at) {
+  if (COUNT == 1) {
+    asm("ld.global.nc.L1::no_allocate.L2::256B.u32 %0, [%1];" : "=r"(to[0]) : "l"(at));
+  } else if (COUNT == 2) {
+    asm("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+        : "=r"(to[0]), "=r"(to[COUNT > 1])
+        : "l"(at));
+  } else {
+#pragma unroll
+    for (int i = 0; i + 3 < COUNT; i += 4) {
+      asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+          : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3])
+          : "l"(at + i));
+    }
+  }
 }
 __device__ inline void deal_(word_t* to, uint4 raw) {
   to[0] = __byte_perm(raw.x, raw.z, 0x5410);
@@ -88,9 +94,14 @@ __device__ inline void deal_(word_t* to, uint4 raw) {
   to[2] = __byte_perm(raw.y, raw.w, 0x5410);
   to[3] = __byte_perm(raw.y, raw.w, 0x7632);
 }
-template <typename T> __device__ inline word_t twice_(T value) {
-  const word_t bits = *reinterpret_cast<const unsigned short*>(&value);
-  return __byte_perm(bits, bits, 0x1010);
+template <typename T> __device__ inline word_t join_(T low, T high) {
+  const word_t first = *reinterpret_cast<const unsigned short*>(&low);
+  return __byte_perm(first, *reinterpret_cast<const unsigned short*>(&high), 0x5410);
+}
+template <typename T> __device__ inline float of_pair_(word_t pair, int i) {
+  float both[2];
+  unpack_two_(both, pair, T());
+  return both[i];
 }
 __device__ inline word_t as_word_(__half2 two) { return *reinterpret_cast<word_t*>(&two); }
 __device__ inline word_t as_word_(__nv_bfloat162 two) { return *reinterpret_cast<word_t*>(&two); }
@@ -109,19 +120,16 @@ __device__ inline word_t pair_(float low, float high, bfloat_t) {
 // In memory, or the compiler would load it again for each of its uses.
 __constant__ word_t nibble_mask_ = 0x000f000fu;
 
-// Integers become floats by their place below the leading bit of 128 (bfloat16),
-// 1024 (half) or 2^23 (float), which is then subtracted, exactly.
+// Integers become floats as the last bits of 128 (bfloat16), 1024 (half) or 2^23
+// (float).
 __device__ inline word_t nibbles_(word_t word, half_t) {
-  return as_word_(__hsub2(as_two_((word & nibble_mask_) | 0x64006400u, half_t()),
-                          as_two_(0x64006400u, half_t())));
+  return (word & nibble_mask_) | 0x64006400u;
 }
 __device__ inline word_t nibbles_(word_t word, bfloat_t) {
-  return as_word_(__hsub2(as_two_((word & nibble_mask_) | 0x43004300u, bfloat_t()),
-                          as_two_(0x43004300u, bfloat_t())));
+  return (word & nibble_mask_) | 0x43004300u;
 }
 __device__ inline word_t bytes_(word_t low, word_t high, int i, half_t) {
-  const word_t both = __byte_perm(low, high, i | ((4 + i) << 8)) & 0x00ff00ffu;
-  return as_word_(__hsub2(as_two_(both | 0x64006400u, half_t()), as_two_(0x64006400u, half_t())));
+  return (__byte_perm(low, high, i | ((4 + i) << 8)) & 0x00ff00ffu) | 0x64006400u;
 }
 __device__ inline float byte_(word_t word, int i) {
   return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540 | i)) - 8388608.0f;
@@ -129,14 +137,15 @@ __device__ inline float byte_(word_t word, int i) {
 __device__ inline word_t bytes_(word_t low, word_t high, int i, bfloat_t) {
   return pair_(byte_(low, i), byte_(high, i), bfloat_t());
 }
-template <typename T, int BITS>
-__device__ inline void deal_weights_(word_t* to, uint4 raw, int octet, word_t scale, word_t bias) {
+template <int BITS> __device__ inline constexpr float offset_(half_t) { return 1024.0f; }
+template <int BITS> __device__ inline constexpr float offset_(bfloat_t) {
+  return BITS == 4 ? 128.0f : 0.0f;
+}
+template <typename T, int BITS> __device__ inline void deal_weights_(word_t* to, const word_t* of) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const word_t both = BITS == 4 ? nibbles_(pack_word_(raw, octet & 3) >> (4 * i), T())
-                                  : bytes_(pack_word_(raw, (2 * octet) & 3),
-                                           pack_word_(raw, (2 * octet + 1) & 3), i, T());
-    to[2 * i] = as_word_(__hfma2(as_two_(both, T()), as_two_(scale, T()), as_two_(bias, T())));
+    to[2 * i] =
+        BITS == 4 ? nibbles_(of[0] >> (4 * i), T()) : bytes_(of[0], of[BITS == 8], i, T());
   }
 }
 __device__ inline void mma_(float* c, const word_t* a, const word_t* b, half_t) {
@@ -188,6 +197,7 @@ template <typename T> __device__ inline void store_word_(T* at, word_t word) {
 #define PACK_WORD(pack, i) pack_word_((pack).raw, i)
 #define UNPACK(array, at, pack) unpack_(&array[at], pack)
 #define MAKE_PACK(T, array, at) make_pack_<T>(&array[at])
+#define POINTER(T) const T*
 #define MUTABLE(T, pointer) (const_cast<T*>(pointer))
 #define REGISTERS(T, name, count) T name[count]
 #define SHARED(T, name, count) __shared__ alignas(16) T name[count]
@@ -196,6 +206,7 @@ template <typename T> __device__ inline void store_word_(T* at, word_t word) {
 #define SIMD_SUM(x) simd_sum_(x)
 #define SIMD_MAX(x) simd_max_(x)
 #define SHUFFLE(x, lane) __shfl_sync(0xffffffffu, x, lane)
+#define SHUFFLE_WORD(x, lane) __shfl_sync(0xffffffffu, x, lane)
 #define SHUFFLE_XOR(x, mask) __shfl_xor_sync(0xffffffffu, x, mask)
 #define BALLOT(x) __ballot_sync(0xffffffffu, x)
 #define POPCOUNT(word) __popc(word)
@@ -216,24 +227,29 @@ template <typename T> __device__ inline void store_word_(T* at, word_t word) {
 // For weights the order of k is dealt anew, the same for A and B: each of the four
 // lanes of a row of A takes a run of its own, in octets. Pairs 0..4 of an octet are
 // its values 0 and 4, 1 and 5, 2 and 6, 3 and 7; two pairs make a step of MMA.
-// MMA_B_RUN is the run that a lane reads for B.
+// MMA_B_RUN is the run that a lane reads for B. Dealt weights are WEIGHT_OFFSET more
+// than they are.
 #define MMA_ROW (LANE >> 2)
 #define MMA_COL ((LANE & 3) * 2)
 #define MMA_B_K(i) ((LANE & 3) * 2 + ((i) >> 1) * 8 + ((i) & 1))
 #define MMA_B_COL(i) (LANE >> 2)
 #define MMA_B_RUN (LANE & 3)
 #define MMA(T, c, c_at, a, a_at, b, b_at) mma_(&c[c_at], &a[a_at], &b[b_at], T())
-#define STREAM_PACK(T, pointer, at) stream_pack_<T>((pointer) + (at))
-#define LOAD_OCTET(T, pointer, at, stride, first, second) load_octet_<T>((pointer) + (at), first)
+#define STREAM_WORDS(COUNT, words, to, pointer, at) stream_words_<COUNT>(&words[to], (pointer) + (at))
+#define LOAD_OCTET(T, pointer, at, stride) load_pack_<T>((pointer) + (at))
 #define DEAL(T, words, at, octet) deal_(&words[at], (octet).raw)
-#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
-  deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
-#define TWICE(T, value) twice_<T>(value)
+#define DEAL_WEIGHTS(T, BITS, words, at, packed, from) \
+  deal_weights_<T, BITS>(&words[at], &packed[from])
+#define WEIGHT_OFFSET(T, BITS) offset_<BITS>(T())
+#define JOIN(T, low, high) join_<T>(low, high)
+#define OF_PAIR(T, pair, i) of_pair_<T>(pair, i)
 #define PAIR(T, low, high) pair_(low, high, T())
 // Two values side by side in memory, as a word.
 #define LOAD_WORD(T, pointer, at) load_word_<T>((pointer) + (at))
 #define STORE_WORD(T, pointer, at, word) store_word_<T>((pointer) + (at), word)
 // Lanes that have other columns of the same row of A or C differ in these bits.
+// Lane with columns 2 * I of this lane's row.
+#define MMA_ROW_LANE(i) ((LANE & ~3) | (i))
 #define MMA_PEER_0 1
 #define MMA_PEER_1 2
 // Two tiles of B, side by side, from threadgroup memory: k in a row there, STRIDE

@@ -8,6 +8,7 @@
 // accesses that are not aligned, and barriers that some threads do not reach.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -280,14 +281,11 @@ void mma(Registers<float>& c, int64_t c_at, Registers<uint32_t>& a, int64_t a_at
 }
 
 template <typename T>
-Pack<std::remove_const_t<T>> load_octet(Device<T> pointer, int64_t at, int64_t stride, bool first,
-                                        bool second) {
+Pack<std::remove_const_t<T>> load_octet(Device<T> pointer, int64_t at, int64_t stride) {
   using Value = std::remove_const_t<T>;
+  if (!metal_tiles()) return load_pack(pointer, at);
   Pack<Value> pack;
-  std::memset(&pack, 0, 16);
-  if (!metal_tiles()) return first ? load_pack(pointer, at) : pack;
   for (int i = 0; i < 2; ++i) {
-    if (!(i == 0 ? first : second)) continue;
     const int64_t from = pointer.offset + at + i * stride + (tile_row(lane(), true) & 1) * 4;
     if (from % 4 != 0) misaligned(pointer.buffer->name, from);
     device_access(*pointer.buffer, from, 4, false);
@@ -300,13 +298,26 @@ template <typename T> void deal(Registers<uint32_t>& words, int64_t at, Pack<T> 
     words[at + i] = octet.value[i].bits | uint32_t(octet.value[4 + i].bits) << 16;
   }
 }
+inline void stream_words(int count, Registers<uint32_t>& words, int64_t to,
+                         Device<const uint32_t> pointer, int64_t at) {
+  at += pointer.offset;
+  if (at % std::min(count, 4) != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, count, false);
+  for (int i = 0; i < count; ++i) {
+    std::memcpy(&words[to + i], pointer.buffer->data + (at + i) * 4, 4);
+  }
+}
+template <typename T> float weight_offset(int bits) {
+  if (std::is_same_v<T, half>) return 1024.0f;
+  return bits == 4 ? 128.0f : 0.0f;
+}
 template <typename T>
-void deal_weights(int bits, Registers<uint32_t>& words, int64_t at, Pack<uint32_t> pack, int octet,
-                  uint32_t scale, uint32_t bias) {
+void deal_weights(int bits, Registers<uint32_t>& words, int64_t at, Registers<uint32_t>& packed,
+                  int64_t from) {
   auto weight = [&](int i) {
-    const int bit = (octet * 8 + i) * bits;
-    const uint32_t value = (pack.value[bit / 32] >> (bit % 32)) & ((1u << bits) - 1);
-    return float(value) * of_pair<T>(scale, 0) + of_pair<T>(bias, 0);
+    const uint32_t word = packed[from + i * bits / 32];
+    const uint32_t value = (word >> (i * bits % 32)) & ((1u << bits) - 1);
+    return float(value) + weight_offset<T>(bits);
   };
   for (int i = 0; i < 4; ++i) words[at + 2 * i] = pair<T>(weight(i), weight(i + 4));
 }
@@ -371,6 +382,7 @@ typedef uint32_t word_t;
 #define PACK_WORD(pack, i) ((pack).value[i])
 #define UNPACK(array, at, pack) emulator::unpack(array, at, pack)
 #define MAKE_PACK(T, array, at) emulator::make_pack<T>(array, at)
+#define POINTER(T) emulator::Device<const T>
 #define MUTABLE(T, pointer) (emulator::Device<T>{pointer.buffer, pointer.offset})
 #define REGISTERS(T, name, count) emulator::Registers<T> name(count, __LINE__)
 #define SHARED(T, name, count) \
@@ -380,6 +392,8 @@ typedef uint32_t word_t;
 #define SIMD_SUM(x) emulator::simd_sum(x, __LINE__)
 #define SIMD_MAX(x) emulator::simd_max(x, __LINE__)
 #define SHUFFLE(x, lane) emulator::shuffle(x, lane, __LINE__)
+#define SHUFFLE_WORD(x, lane) \
+  emulator::to_bits(emulator::shuffle(emulator::from_bits(x), lane, __LINE__))
 #define SHUFFLE_XOR(x, mask) emulator::shuffle(x, emulator::lane() ^ (mask), __LINE__)
 #define BALLOT(x) emulator::ballot(x, __LINE__)
 #define POPCOUNT(word) __builtin_popcount(word)
@@ -397,16 +411,20 @@ typedef uint32_t word_t;
 #define MMA_B_COL(i) emulator::tile_b_col(LANE, i, emulator::metal_tiles())
 #define MMA_B_RUN (MMA_B_K(0) >> 1)
 #define MMA(T, c, c_at, a, a_at, b, b_at) emulator::mma<T>(c, c_at, a, a_at, b, b_at, __LINE__)
-#define STREAM_PACK(T, pointer, at) emulator::load_pack(pointer, at)
-#define LOAD_OCTET(T, pointer, at, stride, first, second) \
-  emulator::load_octet(pointer, at, stride, first, second)
+#define STREAM_WORDS(COUNT, words, to, pointer, at) \
+  emulator::stream_words(COUNT, words, to, pointer, at)
+#define LOAD_OCTET(T, pointer, at, stride) emulator::load_octet(pointer, at, stride)
 #define DEAL(T, words, at, octet) emulator::deal(words, at, octet)
-#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
-  emulator::deal_weights<T>(BITS, words, at, pack, octet, scale, bias)
-#define TWICE(T, value) emulator::pair<T>(float(value), float(value))
+#define DEAL_WEIGHTS(T, BITS, words, at, packed, from) \
+  emulator::deal_weights<T>(BITS, words, at, packed, from)
+#define WEIGHT_OFFSET(T, BITS) emulator::weight_offset<T>(BITS)
+#define JOIN(T, low, high) (uint32_t((low).bits) | uint32_t((high).bits) << 16)
+#define OF_PAIR(T, pair, i) emulator::of_pair<T>(pair, i)
 #define PAIR(T, low, high) emulator::pair<T>(low, high)
 #define LOAD_WORD(T, pointer, at) emulator::load_word(pointer, at)
 #define STORE_WORD(T, pointer, at, word) emulator::store_word(pointer, at, word)
+#define MMA_ROW_LANE(i) \
+  (emulator::metal_tiles() ? (LANE & ~9) | ((i) & 1) | (((i) & 2) << 2) : (LANE & ~3) | (i))
 #define MMA_PEER_0 1
 #define MMA_PEER_1 (emulator::metal_tiles() ? 8 : 2)
 #define LOAD_B_COLUMNS(T, words, at, array, from, stride) \

@@ -58,12 +58,12 @@ template <typename T> inline vec<T, 2> as_two_(word_t word) { return as_type<vec
 template <typename T> inline word_t pair_(float low, float high) {
   return as_type<word_t>(vec<T, 2>(T(low), T(high)));
 }
-// Four values of row `first`, four of the row below it.
+// Four values of a row, four of the row of the next column.
 template <typename T>
-inline Pack<T> load_octet_(const device T* at, int stride, bool first, bool second) {
+inline Pack<T> load_octet_(const device T* at, int stride) {
   Pack<T> pack;
-  pack.raw.xy = first ? *(const device uint2*)(at) : uint2(0);
-  pack.raw.zw = second ? *(const device uint2*)(at + stride) : uint2(0);
+  pack.raw.xy = *(const device uint2*)(at);
+  pack.raw.zw = *(const device uint2*)(at + stride);
   return pack;
 }
 inline void deal_(thread word_t* to, uint4 raw) {
@@ -72,15 +72,26 @@ inline void deal_(thread word_t* to, uint4 raw) {
   to[2] = (raw.y & 0xffffu) | (raw.w << 16);
   to[3] = (raw.y >> 16) | (raw.w & 0xffff0000u);
 }
+template <int COUNT> inline void stream_words_(thread word_t* to, const device word_t* at) {
+  if (COUNT == 2) {
+    const uint2 two = *(const device uint2*)(at);
+    to[0] = two.x;
+    to[COUNT > 1] = two.y;
+  } else if (COUNT >= 4) {
+    for (int i = 0; i + 3 < COUNT; i += 4) {
+      const uint4 four = *(const device uint4*)(at + i);
+      for (int j = 0; j < 4; ++j) to[i + j] = four[j];
+    }
+  } else {
+    to[0] = at[0];
+  }
+}
 template <typename T, int BITS>
-inline void deal_weights_(thread word_t* to, uint4 raw, int octet, word_t scale, word_t bias) {
-  const float s = float(as_two_<T>(scale).x), b = float(as_two_<T>(bias).x);
-  const word_t low = BITS == 4 ? raw[octet & 3] : raw[(2 * octet) & 3];
-  const word_t high = BITS == 4 ? low >> 16 : raw[(2 * octet + 1) & 3];
+inline void deal_weights_(thread word_t* to, const thread word_t* of) {
+  const word_t low = of[0], high = BITS == 4 ? low >> 16 : of[BITS == 8];
   const word_t mask = (1u << BITS) - 1u;
   for (int i = 0; i < 4; ++i) {
-    const float one = float((low >> (BITS * i)) & mask), two = float((high >> (BITS * i)) & mask);
-    to[2 * i] = pair_<T>(fma(one, s, b), fma(two, s, b));
+    to[2 * i] = pair_<T>(float((low >> (BITS * i)) & mask), float((high >> (BITS * i)) & mask));
   }
 }
 template <typename T, typename U> inline void set_(thread T& matrix, U elements) {
@@ -127,6 +138,7 @@ inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, in
 #define PACK_WORD(pack, i) ((pack).raw[i])
 #define UNPACK(array, at, pack) unpack_(&array[at], pack)
 #define MAKE_PACK(T, array, at) make_pack_<T>(&array[at])
+#define POINTER(T) const device T*
 #define MUTABLE(T, pointer) ((device T*)(pointer))
 #define REGISTERS(T, name, count) T name[count]
 #define SHARED(T, name, count) alignas(16) threadgroup T name[count]
@@ -135,6 +147,7 @@ inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, in
 #define SIMD_SUM(x) simd_sum(x)
 #define SIMD_MAX(x) simd_max(x)
 #define SHUFFLE(x, lane) simd_shuffle(x, ushort(lane))
+#define SHUFFLE_WORD(x, lane) simd_shuffle(x, ushort(lane))
 #define SHUFFLE_XOR(x, mask) simd_shuffle_xor(x, ushort(mask))
 #define BALLOT(x) word_t(ulong(simd_vote::vote_t(simd_ballot(x))))
 #define POPCOUNT(word) int(popcount(word))
@@ -154,16 +167,19 @@ inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, in
 #define MMA_B_COL(i) (MMA_COL + ((i) & 1))
 #define MMA_B_RUN (MMA_ROW >> 1)
 #define MMA(T, c, c_at, a, a_at, b, b_at) mma_<T>(&c[c_at], &a[a_at], &b[b_at])
-#define STREAM_PACK(T, pointer, at) load_pack_<T>((pointer) + (at))
-#define LOAD_OCTET(T, pointer, at, stride, first, second) \
-  load_octet_<T>((pointer) + (at) + (MMA_ROW & 1) * 4, stride, first, second)
+#define STREAM_WORDS(COUNT, words, to, pointer, at) stream_words_<COUNT>(&words[to], (pointer) + (at))
+#define LOAD_OCTET(T, pointer, at, stride) \
+  load_octet_<T>((pointer) + (at) + (MMA_ROW & 1) * 4, stride)
 #define DEAL(T, words, at, octet) deal_(&words[at], (octet).raw)
-#define DEAL_WEIGHTS(T, BITS, words, at, pack, octet, scale, bias) \
-  deal_weights_<T, BITS>(&words[at], (pack).raw, octet, scale, bias)
-#define TWICE(T, value) pair_<T>(float(value), float(value))
+#define DEAL_WEIGHTS(T, BITS, words, at, packed, from) \
+  deal_weights_<T, BITS>(&words[at], &packed[from])
+#define WEIGHT_OFFSET(T, BITS) 0.0f
+#define JOIN(T, low, high) as_type<word_t>(vec<T, 2>(low, high))
+#define OF_PAIR(T, pair, i) float(as_two_<T>(pair)[i])
 #define PAIR(T, low, high) pair_<T>(low, high)
 #define LOAD_WORD(T, pointer, at) load_word_<T>((pointer) + (at))
 #define STORE_WORD(T, pointer, at, word) store_word_<T>((pointer) + (at), word)
+#define MMA_ROW_LANE(i) ((LANE & ~9) | ((i) & 1) | (((i) & 2) << 2))
 #define MMA_PEER_0 1
 #define MMA_PEER_1 8
 #define LOAD_B_COLUMNS(T, words, at, array, from, stride) \

@@ -34,9 +34,9 @@ pub struct QmmTiling {
     pub row_tiles: usize,
     /// Tiles of 8 rows of x.
     pub token_tiles: usize,
-    /// Loads of weights under way at once.
-    pub stages: usize,
-    /// Loads of x under way at once; divides `stages` times 4 (2 for 8 bits).
+    /// Groups of weights under way at once: 1, 2 or 4.
+    pub groups_ahead: usize,
+    /// Eights of a row of x under way at once; divides an eighth of the group size.
     pub octets_ahead: usize,
 }
 
@@ -45,12 +45,15 @@ impl QmmTiling {
     pub fn new(spec: &QmvSpec) -> Self {
         let token_tiles = spec.rows.div_ceil(8).next_power_of_two().min(4);
         let row_tiles = if spec.outputs < 8192 { 1 } else { 2 };
-        Self {
-            row_tiles,
-            token_tiles,
-            stages: 2,
-            octets_ahead: if token_tiles > 1 { 2 } else { 4 },
-        }
+        // What is under way is in registers, and so are the sums.
+        let words = spec.group_size * spec.bits / 128;
+        let groups_ahead = match words * row_tiles * token_tiles {
+            0..=2 => 4,
+            3..=16 => 2,
+            _ => 1,
+        };
+        let octets_ahead = if token_tiles > 2 { 1 } else { 2 };
+        Self { row_tiles, token_tiles, groups_ahead, octets_ahead }
     }
 }
 
@@ -118,10 +121,12 @@ fn any_call(
         return Err(KernelError::ElementType { dtype: spec.scale_dtype });
     }
     spec.check(KERNEL.name)?;
-    let QmmTiling { row_tiles, token_tiles, stages, octets_ahead } = tiling;
-    let octets = 16 / spec.bits;
-    if octets_ahead == 0 || !(stages * octets).is_multiple_of(octets_ahead) {
+    let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead } = tiling;
+    if octets_ahead == 0 || !(spec.group_size / 8).is_multiple_of(octets_ahead) {
         return refuse("a number of octets", octets_ahead);
+    }
+    if ![1, 2, 4].contains(&groups_ahead) {
+        return refuse("a number of groups", groups_ahead);
     }
     let elements = spec.inputs * spec.outputs * gather.map_or(1, |spec| spec.num_experts);
     if elements > MAX_ELEMENTS {
@@ -137,7 +142,7 @@ fn any_call(
             ("GROUP_SIZE", spec.group_size.into()),
             ("ROW_TILES", row_tiles.into()),
             ("TOKEN_TILES", token_tiles.into()),
-            ("STAGES", stages.into()),
+            ("GROUPS_AHEAD", groups_ahead.into()),
             ("OCTETS_AHEAD", octets_ahead.into()),
             ("SIMDGROUPS", SIMDGROUPS.into()),
             ("GATHER", gather.is_some().into()),
@@ -194,7 +199,7 @@ pub fn gather_qmm_few(
     weights: &QmvWeights<'_>,
     experts: &Array,
 ) -> Result<Array, KernelError> {
-    let tiling = QmmTiling { token_tiles: 1, row_tiles: 1, stages: 2, octets_ahead: 4 };
+    let tiling = QmmTiling { token_tiles: 1, row_tiles: 1, ..QmmTiling::new(&spec.product) };
     let call = gather_call(spec, tiling)?;
     check_weights(KERNEL.name, &spec.product, &[spec.num_experts], x, weights)?;
     shapes::check(KERNEL.name, "experts", experts, &[spec.num_slots()])?;

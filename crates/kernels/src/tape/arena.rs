@@ -73,7 +73,8 @@ mod tests {
             let plan = plan(&[10], &lives);
             for (i, &(size, first, last)) in lives.iter().enumerate() {
                 let offset = plan.values[i];
-                assert!(offset >= 256 && offset % ALIGNMENT == 0 && offset + size <= plan.nbytes);
+                assert!(offset >= 256 && offset.is_multiple_of(ALIGNMENT));
+                assert!(offset + size <= plan.nbytes);
                 for (j, &(other, begin, end)) in lives.iter().enumerate().skip(i + 1) {
                     let apart = offset + size <= plan.values[j] || plan.values[j] + other <= offset;
                     assert!(apart || last < begin || end < first, "{i} and {j}");

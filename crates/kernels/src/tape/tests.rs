@@ -1,3 +1,5 @@
+//! Recording, and what a tape makes of it. Replay needs a GPU.
+
 use super::*;
 use crate::{Kernel, add_rms_norm, silu_and_mul};
 
@@ -27,7 +29,7 @@ impl Toy {
         let from = if foreign { normed.add(&normed).unwrap() } else { normed };
         let silu = silu_and_mul::call(2, 32, Dtype::Float32).unwrap();
         let out = array(&[2, 32]);
-        recorder.record(&silu, &[&from], &[out.clone()]);
+        recorder.record(&silu, &[&from], std::slice::from_ref(&out));
         recorder.finish(&[&out])
     }
 }
