@@ -111,8 +111,54 @@ QWEN3_MOE_CASES = {
     "qwen3-moe-stacked-q4": {"quantization": {"group_size": 64, "bits": 4} | ROUTERS},
 }
 
+MIXTRAL = LLAMA | {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+}
+MIXTRAL_CASES = {
+    "mixtral": {},
+    "mixtral-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
+QWEN2 = LLAMA | {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "qkv_bias": True,
+    "use_sliding_window": False,
+    "sliding_window": 8,
+    "max_window_layers": 1,
+}
+QWEN2_CASES = {
+    "qwen2": {},
+    "qwen2-tied-q4": {"tie_word_embeddings": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+QWEN2_MOE = QWEN2 | {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "model_type": "qwen2_moe",
+    "num_experts": 6,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 192,
+    "decoder_sparse_step": 1,
+    "norm_topk_prob": False,
+}
+QWEN2_MOE_CASES = {
+    "qwen2-moe": {},
+    "qwen2-moe-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
 FAMILIES = {
     "llama": (LLAMA, LLAMA_CASES),
+    "mixtral": (MIXTRAL, MIXTRAL_CASES),
+    "qwen2": (QWEN2, QWEN2_CASES),
+    "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),
     "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
 }
@@ -136,22 +182,41 @@ def tensor(name, shape):
     return mx.array(unit.reshape(shape))
 
 
+MLP_NAMES = ("gate_proj", "up_proj", "down_proj")
+
+
+def gated(module, hidden, inner, names=MLP_NAMES):
+    shapes = [(inner, hidden), (inner, hidden), (hidden, inner)]
+    return {f"{module}.{name}": shape for name, shape in zip(names, shapes)}
+
+
+def has_bias(config, name):
+    if "attn" not in name:
+        return config.get("mlp_bias")
+    return config.get("attention_bias") or config.get("qkv_bias") and "o_proj" not in name
+
+
 def mlp(config, layer):
     """Modules of a layer's second half, and their shapes. Quantized checkpoints stack their experts, as mlx-lm's
     converter leaves them; plain ones have a module for each, as published."""
-    hidden, experts = config["hidden_size"], config.get("num_experts", 0)
-    inner = config["intermediate_size"]
-    is_sparse = experts > 0 and layer not in config["mlp_only_layers"]
-    if is_sparse:
-        inner = config["moe_intermediate_size"]
-    modules = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
-    if not is_sparse:
-        return {f"mlp.{name}": shape for name, shape in modules.items()}
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    experts = config.get("num_experts", config.get("num_local_experts", 0))
+    if experts == 0 or layer in config.get("mlp_only_layers", []):
+        return gated("mlp", hidden, inner)
+    inner = config.get("moe_intermediate_size", inner)
+    at = "block_sparse_moe" if config["model_type"] == "mixtral" else "mlp"
+    modules = {f"{at}.gate": (experts, hidden)}
     if "quantization" in config:
-        stacked = {f"mlp.switch_mlp.{name}": (experts, *shape) for name, shape in modules.items()}
+        stacked = gated(f"{at}.switch_mlp", hidden, inner)
+        modules |= {name: (experts, *shape) for name, shape in stacked.items()}
     else:
-        stacked = {f"mlp.experts.{n}.{name}": shape for n in range(experts) for name, shape in modules.items()}
-    return stacked | {"mlp.gate": (experts, hidden)}
+        names = ("w1", "w3", "w2") if at == "block_sparse_moe" else MLP_NAMES
+        for n in range(experts):
+            modules |= gated(f"{at}.experts.{n}", hidden, inner, names)
+    if "shared_expert_intermediate_size" in config:
+        modules |= gated(f"{at}.shared_expert", hidden, config["shared_expert_intermediate_size"])
+        modules |= {f"{at}.shared_expert_gate": (1, hidden)}
+    return modules
 
 
 def shapes(config):
@@ -177,7 +242,7 @@ def shapes(config):
             yield f"{at}{name}.weight", (width,)
         for name, shape in (attention | mlp(config, layer)).items():
             yield f"{at}{name}.weight", shape
-            if config.get("attention_bias" if "attn" in name else "mlp_bias"):
+            if has_bias(config, name):
                 yield f"{at}{name}.bias", shape[:1]
 
 

@@ -73,6 +73,10 @@ impl RadixAttention {
         (rope, positions): (&Rope, &RopePositions),
     ) -> Result<[Array; 3]> {
         let AttentionShape { num_heads, num_kv_heads, head_dim, .. } = self.shape;
+        let both = (&norms.q, &norms.k);
+        if let Some(qkv) = rope.split_normed(qkv, num_heads, num_kv_heads, both, positions)? {
+            return Ok(qkv);
+        }
         let rows = qkv.dim(0);
         let heads = |first: usize, count: usize| {
             let (start, stop) = ((first * head_dim) as i32, ((first + count) * head_dim) as i32);

@@ -7,6 +7,9 @@
 
 mod causal_lm;
 mod llama;
+mod mixtral;
+mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod registry;

@@ -21,6 +21,7 @@ use config::LlamaConfig;
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["LlamaForCausalLM", "MistralForCausalLM"],
     model_types: &["llama", "mistral"],
+    models: "Llama 2 and 3, TinyLlama, SmolLM, Yi, Mistral 7B",
     left_over,
     load: |config, weights| Ok(Box::new(LlamaForCausalLm::load(config, weights)?)),
 };

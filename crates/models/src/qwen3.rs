@@ -18,6 +18,7 @@ pub(crate) use config::Qwen3Config;
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["Qwen3ForCausalLM"],
     model_types: &["qwen3"],
+    models: "Qwen3, dense",
     left_over,
     load: |config, weights| Ok(Box::new(Qwen3ForCausalLm::load(config, weights)?)),
 };

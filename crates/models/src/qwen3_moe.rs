@@ -15,6 +15,7 @@ use crate::{
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["Qwen3MoeForCausalLM"],
     model_types: &["qwen3_moe"],
+    models: "Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder",
     left_over,
     load: |config, weights| Ok(Box::new(Qwen3MoeForCausalLm::load(config, weights)?)),
 };

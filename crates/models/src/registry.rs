@@ -4,7 +4,7 @@
 
 use nn::{HfConfig, LeftOver, LoadError, Weights};
 
-use crate::{CausalLm, llama, qwen3, qwen3_moe};
+use crate::{CausalLm, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe};
 
 /// Builds a model from its config and weights.
 pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
@@ -15,6 +15,8 @@ pub struct ModelEntry {
     pub architectures: &'static [&'static str],
     /// Values of `model_type`, for folders whose config names no architecture.
     pub model_types: &'static [&'static str],
+    /// Models of the family, for people.
+    pub models: &'static str,
     /// Tensors that some checkpoints hold and the model has no use for.
     pub left_over: fn(&HfConfig) -> Vec<LeftOver<'static>>,
     /// Builds the model.
@@ -22,7 +24,8 @@ pub struct ModelEntry {
 }
 
 /// Sorted by first architecture.
-pub const MODELS: &[ModelEntry] = &[llama::ENTRY, qwen3::ENTRY, qwen3_moe::ENTRY];
+pub const MODELS: &[ModelEntry] =
+    &[llama::ENTRY, mixtral::ENTRY, qwen2::ENTRY, qwen2_moe::ENTRY, qwen3::ENTRY, qwen3_moe::ENTRY];
 
 /// Builds the model of a checkpoint. Every tensor must be used exactly once.
 ///
@@ -89,15 +92,15 @@ mod tests {
     #[test]
     fn an_unknown_architecture_lists_the_known() {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
+        let known = known_architectures().join(", ");
+        assert!(known.starts_with("LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "));
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
-            "config.json: architectures: OptForCausalLM is not known \
-             (known: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM)"
+            format!("config.json: architectures: OptForCausalLM is not known (known: {known})")
         );
         assert_eq!(
             error("{}"),
-            "config.json: architectures: (none) is not known \
-             (known: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM)"
+            format!("config.json: architectures: (none) is not known (known: {known})")
         );
     }
 

@@ -1,18 +1,21 @@
 //! Mixture of experts: a router picks a few experts for each token, and their
 //! results are added up.
 //!
-//! On CUDA a decode step takes kernels that read each chosen expert once. Elsewhere,
-//! and for prompts, MLX's gathered products do: rows in the order of their experts if
-//! there are many, so that each expert's matrix is read once.
+//! On CUDA a decode step takes kernels that read each chosen expert once, on the CPU
+//! every step does. Elsewhere, and for prompts, MLX's gathered products do: rows in the
+//! order of their experts if there are many, so that each expert's matrix is read once.
 //!
 //! Upstream: `sglang/srt/layers/moe/` (`topk.py`, `fused_moe_triton/layer.py`).
 
 use std::rc::Rc;
 
-use kernels::{Kernels, TopKSpec, moe_sum, moe_topk, qmm_few};
+use kernels::{Kernels, TopKSpec, cpu, moe_sum, moe_topk, qmm_few};
 use mlx::{Array, Dtype, Result};
 
-use crate::{Activation, LoadError, Weights, device::on_cuda};
+use crate::{
+    Activation, LoadError, Weights,
+    device::{on_cpu, on_cuda},
+};
 
 mod experts;
 
@@ -94,10 +97,10 @@ impl FusedMoe {
         }
         let [gate, up, down] = names;
         let matrices = |names: &[&str], in_dims, out_dims| {
-            if single.layer(0).at(names[0]).has("weight") {
-                Experts::single(single, names, num_experts, in_dims, out_dims)
-            } else {
+            if single.is_empty() {
                 Experts::stacked(stacked, names, num_experts, in_dims, out_dims)
+            } else {
+                Experts::single(single, names, num_experts, in_dims, out_dims)
             }
         };
         Ok(Self {
@@ -118,6 +121,21 @@ impl FusedMoe {
         if let Some(kernels) = self.kernels(x, logits) {
             return self.forward_fused(&kernels, x, logits);
         }
+        if on_cpu()? && self.gate_up.has_cpu_kernel() && self.down.has_cpu_kernel() {
+            return self.forward_on_cpu(x, logits);
+        }
+        self.forward_by_mlx(x, logits)
+    }
+
+    /// A token's result does not depend on the others, bit by bit.
+    fn forward_on_cpu(&self, x: &Array, logits: &Array) -> Result<Array> {
+        let TopK { top_k, renormalize } = self.top_k;
+        let (experts, weights) = cpu::moe::moe_topk(logits, top_k, renormalize)?;
+        let inner = self.act.and_mul(&self.gate_up.gather_on_cpu(x, &experts)?)?;
+        cpu::moe::moe_sum(&self.down.gather_on_cpu(&inner, &experts)?, &weights, top_k)
+    }
+
+    fn forward_by_mlx(&self, x: &Array, logits: &Array) -> Result<Array> {
         let chosen = self.top_k.choose(logits)?;
         let slots = x.dim(0) * self.top_k.top_k;
         let out = match slots < SORTED_ROWS {

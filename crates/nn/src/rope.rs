@@ -7,12 +7,13 @@
 //!
 //! Upstream: `sglang/srt/layers/rotary_embedding.py`.
 
+use kernels::cpu::HeadNorms;
 use mlx::{
     Array, Dtype, Result,
     fast::{self, RopeOffset},
 };
 
-use crate::{LoadError, device::on_cpu};
+use crate::{LoadError, RmsNorm, device::on_cpu};
 
 mod frequencies;
 mod scaling;
@@ -142,7 +143,8 @@ impl Rope {
         if let Prepared::Tables { cos, sin } = &at.0
             && on_cpu()?
         {
-            return kernels::cpu::rope_split(qkv, [num_heads, num_kv_heads, self.dims], cos, sin);
+            let shape = [num_heads, num_kv_heads, self.dims];
+            return kernels::cpu::rope_split(qkv, shape, None, (cos, sin));
         }
         let (rows, dims) = (qkv.dim(0), self.dims);
         let heads = |first: usize, count: usize| {
@@ -154,6 +156,28 @@ impl Rope {
         let v = heads(num_heads + num_kv_heads, num_kv_heads)?;
         let (q, k) = self.apply(&q, &k, at)?;
         Ok([q, k, v.reshape(&[rows, num_kv_heads, dims])?])
+    }
+
+    /// [`Rope::split`] with norms of the heads of q and k, of one epsilon, before they
+    /// rotate; `None` if no kernel does all that here.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn split_normed(
+        &self,
+        qkv: &Array,
+        num_heads: usize,
+        num_kv_heads: usize,
+        (q_norm, k_norm): (&RmsNorm, &RmsNorm),
+        at: &RopePositions,
+    ) -> Result<Option<[Array; 3]>> {
+        let Prepared::Tables { cos, sin } = &at.0 else { return Ok(None) };
+        if !on_cpu()? {
+            return Ok(None);
+        }
+        let shape = [num_heads, num_kv_heads, self.dims];
+        let norms = HeadNorms { q: q_norm.weight(), k: k_norm.weight(), eps: q_norm.eps() };
+        kernels::cpu::rope_split(qkv, shape, Some(norms), (cos, sin)).map(Some)
     }
 
     fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {

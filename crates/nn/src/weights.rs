@@ -189,6 +189,14 @@ impl Weights {
         self.store.borrow().sources.contains_key(&self.full(name))
     }
 
+    /// Whether the checkpoint holds no tensor below this path. Dummy weights say
+    /// yes.
+    pub fn is_empty(&self) -> bool {
+        let (store, prefix) = (self.store.borrow(), self.full(""));
+        let next = store.sources.range(prefix.clone()..).next();
+        next.is_none_or(|(name, _)| !name.starts_with(&prefix))
+    }
+
     /// Takes a tensor, floating-point, in the compute dtype, evaluated.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod floats;
 pub mod isa;
 mod lanes;
 pub mod matmul;
+pub mod moe;
 mod nodes;
 pub mod parallel;
 mod product;
@@ -20,4 +21,4 @@ mod simd;
 pub mod values;
 
 pub use nodes::{matmul, quantized_matmul, supports_quantized};
-pub use rows::{add_rms_norm, rms_norm, rope_split, silu_and_mul};
+pub use rows::{HeadNorms, add_rms_norm, rms_norm, rope_split, silu_and_mul};

@@ -88,7 +88,7 @@ impl CpuKernel for Matmul {
     }
 }
 
-fn values(input: Input<'_>) -> Values<'_> {
+pub(super) fn values(input: Input<'_>) -> Values<'_> {
     match input.dtype() {
         Dtype::Float32 => Values::F32(input.as_slice()),
         Dtype::Bfloat16 => Values::Bf16(input.as_slice::<bf16>()),

@@ -21,8 +21,9 @@ mod tests;
 /// Elements that are worth a task of their own.
 const TASK_ELEMENTS: usize = 16 << 10;
 
+/// Rows of an output, for tasks that each take their own.
 #[derive(Clone, Copy)]
-struct Rows(*mut f32);
+pub(super) struct Rows(*mut f32);
 
 // SAFETY: tasks take different rows.
 unsafe impl Send for Rows {}
@@ -30,16 +31,20 @@ unsafe impl Send for Rows {}
 unsafe impl Sync for Rows {}
 
 impl Rows {
+    pub(super) fn new(out: &mut [f32]) -> Self {
+        Self(out.as_mut_ptr())
+    }
+
     /// # Safety
     /// The rows exist, live longer than `'a`, and are taken once.
-    unsafe fn take<'a>(self, first: usize, count: usize, width: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn take<'a>(self, first: usize, count: usize, width: usize) -> &'a mut [f32] {
         // SAFETY: promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(first * width), count * width) }
     }
 }
 
 /// Runs `task(first, count)` over all rows, in tasks worth their while.
-fn over_rows(num_rows: usize, width: usize, task: impl Fn(usize, usize) + Sync) {
+pub(super) fn over_rows(num_rows: usize, width: usize, task: impl Fn(usize, usize) + Sync) {
     let per_task = (TASK_ELEMENTS / width.max(1)).max(1);
     parallel_for(num_rows.div_ceil(per_task), |index| {
         let first = index * per_task;
@@ -73,7 +78,7 @@ pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array> {
     Ok(one(out))
 }
 
-fn one(mut outputs: Vec<Array>) -> Array {
+pub(super) fn one(mut outputs: Vec<Array>) -> Array {
     outputs.pop().expect("an output was asked for")
 }
 
@@ -107,7 +112,7 @@ impl CpuKernel for Norm {
         };
         let normed = outputs.last_mut().expect("an output was asked for");
         with_f32_output(normed, |out| {
-            let rows = Rows(out.as_mut_ptr());
+            let rows = Rows::new(out);
             over_rows(out.len() / dims, dims, |first, count| {
                 // SAFETY: every task has rows of its own.
                 let out = unsafe { rows.take(first, count, dims) };
@@ -189,7 +194,7 @@ impl CpuKernel for SiluAndMul {
         let dims = outputs[0].dim(1);
         let gate_up = to_f32(inputs[0]);
         with_f32_output(&mut outputs[0], |out| {
-            let rows = Rows(out.as_mut_ptr());
+            let rows = Rows::new(out);
             over_rows(out.len() / dims.max(1), dims, |first, count| {
                 // SAFETY: every task has rows of its own.
                 let out = unsafe { rows.take(first, count, dims) };
@@ -236,9 +241,21 @@ impl WithVector for SiluRows<'_> {
     }
 }
 
-/// Takes the outputs of a merged projection apart and rotates q and k: `qkv`
-/// `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]` to q `[num_tokens,
-/// num_heads, head_dim]`, k and v `[num_tokens, num_kv_heads, head_dim]`.
+/// Norms of the heads of q and k, before they rotate.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadNorms<'a> {
+    /// `[head_dim]`.
+    pub q: &'a Array,
+    /// `[head_dim]`.
+    pub k: &'a Array,
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// Takes the outputs of a merged projection apart, norms heads if there are `norms`,
+/// and rotates q and k: `qkv` `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]`
+/// to q `[num_tokens, num_heads, head_dim]`, k and v `[num_tokens, num_kv_heads,
+/// head_dim]`.
 ///
 /// `cos` and `sin` are `[num_tokens, 1, dims]` f32 as two halves: cosines twice;
 /// sines negated, then sines. Element i pairs with i + dims / 2.
@@ -248,19 +265,24 @@ impl WithVector for SiluRows<'_> {
 pub fn rope_split(
     qkv: &Array,
     [num_heads, num_kv_heads, head_dim]: [usize; 3],
-    cos: &Array,
-    sin: &Array,
+    norms: Option<HeadNorms<'_>>,
+    (cos, sin): (&Array, &Array),
 ) -> Result<[Array; 3]> {
     let num_tokens = qkv.dim(0);
     let shapes = [num_heads, num_kv_heads, num_kv_heads].map(|heads| [num_tokens, heads, head_dim]);
     let outputs: Vec<(&[usize], Dtype)> =
         shapes.iter().map(|shape| (&shape[..], qkv.dtype())).collect();
-    let out = cpu_kernel(Arc::new(RopeSplit { head_dim }), &[qkv, cos, sin], &outputs)?;
+    let mut inputs = vec![qkv, cos, sin];
+    inputs.extend(norms.iter().flat_map(|norms| [norms.q, norms.k]));
+    let kernel = RopeSplit { head_dim, eps: norms.map_or(0.0, |norms| norms.eps) };
+    let out = cpu_kernel(Arc::new(kernel), &inputs, &outputs)?;
     Ok(out.try_into().expect("three outputs were asked for"))
 }
 
+/// With two more inputs, norms the heads of q and of k by them.
 struct RopeSplit {
     head_dim: usize,
+    eps: f32,
 }
 
 impl CpuKernel for RopeSplit {
@@ -271,16 +293,23 @@ impl CpuKernel for RopeSplit {
         let (num_tokens, row) = (inputs[0].dim(0), inputs[0].dim(1));
         assert_eq!(cos.len(), num_tokens * self.head_dim, "a cosine for each element of a head");
         assert_eq!(sin.len(), cos.len());
+        let norms: Vec<_> = inputs[3..].iter().map(|&weight| to_f32(weight)).collect();
+        assert!(norms.iter().all(|weight| weight.len() == self.head_dim), "a norm of heads");
         let mut first = 0;
         for (part, output) in outputs.iter_mut().enumerate() {
             let width = output.dim(1) * self.head_dim;
             with_f32_output(output, |out| {
-                let rows = Rows(out.as_mut_ptr());
+                let rows = Rows::new(out);
                 over_rows(num_tokens, width, |from, count| {
                     // SAFETY: every task has rows of its own.
                     let out = unsafe { rows.take(from, count, width) };
+                    let mut normed = vec![0.0; if norms.is_empty() { 0 } else { width }];
                     for (token, out) in (from..from + count).zip(out.chunks_exact_mut(width)) {
-                        let x = &qkv[token * row + first..][..width];
+                        let mut x = &qkv[token * row + first..][..width];
+                        if let Some(weight) = norms.get(part) {
+                            with_best(NormRows { x, weight, eps: self.eps, out: &mut normed });
+                            x = &normed;
+                        }
                         let at = token * self.head_dim..(token + 1) * self.head_dim;
                         if part < 2 {
                             rotate(x, &cos[at.clone()], &sin[at], out);

@@ -145,11 +145,13 @@ fn shape_is_told_as_config_json_has_it() {
         let number = |field: &str| config.get(field).unwrap().as_u64().unwrap() as usize;
         assert_eq!(model.vocab_size(), number("vocab_size"));
         assert_eq!(model.hidden_size(), number("hidden_size"));
-        let optional = |field: &str| config.get(field).and_then(serde_json::Value::as_u64);
+        let optional = |field: &str| config.get(field).map(|_| number(field));
         // What a token's experts have together counts where it is more.
-        let experts = optional("num_experts_per_tok").unwrap_or(0) as usize;
-        let together = experts * optional("moe_intermediate_size").unwrap_or(0) as usize;
-        assert_eq!(model.intermediate_size(), number("intermediate_size").max(together));
+        let inner = number("intermediate_size");
+        let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
+        let together = optional("num_experts_per_tok").unwrap_or(0) * of_expert;
+        let shared = optional("shared_expert_intermediate_size").unwrap_or(0);
+        assert_eq!(model.intermediate_size(), inner.max(together).max(shared));
         assert_eq!(model.context_length(), config.context_length());
         let layers = model.kv_layout();
         assert_eq!(layers.len(), number("num_hidden_layers"));

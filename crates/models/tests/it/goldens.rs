@@ -5,7 +5,7 @@ use nn::Unpack;
 
 use crate::{
     runner::{Runner, distance},
-    tiny::goldens,
+    tiny::{Golden, goldens},
 };
 
 /// A token whose lead is smaller may turn into the runner-up by rounding.
@@ -34,5 +34,20 @@ fn every_architecture_has_its_golden() {
         goldens().iter().flat_map(|golden| golden.hf_config().architectures().to_vec()).collect();
     for architecture in MODELS.iter().flat_map(|entry| entry.architectures) {
         assert!(golden.iter().any(|name| name == architecture), "{architecture} has no golden");
+    }
+}
+
+#[test]
+fn every_family_has_a_plain_and_a_quantized_golden() {
+    for entry in MODELS {
+        let of_entry = |golden: &&Golden| {
+            let hf = golden.hf_config();
+            hf.architectures().iter().any(|name| entry.architectures.contains(&name.as_str()))
+        };
+        let goldens = goldens();
+        let quantized =
+            goldens.iter().filter(of_entry).map(|golden| golden.config.get("quantization"));
+        let (packed, plain): (Vec<_>, Vec<_>) = quantized.partition(Option::is_some);
+        assert!(!packed.is_empty() && !plain.is_empty(), "{:?}", entry.architectures);
     }
 }

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod contract;
+mod dummy;
 mod goldens;
+mod page;
 mod refusals;
 mod runner;
 mod tiny;

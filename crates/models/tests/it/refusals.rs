@@ -10,7 +10,11 @@ const OPTIONS: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack
 
 /// The error of loading `plain` with some fields of its config changed.
 fn refusal(fields: Value) -> String {
-    let mut config = golden("plain").config;
+    refusal_of("plain", fields)
+}
+
+fn refusal_of(name: &str, fields: Value) -> String {
+    let mut config = golden(name).config;
     let tensors = checkpoint(&config);
     for (field, value) in fields.as_object().unwrap() {
         config[field] = value.clone();
@@ -51,15 +55,57 @@ fn config_values_that_change_the_graph() {
 }
 
 #[test]
+fn config_values_of_other_families() {
+    let cases = [
+        ("mixtral", json!({"num_experts_per_tok": 5}), "experts of a token \"5 of 4\""),
+        ("mixtral", json!({"num_local_experts": 0}), "config.json: num_local_experts: must be"),
+        ("mixtral", json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does"),
+        (
+            "mixtral",
+            json!({"num_local_experts": 5}),
+            "weight model.layers.0.block_sparse_moe.gate.weight has",
+        ),
+        (
+            "qwen2",
+            json!({"layer_types": ["full_attention"]}),
+            "config.json: layer_types: 1 entries",
+        ),
+        ("qwen2", json!({"sliding_window": 0}), "config.json: sliding_window: must be positive"),
+        ("qwen2-moe", json!({"num_experts_per_tok": 0}), "experts of a token \"0 of 6\""),
+        ("qwen2-moe", json!({"decoder_sparse_step": 0}), "config.json: decoder_sparse_step: must"),
+        ("qwen2-moe", json!({"mlp_only_layers": [0]}), "weight model.layers.0.mlp.gate_proj"),
+        ("qwen3", json!({"use_sliding_window": true}), "use_sliding_window \"true\""),
+        ("qwen3", json!({"head_dim": 15}), "rotary width \"15\""),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(name, fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
+/// Windows of the layers of a golden with some fields of its config changed.
+fn windows(name: &str, fields: &Value) -> Vec<Option<usize>> {
+    let mut config = golden(name).config;
+    for (field, value) in fields.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    let model = load(&config, &checkpoint(&config), OPTIONS).unwrap();
+    model.kv_layout().iter().map(|layer| layer.sliding_window).collect()
+}
+
+#[test]
+fn windows_of_other_families() {
+    assert_eq!(windows("mixtral", &json!({"sliding_window": 8})), [Some(8), Some(8)]);
+    assert_eq!(windows("qwen2", &json!({})), [None, None]);
+    assert_eq!(windows("qwen2", &json!({"use_sliding_window": true})), [None, Some(8)]);
+    let mixed = json!({"use_sliding_window": true,
+        "layer_types": ["sliding_attention", "full_attention"]});
+    assert_eq!(windows("qwen2-moe", &mixed), [Some(8), None]);
+}
+
+#[test]
 fn a_window_is_only_mistrals() {
-    let window = |fields: Value| {
-        let mut config = golden("plain").config;
-        for (field, value) in fields.as_object().unwrap() {
-            config[field] = value.clone();
-        }
-        let model = load(&config, &checkpoint(&config), OPTIONS).unwrap();
-        model.kv_layout().iter().map(|layer| layer.sliding_window).collect::<Vec<_>>()
-    };
+    let window = |fields: Value| windows("plain", &fields);
     let mistral = json!({"model_type": "mistral", "sliding_window": 8});
     assert_eq!(window(mistral), [Some(8), Some(8)]);
     assert_eq!(window(json!({"model_type": "mistral", "sliding_window": null})), [None, None]);
@@ -73,7 +119,7 @@ fn a_window_is_only_mistrals() {
 
 #[test]
 fn every_tensor_is_needed_once() {
-    for name in ["bias", "q4-g32", "tied"] {
+    for name in ["bias", "q4-g32", "tied", "mixtral", "qwen2-moe-q4", "qwen3-tied-q4"] {
         let config = golden(name).config;
         let tensors = checkpoint(&config);
         for name in tensors.keys() {

@@ -145,8 +145,11 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         }
         let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
         for (name, shape) in attention.chain(mlp(config, layer)) {
-            let bias = if name.contains("attn") { "attention_bias" } else { "mlp_bias" };
-            if flag(bias) {
+            let has_bias = match name.contains("attn") {
+                true => flag("attention_bias") || flag("qkv_bias") && !name.contains("o_proj"),
+                false => flag("mlp_bias"),
+            };
+            if has_bias {
                 shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
             }
             shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
@@ -160,31 +163,38 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
     let number =
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
-    let hidden = number("hidden_size").unwrap();
-    let experts = number("num_experts").unwrap_or(0);
-    let is_sparse =
-        experts > 0 && !config["mlp_only_layers"].as_array().unwrap().contains(&Value::from(layer));
-    let inner = if is_sparse { "moe_intermediate_size" } else { "intermediate_size" };
-    let inner = number(inner).unwrap();
-    let modules = [
-        ("gate_proj", [inner, hidden]),
-        ("up_proj", [inner, hidden]),
-        ("down_proj", [hidden, inner]),
-    ];
-    let all = |module: &str| -> Vec<(String, Vec<usize>)> {
-        modules.iter().map(|(name, shape)| (format!("{module}.{name}"), shape.to_vec())).collect()
-    };
-    if !is_sparse {
-        return all("mlp");
+    let (hidden, inner) = (number("hidden_size").unwrap(), number("intermediate_size").unwrap());
+    let experts = number("num_experts").or(number("num_local_experts")).unwrap_or(0);
+    let dense = config.get("mlp_only_layers").and_then(Value::as_array);
+    if experts == 0 || dense.is_some_and(|layers| layers.contains(&Value::from(layer))) {
+        return gated("mlp", hidden, inner, MLP_NAMES);
     }
+    let inner = number("moe_intermediate_size").unwrap_or(inner);
+    let is_mixtral = config["model_type"] == "mixtral";
+    let at = if is_mixtral { "block_sparse_moe" } else { "mlp" };
     let mut parts = if config.get("quantization").is_some() {
         let stack = |(name, shape): (String, Vec<usize>)| (name, [vec![experts], shape].concat());
-        all("mlp.switch_mlp").into_iter().map(stack).collect()
+        let modules = gated(&format!("{at}.switch_mlp"), hidden, inner, MLP_NAMES);
+        modules.into_iter().map(stack).collect()
     } else {
-        (0..experts).flat_map(|n| all(&format!("mlp.experts.{n}"))).collect::<Vec<_>>()
+        let names = if is_mixtral { ["w1", "w3", "w2"] } else { MLP_NAMES };
+        let expert = |n| gated(&format!("{at}.experts.{n}"), hidden, inner, names);
+        (0..experts).flat_map(expert).collect::<Vec<_>>()
     };
-    parts.push(("mlp.gate".to_owned(), vec![experts, hidden]));
+    parts.push((format!("{at}.gate"), vec![experts, hidden]));
+    if let Some(inner) = number("shared_expert_intermediate_size") {
+        parts.extend(gated(&format!("{at}.shared_expert"), hidden, inner, MLP_NAMES));
+        parts.push((format!("{at}.shared_expert_gate"), vec![1, hidden]));
+    }
     parts
+}
+
+const MLP_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+fn gated(module: &str, hidden: usize, inner: usize, names: [&str; 3]) -> Vec<(String, Vec<usize>)> {
+    let shapes = [[inner, hidden], [inner, hidden], [hidden, inner]];
+    let parts = names.iter().zip(shapes);
+    parts.map(|(name, shape)| (format!("{module}.{name}"), shape.to_vec())).collect()
 }
 
 /// 16 random bits for each element, as an exact f32.

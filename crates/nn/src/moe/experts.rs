@@ -1,23 +1,23 @@
 //! The matrices of all experts, one stack.
 
-use kernels::{GatherSpec, Kernels, QmvSpec, QmvWeights, gather_qmm_few, qmm_few};
+use kernels::{
+    GatherSpec, Kernels, QmvSpec, QmvWeights,
+    cpu::moe::{QuantizedStack, gather_matmul, gather_quantized_matmul},
+    gather_qmm_few, qmm_few,
+};
 use mlx::{
     Array, Dtype, Result,
     quantized::{QuantMode, gather_mm, gather_qmm},
 };
 
-use crate::{
-    LinearWeight, LoadError, QuantSpec, Weights,
-    device::{on_cpu, on_cuda},
-    quant::Packed,
-};
+use crate::{LinearWeight, LoadError, QuantSpec, Weights, device::on_cuda, quant::Packed};
 
 /// Rows from which CUDA multiplies unpacked: MLX's packed product by experts is slow
 /// there.
 const CUDA_UNPACKED_ROWS: usize = 256;
 
 pub(super) enum Experts {
-    /// `[num_experts, in_dims, out_dims]`: a view of the rows as stored.
+    /// `[num_experts, out_dims, in_dims]`.
     Dense(Array),
     /// `[num_experts, out_dims, ...]`.
     Packed(Packed),
@@ -61,7 +61,7 @@ impl Experts {
 
     fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {
         Ok(match weight.ok_or_else(|| mixed(w))? {
-            LinearWeight::Dense(weight) => Self::Dense(weight.transpose(&[0, 2, 1])?),
+            LinearWeight::Dense(weight) => Self::Dense(weight),
             LinearWeight::Quantized { weight, scales, biases, spec } => {
                 Self::Packed(Packed { weight, scales, biases, spec })
             }
@@ -76,14 +76,38 @@ impl Experts {
             Self::Packed(packed) => packed,
         };
         if on_cuda() && experts.size() >= CUDA_UNPACKED_ROWS {
-            let weight = packed.dequantize(x.dtype())?.transpose(&[0, 2, 1])?;
-            return dense_matmul(x, &weight, experts, sorted);
+            return dense_matmul(x, &packed.dequantize(x.dtype())?, experts, sorted);
         }
         let QuantSpec { group_size, bits, mode } = packed.spec;
         let Packed { weight, scales, biases, .. } = packed;
         let biases = biases.as_ref();
         let experts = Some(experts);
         gather_qmm(x, weight, scales, biases, None, experts, true, group_size, bits, mode, sorted)
+    }
+
+    /// Whether [`Experts::gather_on_cpu`] knows this packing.
+    pub(super) fn has_cpu_kernel(&self) -> bool {
+        match self {
+            Self::Dense(_) => true,
+            Self::Packed(packed) => packed.biases.is_some() && packed.spec.has_cpu_kernel(),
+        }
+    }
+
+    /// On the CPU device, each slot's expert by its row of `x`, `[num_rows, in_dims]`,
+    /// a row for each slot or for all slots of a token: `[num_slots, out_dims]`.
+    ///
+    /// # Panics
+    /// Without a kernel, see [`Experts::has_cpu_kernel`].
+    pub(super) fn gather_on_cpu(&self, x: &Array, experts: &Array) -> Result<Array> {
+        match self {
+            Self::Dense(weight) => gather_matmul(x, weight, experts),
+            Self::Packed(Packed { weight, scales, biases: Some(biases), spec }) => {
+                let QuantSpec { group_size, bits, .. } = *spec;
+                let stack = QuantizedStack { weight, scales, biases, group_size, bits };
+                gather_quantized_matmul(x, &stack, experts)
+            }
+            Self::Packed(_) => unreachable!("asked for before"),
+        }
     }
 
     /// Whether [`Experts::gather`] knows this packing.
@@ -133,13 +157,9 @@ impl Experts {
     }
 }
 
-/// On the CPU MLX's product by experts knows f32 alone.
+/// On the CPU MLX's product by experts knows f32 alone; there ours takes all.
 fn dense_matmul(x: &Array, weight: &Array, experts: &Array, sorted: bool) -> Result<Array> {
-    if !on_cpu()? || x.dtype() == Dtype::Float32 {
-        return gather_mm(x, weight, None, Some(experts), sorted);
-    }
-    let wide = |array: &Array| array.astype(Dtype::Float32);
-    gather_mm(&wide(x)?, &wide(weight)?, None, Some(experts), sorted)?.astype(x.dtype())
+    gather_mm(x, &weight.transpose(&[0, 2, 1])?, None, Some(experts), sorted)
 }
 
 fn mixed(w: &Weights) -> LoadError {

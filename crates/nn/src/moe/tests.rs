@@ -129,8 +129,11 @@ fn few_and_many_rows_are_the_sums_of_experts() {
             let logits = logits.mul_scalar(8.0).unwrap();
             let out = moe.forward(&x, &logits).unwrap();
             assert_eq!(out.shape(), [rows, 64]);
-            let off = distance(&out.to_vec().unwrap(), &reference(&x, &logits, top_k));
-            assert!(off < 1e-4, "{rows} rows: off by {off}");
+            let expected = reference(&x, &logits, top_k);
+            for out in [out, moe.forward_by_mlx(&x, &logits).unwrap()] {
+                let off = distance(&out.to_vec().unwrap(), &expected);
+                assert!(off < 1e-4, "{rows} rows: off by {off}");
+            }
         }
     }
 }
@@ -144,6 +147,21 @@ fn both_forms_of_a_checkpoint_are_one_model() {
             load(stacked, bits, top_k).forward(&x, &logits).unwrap().to_vec::<f32>().unwrap()
         });
         assert_eq!(stacked, single);
+    }
+}
+
+#[test]
+fn neighbours_do_not_show_bit_by_bit() {
+    for bits in [None, Some(4)] {
+        let moe = load(true, bits, TopK { top_k: 2, renormalize: true });
+        let (x, logits) = (numbers(54, &[40, 64]), numbers(55, &[40, 6]));
+        let all: Vec<f32> = moe.forward(&x, &logits).unwrap().to_vec().unwrap();
+        for token in [0, 17, 39] {
+            let row = Array::from_slice(&[token], &[1]).unwrap();
+            let row = |array: &Array| array.take(&row, 0).unwrap();
+            let alone: Vec<f32> = moe.forward(&row(&x), &row(&logits)).unwrap().to_vec().unwrap();
+            assert_eq!(alone, all[token as usize * 64..][..64]);
+        }
     }
 }
 

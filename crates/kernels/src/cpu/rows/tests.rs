@@ -87,7 +87,7 @@ fn rotations() {
             Array::from_slice(&values, &[tokens, 1, dims]).unwrap()
         };
         let (cos, sin) = (table(f32::cos, f32::cos), table(|a| -a.sin(), f32::sin));
-        let parts = rope_split(&qkv, [heads, kv_heads, dims], &cos, &sin).unwrap();
+        let parts = rope_split(&qkv, [heads, kv_heads, dims], None, (&cos, &sin)).unwrap();
         let mut first = 0;
         for (part, heads) in parts.iter().zip([heads, kv_heads, kv_heads]) {
             assert_eq!(part.shape(), [tokens, heads, dims]);
@@ -110,5 +110,31 @@ fn rotations() {
             close(part, &expected, 1e-6);
             first += heads * dims;
         }
+    }
+}
+
+#[test]
+fn heads_are_normed_before_they_rotate() {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let rng = &mut SmallRng::seed_from_u64(4);
+    let (tokens, heads, kv_heads, dims) = (40, 6, 2, 32);
+    let shape = [heads, kv_heads, dims];
+    let (qkv, _) = random(rng, &[tokens, (heads + 2 * kv_heads) * dims]);
+    let (cos, _) = random(rng, &[tokens, 1, dims]);
+    let (sin, _) = random(rng, &[tokens, 1, dims]);
+    let ((q, _), (k, _)) = (random(rng, &[dims]), random(rng, &[dims]));
+    let parts = qkv.split_at(&[heads * dims, (heads + kv_heads) * dims], 1);
+    let [first, second, third] = &parts.unwrap()[..] else { panic!("three parts") };
+    let normed = |part: &Array, weight: &Array| {
+        let heads = part.reshape(&[tokens, part.dim(1) / dims, dims]).unwrap();
+        rms_norm(&heads, weight, 1e-6).unwrap().reshape(&part.shape()).unwrap()
+    };
+    let apart = [normed(first, &q), normed(second, &k), third.clone()];
+    let apart = Array::concatenate(&apart.each_ref(), 1).unwrap();
+    let expected = rope_split(&apart, shape, None, (&cos, &sin)).unwrap();
+    let norms = HeadNorms { q: &q, k: &k, eps: 1e-6 };
+    let out = rope_split(&qkv, shape, Some(norms), (&cos, &sin)).unwrap();
+    for (out, expected) in out.iter().zip(&expected) {
+        assert_eq!(out.to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
     }
 }

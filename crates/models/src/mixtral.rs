@@ -1,0 +1,245 @@
+//! Mixtral: Mistral's layers with a mixture of experts for their MLP.
+//!
+//! Upstream: `sglang/srt/models/mixtral.py`.
+
+use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use mlx::{Array, Result};
+use nn::{
+    Embedding, FusedMoe, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, MoeDims,
+    RmsNorm, Rope, RopeConfig, RopePositions, TopK, Weights,
+};
+
+use crate::{CausalLm, ModelEntry};
+
+mod config;
+
+use config::MixtralConfig;
+
+pub(crate) const ENTRY: ModelEntry = ModelEntry {
+    architectures: &["MixtralForCausalLM"],
+    model_types: &["mixtral"],
+    models: "Mixtral 8x7B and 8x22B",
+    left_over,
+    load: |config, weights| Ok(Box::new(MixtralForCausalLm::load(config, weights)?)),
+};
+
+struct MixtralForCausalLm {
+    config: MixtralConfig,
+    context_length: usize,
+    model: MixtralModel,
+    lm_head: LmHead,
+}
+
+struct MixtralModel {
+    embed_tokens: Embedding,
+    rope: Rope,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+}
+
+struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    block_sparse_moe: SparseMoeBlock,
+}
+
+struct Attention {
+    qkv_proj: MergedLinear,
+    o_proj: Linear,
+    attn: RadixAttention,
+}
+
+struct SparseMoeBlock {
+    /// The router.
+    gate: Linear,
+    experts: FusedMoe,
+}
+
+impl CausalLm for MixtralForCausalLm {
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let hidden = self.model.forward(batch)?;
+        self.lm_head.forward(&hidden)
+    }
+
+    fn kv_layout(&self) -> Vec<AttentionShape> {
+        (0..self.config.num_hidden_layers).map(|layer| self.config.attention_shape(layer)).collect()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// What a token's experts have together.
+    fn intermediate_size(&self) -> usize {
+        self.config.num_experts_per_tok * self.config.intermediate_size
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+}
+
+impl MixtralModel {
+    /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
+    /// the last norm.
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let rope = (&self.rope, &self.rope.at(&batch.positions)?);
+        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let mut delta = None;
+        for layer in &self.layers {
+            let (after, moe) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
+            (hidden, delta) = (after, Some(moe));
+        }
+        let hidden = batch.select_sampled(&hidden)?;
+        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
+        Ok(self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+    }
+}
+
+impl DecoderLayer {
+    /// The residual stream, and what is to be added to it: the next norm does
+    /// both at once.
+    fn forward(
+        &self,
+        hidden: &Array,
+        delta: Option<&Array>,
+        rope: (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<(Array, Array)> {
+        let (hidden, normed) = self.input_layernorm.forward_residual(hidden, delta)?;
+        let attn = self.self_attn.forward(&normed, rope, batch)?;
+        let (hidden, normed) =
+            self.post_attention_layernorm.forward_residual(&hidden, Some(&attn))?;
+        Ok((hidden, self.block_sparse_moe.forward(&normed)?))
+    }
+}
+
+impl Attention {
+    fn forward(
+        &self,
+        hidden: &Array,
+        rope: (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
+        let qkv = self.qkv_proj.forward(hidden)?;
+        self.o_proj.forward(&self.attn.forward_rope(&qkv, rope, batch)?)
+    }
+}
+
+impl SparseMoeBlock {
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        self.experts.forward(hidden, &self.gate.forward(hidden)?)
+    }
+}
+
+/// Old converters stored the rotary frequencies; tied heads are sometimes
+/// stored a second time.
+fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
+    let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
+    if config::is_tied(config) {
+        allowed.push(LeftOver::Module("lm_head"));
+    }
+    allowed
+}
+
+impl MixtralForCausalLm {
+    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+        let config = MixtralConfig::new(hf)?;
+        let model = MixtralModel::load(&config, &config::rope(hf)?, w.at("model"))?;
+        let lm_head = if config.tie_word_embeddings {
+            model.embed_tokens.as_head()?
+        } else {
+            LmHead::load(w.at("lm_head"), config.hidden_size, config.vocab_size)?
+        };
+        Ok(Self { context_length: hf.context_length(), config, model, lm_head })
+    }
+}
+
+impl MixtralModel {
+    fn load(config: &MixtralConfig, rope: &RopeConfig, w: Weights) -> Result<Self, LoadError> {
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let rope = Rope::new(config.head_dim(), rope)?; // Refuses before anything is read.
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer_id| DecoderLayer::load(config, layer_id, w.at("layers").layer(layer_id)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            embed_tokens: Embedding::load(
+                w.at("embed_tokens"),
+                vocab,
+                hidden,
+                config.tie_word_embeddings,
+            )?,
+            rope,
+            layers,
+            norm: RmsNorm::load(w.at("norm"), hidden, config.rms_norm_eps)?,
+        })
+    }
+}
+
+impl DecoderLayer {
+    fn load(config: &MixtralConfig, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
+        let norm = |name| RmsNorm::load(w.at(name), config.hidden_size, config.rms_norm_eps);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(config, layer_id, w.at("self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            block_sparse_moe: SparseMoeBlock::load(config, w.at("block_sparse_moe"))?,
+        })
+    }
+}
+
+impl Attention {
+    fn load(config: &MixtralConfig, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
+        let shape = config.attention_shape(layer_id);
+        let hidden = config.hidden_size;
+        let q_dim = shape.num_heads * shape.head_dim;
+        let kv_dim = shape.num_kv_heads * shape.head_dim;
+        Ok(Self {
+            qkv_proj: MergedLinear::load(
+                &[(w.at("q_proj"), q_dim), (w.at("k_proj"), kv_dim), (w.at("v_proj"), kv_dim)],
+                hidden,
+                false,
+            )?,
+            o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, false)?,
+            attn: RadixAttention::new(shape),
+        })
+    }
+}
+
+impl SparseMoeBlock {
+    fn load(config: &MixtralConfig, w: Weights) -> Result<Self, LoadError> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let num_experts = config.num_local_experts;
+        // A softmax over the chosen alone is one over all, made to add up to one.
+        let top_k = TopK { top_k: config.num_experts_per_tok, renormalize: true };
+        let (stacked, single) = (w.at("switch_mlp"), w.at("experts"));
+        let names = match single.is_empty() {
+            true => ["gate_proj", "up_proj", "down_proj"],
+            false => ["w1", "w3", "w2"],
+        };
+        let dims = MoeDims { num_experts, hidden, inner };
+        Ok(Self {
+            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
+            experts: FusedMoe::load((&stacked, &single), names, dims, top_k, config.hidden_act)?,
+        })
+    }
+}
+
+impl MixtralConfig {
+    fn attention_shape(&self, layer_id: usize) -> AttentionShape {
+        AttentionShape {
+            layer_id,
+            num_heads: self.num_attention_heads,
+            num_kv_heads: self.num_kv_heads(),
+            head_dim: self.head_dim(),
+            scale: (self.head_dim() as f32).sqrt().recip(),
+            sliding_window: self.sliding_window,
+            cache: CacheKind::Full,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Every field of `config.json` that changes Qwen2's graphs, with and without
+//! experts. A value that they do not follow fails here, not in the logits.
+
+use nn::{Activation, HfConfig, LoadError};
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Qwen2Config {
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    pub(crate) vocab_size: usize,
+    #[serde(default = "default_act")]
+    pub(crate) hidden_act: Activation,
+    pub(crate) rms_norm_eps: f32,
+    /// The field is that of models with experts; the others have the biases.
+    #[serde(default = "yes")]
+    pub(crate) qkv_bias: bool,
+    #[serde(skip)]
+    pub(crate) tie_word_embeddings: bool,
+    #[serde(default)]
+    use_sliding_window: bool,
+    sliding_window: Option<usize>,
+    /// With a window, layers before this one have none.
+    #[serde(default = "twenty_eight")]
+    max_window_layers: usize,
+    layer_types: Option<Vec<LayerType>>,
+    #[serde(flatten)]
+    pub(crate) moe: MoeConfig,
+}
+
+/// Of models with experts; zeros without.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MoeConfig {
+    pub(crate) num_experts: usize,
+    pub(crate) num_experts_per_tok: usize,
+    pub(crate) moe_intermediate_size: usize,
+    pub(crate) shared_expert_intermediate_size: usize,
+    pub(crate) norm_topk_prob: bool,
+    /// Every so many layers have experts.
+    decoder_sparse_step: Option<usize>,
+    /// Layers that have none anyway.
+    mlp_only_layers: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LayerType {
+    FullAttention,
+    SlidingAttention,
+}
+
+impl Qwen2Config {
+    pub(crate) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
+        let mut config: Self = hf.parse()?;
+        config.tie_word_embeddings = is_tied(hf);
+        config.check()?;
+        Ok(config)
+    }
+
+    pub(crate) fn num_kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    pub(crate) fn head_dim(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Tokens that a layer looks back, itself included; `None`: all.
+    pub(crate) fn window(&self, layer_id: usize) -> Option<usize> {
+        let slides = match &self.layer_types {
+            Some(types) => types.get(layer_id) == Some(&LayerType::SlidingAttention),
+            None => layer_id >= self.max_window_layers,
+        };
+        self.sliding_window.filter(|_| self.use_sliding_window && slides)
+    }
+
+    /// Whether the layer has experts.
+    pub(crate) fn has_experts(&self, layer_id: usize) -> bool {
+        let step = self.moe.decoder_sparse_step.unwrap_or(1);
+        self.moe.num_experts > 0
+            && (layer_id + 1).is_multiple_of(step)
+            && !self.moe.mlp_only_layers.contains(&layer_id)
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_kv_heads()),
+            ("vocab_size", self.vocab_size),
+            ("head_dim", self.head_dim()),
+            ("decoder_sparse_step", self.moe.decoder_sparse_step.unwrap_or(1)),
+            ("sliding_window", self.sliding_window.unwrap_or(1)),
+        ];
+        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(config_error(field, "must be positive".to_owned()));
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_kv_heads()) {
+            let reason = format!("{} does not divide num_attention_heads", self.num_kv_heads());
+            return Err(config_error("num_key_value_heads", reason));
+        }
+        match &self.layer_types {
+            Some(types) if types.len() != self.num_hidden_layers => {
+                let reason =
+                    format!("{} entries for {} layers", types.len(), self.num_hidden_layers);
+                Err(config_error("layer_types", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the head is the embedding.
+pub(super) fn is_tied(hf: &HfConfig) -> bool {
+    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
+}
+
+fn config_error(field: &str, reason: String) -> LoadError {
+    LoadError::Config { file: "config.json", field: field.to_owned(), reason }
+}
+
+fn default_act() -> Activation {
+    Activation::Silu
+}
+
+fn twenty_eight() -> usize {
+    28
+}
+
+fn yes() -> bool {
+    true
+}
