@@ -226,6 +226,9 @@ impl Kernels {
     /// # Errors
     /// Inputs that are not those of the kernel, or an error of MLX.
     pub fn run(&self, call: &Call, inputs: &[&Array]) -> Result<Vec<Array>, KernelError> {
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            return recorder.record(call, inputs);
+        }
         let mut prepared = self.prepared.borrow_mut();
         let at = match prepared.iter().position(|(other, _)| other.same_text(call)) {
             Some(at) => at,
@@ -237,16 +240,16 @@ impl Kernels {
         let outputs: Vec<_> =
             call.outputs.iter().map(|(shape, dtype)| (shape.as_slice(), *dtype)).collect();
         let grid = [call.groups[0] * call.threads, call.groups[1], call.groups[2]];
-        let outputs = prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?;
-        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
-            recorder.record(call, inputs, &outputs);
-        }
-        Ok(outputs)
+        Ok(prepared[at].1.call(inputs, &outputs, grid, [call.threads, 1, 1])?)
     }
 
-    /// From now on `recorder` watches; `None` ends it and gives it back.
-    pub fn watch(&self, recorder: Option<Recorder>) -> Option<Recorder> {
-        self.recorder.replace(recorder)
+    /// Calls that `step` makes are taken down, not launched; what it gives must not
+    /// be evaluated.
+    pub fn record<T>(&self, recorder: Recorder, step: impl FnOnce() -> T) -> (T, Recorder) {
+        self.recorder.replace(Some(recorder));
+        let result = step();
+        let recorder = self.recorder.take().expect("a step does not record by itself");
+        (result, recorder)
     }
 
     fn prepare(&self, call: &Call) -> Result<GpuKernel, KernelError> {

@@ -1,11 +1,12 @@
-//! A step's launches, recorded while it runs once, to be replayed as one graph.
+//! A step's launches, recorded instead of launched, to be replayed as one graph.
 //!
-//! Recording watches [`Kernels::run`](crate::Kernels::run). A launch may read what
-//! an earlier one gave, what the step declared as its inputs, and arrays that were
-//! computed before the step: those are taken for constants. An array that an
-//! operation of MLX computes within the step is none of these, and the recording
-//! fails by its kernel's name. Whether the constants really are constant shows
-//! when a second step gives an equal tape.
+//! Recording takes down what [`Kernels::run`](crate::Kernels::run) is called with
+//! and gives it stand-ins for results. A launch may read what an earlier one gave,
+//! what the step declared as its inputs, and arrays that were computed before the
+//! step: those are taken for constants. An array that an operation of MLX computes
+//! within the step is none of these, and the recording fails by its kernel's name.
+//! Constants of one step are right for that step; whether they are for the next
+//! shows when it gives an equal tape.
 //!
 //! Upstream: `sglang/srt/model_executor/cuda_graph_runner.py` (capture and replay).
 
@@ -130,8 +131,17 @@ impl Recorder {
         }
     }
 
-    /// A launch with what it read and gave.
-    pub fn record(&mut self, call: &Call, inputs: &[&Array], outputs: &[Array]) {
+    /// A launch with what it reads. Gives stand-ins for its results.
+    pub(crate) fn record(
+        &mut self,
+        call: &Call,
+        inputs: &[&Array],
+    ) -> Result<Vec<Array>, KernelError> {
+        let outputs = call
+            .outputs
+            .iter()
+            .map(|(shape, dtype)| Array::zeros(shape, *dtype))
+            .collect::<Result<Vec<_>, _>>()?;
         let names = call.kernel.inputs();
         let mut operands = Vec::with_capacity(inputs.len());
         for (&array, name) in inputs.iter().zip(names) {
@@ -141,7 +151,7 @@ impl Recorder {
                 None => {
                     let kernel = call.kernel.name;
                     self.failed.get_or_insert(TapeError::Foreign { kernel, input: name });
-                    return;
+                    return Ok(outputs);
                 }
             };
             operands.push((operand, Spec::of(array)));
@@ -154,6 +164,7 @@ impl Recorder {
         }
         let recorded = Recorded { call: call.clone(), inputs: operands, outputs: places.collect() };
         self.tape.launches.push(recorded);
+        Ok(outputs)
     }
 
     /// The tape of a step that gave `outputs`.

@@ -1,10 +1,10 @@
 //! Decode steps as CUDA graphs, one for each shape of a step.
 //!
-//! A step of a new shape runs as it would without this runner and is recorded; the
-//! second one, if it is recorded alike, becomes a graph, and from the third on the
-//! graph is launched as a whole. A model with an operation that is no kernel of
-//! ours between the first and the last cannot be replayed: it runs step by step,
-//! and the log says which operation it was.
+//! A step of a new shape is recorded and launched as a graph at once. The second
+//! one is recorded again, which costs the host a few ms: only if both tapes are
+//! equal did the first one hold nothing that belongs to a single step. A model with
+//! an operation that is no kernel of ours between the first and the last cannot be
+//! replayed: it runs step by step, and the log says which operation it was.
 //!
 //! Upstream: `sglang/srt/model_executor/cuda_graph_runner.py`.
 
@@ -13,7 +13,7 @@ use std::{collections::HashMap, rc::Rc};
 use attention::{ForwardBatch, ForwardMode};
 use kernels::{
     Kernels,
-    tape::{Recorder, Tape, TapeInput},
+    tape::{Recorder, Tape, TapeError, TapeInput},
 };
 use mlx::{Array, Result, cuda_graph::CudaGraph, gpu_kernel::GpuDialect};
 use models::CausalLm;
@@ -36,8 +36,8 @@ struct Compiled {
 }
 
 enum Step {
-    /// Recorded once.
-    Seen(Tape),
+    /// Launched once: the tape it was made of.
+    New(CudaGraph, Tape),
     Ready(CudaGraph),
     /// Cannot be replayed.
     Refused,
@@ -60,31 +60,50 @@ impl Compiled {
         Step::Refused
     }
 
-    /// Runs the step eagerly and looks whether it can be replayed next time.
-    fn record(
+    /// The step of this shape, made or checked if it is new.
+    fn prepare(
         &mut self,
+        known: Option<Step>,
         kernels: &Kernels,
-        (key, seen): (Vec<Vec<usize>>, Option<Tape>),
         model: &dyn CausalLm,
-        batch: &ForwardBatch,
-        inputs: &[TapeInput<'_>],
-    ) -> Result<Array> {
-        kernels.watch(Some(Recorder::new(inputs)));
-        let logits = model.forward(batch);
-        let recorder = kernels.watch(None).expect("nobody else ends a recording");
-        let logits = logits?;
-        let step = match recorder.finish(&[&logits, &batch.chain()]) {
-            Err(error) => self.refuse(&error),
-            Ok(tape) if seen.is_none() => Step::Seen(tape),
-            Ok(tape) if seen.as_ref() == Some(&tape) => match tape.to_cuda_graph() {
-                Ok(graph) => Step::Ready(graph),
+        (batch, arrays): (&ForwardBatch, &[Array]),
+    ) -> Result<Step> {
+        let (graph, tape) = match known {
+            Some(Step::New(graph, tape)) => (Some(graph), Some(tape)),
+            Some(step) => return Ok(step),
+            None => (None, None),
+        };
+        let recorded = record(kernels, model, batch, arrays)?;
+        Ok(match (recorded, graph, tape) {
+            (Err(error), ..) => self.refuse(&error),
+            (Ok(again), Some(graph), Some(tape)) if again == tape => Step::Ready(graph),
+            (Ok(_), Some(_), _) => self.refuse(&"two steps of one shape differ"),
+            (Ok(tape), ..) => match tape.to_cuda_graph() {
+                Ok(graph) => Step::New(graph, tape),
                 Err(error) => self.refuse(&error),
             },
-            Ok(_) => self.refuse(&"two steps of one shape differ"),
-        };
-        self.steps.insert(key, step);
-        Ok(logits)
+        })
     }
+}
+
+/// Records the step and leaves the pool as if it had not been.
+fn record(
+    kernels: &Kernels,
+    model: &dyn CausalLm,
+    batch: &ForwardBatch,
+    arrays: &[Array],
+) -> Result<std::result::Result<Tape, TapeError>> {
+    // The chain is the last: it orders, and nobody reads it.
+    let inputs: Vec<TapeInput<'_>> = arrays
+        .iter()
+        .enumerate()
+        .map(|(place, array)| TapeInput { array, orders_only: place + 1 == arrays.len() })
+        .collect();
+    let before = batch.chain();
+    let (logits, recorder) = kernels.record(Recorder::new(&inputs), || model.forward(batch));
+    let chain = batch.chain();
+    batch.set_chain(before);
+    Ok(recorder.finish(&[&logits?, &chain]))
 }
 
 impl GraphRunner for Compiled {
@@ -97,30 +116,23 @@ impl GraphRunner for Compiled {
             return model.forward(batch);
         };
         let key: Vec<Vec<usize>> = arrays.iter().map(Array::shape).collect();
-        let seen = match self.steps.get(&key) {
-            Some(Step::Ready(graph)) => {
+        let known = self.steps.remove(&key);
+        if known.is_none() && self.steps.len() == MAX_GRAPHS {
+            return model.forward(batch);
+        }
+        let step = self.prepare(known, &kernels, model, (batch, &arrays))?;
+        let logits = match &step {
+            Step::New(graph, _) | Step::Ready(graph) => {
                 let mut outputs = graph.run(&arrays.iter().collect::<Vec<_>>())?.into_iter();
                 let (Some(logits), Some(chain)) = (outputs.next(), outputs.next()) else {
                     unreachable!("a graph gives what its tape gave");
                 };
                 batch.set_chain(chain);
-                return Ok(logits);
+                Ok(logits)
             }
-            Some(Step::Refused) => return model.forward(batch),
-            None if self.steps.len() == MAX_GRAPHS => return model.forward(batch),
-            Some(Step::Seen(_)) => match self.steps.remove(&key) {
-                Some(Step::Seen(tape)) => Some(tape),
-                _ => None,
-            },
-            None => None,
+            Step::Refused => model.forward(batch),
         };
-        // The chain is the last: it orders, and nobody reads it.
-        let last = arrays.len() - 1;
-        let inputs: Vec<TapeInput<'_>> = arrays
-            .iter()
-            .enumerate()
-            .map(|(place, array)| TapeInput { array, orders_only: place == last })
-            .collect();
-        self.record(&kernels, (key, seen), model, batch, &inputs)
+        self.steps.insert(key, step);
+        logits
     }
 }
