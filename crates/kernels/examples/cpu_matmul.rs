@@ -1,6 +1,6 @@
 //! Speed of the CPU's products and of fork and join, for `docs/notes/cpu-matmul.md`.
 //!
-//! `cargo run --release -p kernels --example cpu_matmul [threads|token|rows|bits]`
+//! `cargo run --release -p kernels --example cpu_matmul [threads|token|rows|bits|experts]`
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{
@@ -11,9 +11,16 @@ use std::{
 
 use kernels::cpu::{
     matmul::matmul,
+    moe::{QuantizedStack, gather_quantized_matmul, moe_sum, moe_topk},
     parallel::{num_threads, parallel_for},
     qmm::{BITS, GROUP_SIZES, QuantizedMatrix, quantized_matmul},
+    silu_and_mul,
     values::{Values, ValuesMut},
+};
+use mlx::{
+    Array, Dtype,
+    device::{self, DeviceKind},
+    quantized::{QuantMode, gather_qmm},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
@@ -24,8 +31,13 @@ const HEAD: [usize; 2] = [49152, 576];
 
 fn main() {
     println!("{} threads", num_threads());
-    let all: [(&str, fn()); 4] =
-        [("threads", threads), ("token", token), ("rows", rows), ("bits", bits)];
+    let all: [(&str, fn()); 5] = [
+        ("threads", threads),
+        ("token", token),
+        ("rows", rows),
+        ("bits", bits),
+        ("experts", experts),
+    ];
     let wanted = std::env::args().nth(1);
     for (name, run) in all {
         if wanted.as_deref().is_none_or(|wanted| wanted == name) {
@@ -184,5 +196,51 @@ fn bits() {
             let (one, four) = (rate(1, &mut y), rate(4, &mut y));
             println!("{bits} bits, groups of {group_size}: {one:.1} GB/s, 4 rows {four:.1} GB/s");
         }
+    }
+}
+
+/// The experts of a layer of Qwen3-30B-A3B, 8 of 128 for each token, beside MLX's
+/// product by experts for gate and up alone.
+fn experts() {
+    let (num_experts, hidden, inner, top_k) = (128, 2048, 768, 8);
+    device::set_default(DeviceKind::Cpu).expect("there is a CPU");
+    let done = |array: mlx::Result<Array>| {
+        let array = array.expect("shapes fit");
+        array.eval().expect("there is memory");
+        array
+    };
+    let scales = |rows, columns| {
+        let shape = [num_experts, rows, columns / 64];
+        done(mlx::random::uniform(&shape, -0.01, 0.01, Dtype::Bfloat16, None))
+    };
+    let words = |rows, columns| done(mlx::random::bits(&[num_experts, rows, columns / 8], None));
+    let gate_up = (words(2 * inner, hidden), scales(2 * inner, hidden));
+    let down = (words(hidden, inner), scales(hidden, inner));
+    let product = |x: &Array, (weight, scales): &(Array, Array), ids: &Array| {
+        let stack = QuantizedStack { weight, scales, biases: scales, group_size: 64, bits: 4 };
+        gather_quantized_matmul(x, &stack, ids)
+    };
+    for tokens in [1, 4, 32, 512] {
+        let floats =
+            |width| done(mlx::random::uniform(&[tokens, width], -3.0, 3.0, Dtype::Bfloat16, None));
+        let (x, logits) = (floats(hidden), floats(num_experts));
+        let (ours, _) = time(5, || {
+            let sum = moe_topk(&logits, top_k, true).and_then(|(ids, weights)| {
+                let y = silu_and_mul(&product(&x, &gate_up, &ids)?)?;
+                moe_sum(&product(&y, &down, &ids)?, &weights, top_k)
+            });
+            done(sum);
+        });
+        let ids = done(moe_topk(&logits, top_k, true).map(|(ids, _)| ids));
+        let theirs = || {
+            let (x, ids) = (x.reshape(&[tokens, 1, 1, hidden])?, ids.reshape(&[tokens, top_k])?);
+            let ((w, s), mode) = (&gate_up, QuantMode::Affine);
+            gather_qmm(&x, w, s, Some(s), None, Some(&ids), true, 64, 4, mode, false)
+        };
+        let mlx = match tokens < 5 {
+            true => format!("{:.0} ms", time(2, || drop(done(theirs()))).0 * 1e3),
+            false => "not tried".to_owned(),
+        };
+        println!("{tokens} tokens: {:.2} ms; gate and up by MLX: {mlx}", ours * 1e3);
     }
 }

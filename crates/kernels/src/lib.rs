@@ -4,6 +4,8 @@
 //! launcher, a plain reference. The tests run the bodies in an emulator on the
 //! CPU (crate `kernel-emulator`); `examples/gpu_check.rs` runs them on a GPU.
 
+pub mod add_bias;
+pub mod add_gated;
 pub mod add_rms_norm;
 pub mod cpu;
 pub mod embed_packed;
@@ -22,6 +24,8 @@ mod shapes;
 pub mod silu_and_mul;
 pub mod tape;
 
+pub use add_bias::add_bias;
+pub use add_gated::add_gated;
 pub use add_rms_norm::add_rms_norm;
 pub use embed_packed::{EmbedSpec, embed_packed};
 pub use error::KernelError;

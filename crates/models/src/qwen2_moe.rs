@@ -5,7 +5,7 @@
 
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
-use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights};
+use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights, add_gated};
 
 use crate::{
     CausalLm, ModelEntry,
@@ -100,8 +100,8 @@ impl Qwen2MoeForCausalLm {
 impl SparseMoeBlock {
     fn forward(&self, hidden: &Array) -> Result<Array> {
         let chosen = self.experts.forward(hidden, &self.gate.forward(hidden)?)?;
-        let share = self.shared_expert_gate.forward(hidden)?.sigmoid()?;
-        chosen.add(&self.shared_expert.forward(hidden)?.multiply(&share)?)
+        let gates = self.shared_expert_gate.forward(hidden)?;
+        add_gated(&chosen, &self.shared_expert.forward(hidden)?, &gates)
     }
 
     fn load(config: &Qwen2Config, w: &Weights) -> Result<Self, LoadError> {

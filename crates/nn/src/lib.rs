@@ -20,7 +20,7 @@ pub use activation::Activation;
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};
-pub use moe::{FusedMoe, MoeDims, TopK};
+pub use moe::{FusedMoe, MoeDims, TopK, add_gated};
 pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};

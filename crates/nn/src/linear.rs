@@ -2,9 +2,10 @@
 //!
 //! Upstream: `sglang/srt/layers/linear.py`.
 
+use kernels::{Kernels, add_bias};
 use mlx::{Array, Result};
 
-use crate::{LinearWeight, LoadError, Weights, quant::Packed};
+use crate::{LinearWeight, LoadError, Weights, device::on_cpu, quant::Packed};
 
 /// A matrix that is multiplied from the right.
 #[derive(Clone)]
@@ -65,10 +66,22 @@ impl Linear {
         debug_assert_eq!(x.ndim(), 2, "a batch axis makes packed matmuls many times slower");
         let y = self.weight.matmul(x)?;
         match &self.bias {
-            Some(bias) => y.add(bias),
+            Some(bias) => with_bias(&y, bias),
             None => Ok(y),
         }
     }
+}
+
+/// `y` `[num_tokens, out_dims]` with `bias` `[out_dims]`.
+fn with_bias(y: &Array, bias: &Array) -> Result<Array> {
+    if !on_cpu()?
+        && bias.dtype() == y.dtype()
+        && add_bias::supports(y.dim(1), y.dtype())
+        && let Some(kernels) = Kernels::here()
+    {
+        return Ok(add_bias(&kernels, y, bias)?);
+    }
+    y.add(bias)
 }
 
 /// Linear layers that read the same input, as one product: their rows are

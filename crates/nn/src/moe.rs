@@ -198,5 +198,21 @@ impl FusedMoe {
     }
 }
 
+/// What experts gave, and as much of what the shared one did as its gate lets through:
+/// `x + shared * sigmoid(gates)`, `[num_tokens, hidden]`, `gates` `[num_tokens, 1]`.
+///
+/// # Errors
+/// Those of MLX.
+pub fn add_gated(x: &Array, shared: &Array, gates: &Array) -> Result<Array> {
+    if !on_cpu()?
+        && (shared.dtype(), gates.dtype()) == (x.dtype(), x.dtype())
+        && kernels::add_gated::supports(x.dim(1), x.dtype())
+        && let Some(kernels) = Kernels::here()
+    {
+        return Ok(kernels::add_gated(&kernels, x, shared, gates)?);
+    }
+    x.add(&shared.multiply(&gates.sigmoid()?)?)
+}
+
 #[cfg(test)]
 mod tests;

@@ -91,6 +91,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("product with quantized weights", product_cases::qmv, 60, 16),
     ("product on the matrix unit", product_cases::qmm, 200, 24),
     ("product by experts", product_cases::gather_qmm, 100, 12),
+    ("bias", rows::bias, 60, 10),
+    ("gated sum", rows::gated_sum, 60, 10),
     ("gated activation", rows::silu, 60, 10),
     ("norm of rows", rows::plain_norm, 60, 10),
     ("experts of tokens", moe::topk, 60, 10),

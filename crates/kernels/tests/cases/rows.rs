@@ -1,6 +1,6 @@
 //! Kernels that work on rows.
 
-use kernels::{EmbedSpec, add_rms_norm, embed_packed, rms_norm, silu_and_mul};
+use kernels::{EmbedSpec, add_bias, add_gated, add_rms_norm, embed_packed, rms_norm, silu_and_mul};
 use mlx::Dtype;
 use rand::Rng;
 
@@ -58,6 +58,49 @@ pub(crate) fn silu(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, St
             let gate = f64::from(*gate);
             gate / (1.0 + (-gate).exp()) * f64::from(*up)
         }));
+    }
+    compare(&results.outputs[0], &expected, epsilon(dtype))
+        .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))
+}
+
+/// Rows with a bias.
+pub(crate) fn bias(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let mut shapes = rng(shape);
+    let dtype = any_dtype(&mut shapes);
+    let width = 8 * shapes.random_range(1..300);
+    let rng = &mut rng(seed);
+    let rows = rng.random_range(1..5);
+    let (x, bias) = (random(rng, dtype, rows * width), random(rng, dtype, width));
+    let call = add_bias::call(rows, width, dtype).map_err(|error| error.to_string())?;
+    let inputs = [&floats(dtype, &[rows, width], &x), &floats(dtype, &[width], &bias)];
+    let results = device.run(&call, &inputs)?;
+    let sum = |(at, x): (usize, &f32)| f64::from(*x) + f64::from(bias[at % width]);
+    let expected: Vec<f64> = x.iter().enumerate().map(sum).collect();
+    compare(&results.outputs[0], &expected, epsilon(dtype))
+        .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))
+}
+
+/// Rows with gated others.
+pub(crate) fn gated_sum(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let mut shapes = rng(shape);
+    let dtype = any_dtype(&mut shapes);
+    let width = 8 * shapes.random_range(1..300);
+    let rng = &mut rng(seed);
+    let rows = rng.random_range(1..5);
+    let [x, values] = [0, 1].map(|_| random(rng, dtype, rows * width));
+    let gates: Vec<f32> =
+        random(rng, dtype, rows).iter().map(|gate| rounded(dtype, gate * 8.0)).collect();
+    let call = add_gated::call(rows, width, dtype).map_err(|error| error.to_string())?;
+    let inputs = [
+        &floats(dtype, &[rows, width], &x),
+        &floats(dtype, &[rows, width], &values),
+        &floats(dtype, &[rows, 1], &gates),
+    ];
+    let results = device.run(&call, &inputs)?;
+    let mut expected = Vec::new();
+    for (at, (x, value)) in x.iter().zip(&values).enumerate() {
+        let share = 1.0 / (1.0 + (-f64::from(gates[at / width])).exp());
+        expected.push(f64::from(*x) + f64::from(*value) * share);
     }
     compare(&results.outputs[0], &expected, epsilon(dtype))
         .map_err(|error| format!("{error}, {dtype:?} rows of {width}"))

@@ -159,6 +159,16 @@ fn product_by_experts() {
 }
 
 #[test]
+fn rows_with_a_bias() {
+    check(rows::bias, 0..60);
+}
+
+#[test]
+fn rows_with_gated_others() {
+    check(rows::gated_sum, 0..60);
+}
+
+#[test]
 fn gated_activation() {
     check(rows::silu, 0..200);
 }
