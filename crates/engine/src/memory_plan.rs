@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use nn::quant::MARK_BYTES;
 use thiserror::Error;
 
 use crate::{ChunkedPrefill, MemoryOptions, Platform};
@@ -153,18 +154,19 @@ impl MemoryPlan {
         };
         let step_bytes = |step_tokens: usize| {
             let scores = !platform.entry.fused_attention;
-            let unpacked = match platform.entry.unpacks_for_prompts {
-                true => 2 * 2 * model.hidden_size * model.intermediate_size * model.itemsize,
-                false => 0,
-            };
             let step_tokens = step_tokens.max(max_running);
-            activation_bytes(model, step_tokens, max_running, context_length, scores) + unpacked
+            activation_bytes(model, step_tokens, max_running, context_length, scores)
+        };
+        // Two marks' worth, and the matrices after the last; 4 bits become 16.
+        let unpacked_bytes = match platform.entry.unpacks_for_prompts {
+            true => (3 * MARK_BYTES).min(4 * model.weight_bytes),
+            false => 0,
         };
         let largest = platform.memory_bytes / 4;
         let chunked_prefill_size =
             chunk_size(platform, options, page_size, |chunk| step_bytes(chunk) <= largest)?;
         let step_tokens = chunked_prefill_size.unwrap_or(context_length.max(max_prefill_tokens));
-        let activation_bytes = step_bytes(step_tokens);
+        let activation_bytes = step_bytes(step_tokens) + unpacked_bytes;
 
         let mem_fraction_static = match options.mem_fraction_static {
             Some(given) if given > 0.0 && given < 1.0 => given,

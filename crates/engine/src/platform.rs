@@ -30,8 +30,8 @@ pub struct PlatformEntry {
     /// Packed matrices that are unpacked on load: on the CPU those that only
     /// MLX's own product, a scalar loop, could multiply.
     pub unpack: Unpack,
-    /// Products of many rows unpack their matrix first: one is in use while the
-    /// next is made.
+    /// Products of many rows unpack their matrix first; see `nn::quant::MARK_BYTES`
+    /// for how much of it there is at a time.
     pub unpacks_for_prompts: bool,
     /// Attention never holds a whole matrix of scores.
     pub fused_attention: bool,

@@ -210,6 +210,16 @@ fn tokens_do_not_depend_on_batch_pool_or_schedule() {
     let chunked = EngineConfig { memory, ..base.clone() };
     assert_eq!(run(&chunked, &requests, true).tokens, alone.tokens, "in chunks of 16");
 
+    for (prefill, decode) in [("sdpa", "paged"), ("paged", "sdpa"), ("sdpa", "sdpa")] {
+        let config = EngineConfig {
+            prefill_attention_backend: prefill.to_owned(),
+            decode_attention_backend: decode.to_owned(),
+            ..base.clone()
+        };
+        let tokens = run(&config, &requests, true).tokens;
+        assert_eq!(tokens, alone.tokens, "prefill by {prefill}, decode by {decode}");
+    }
+
     let memory = MemoryOptions { page_size: 1, ..base.memory.clone() };
     let token_pages = EngineConfig { memory, ..base };
     assert_eq!(run(&token_pages, &requests, true).tokens, alone.tokens, "in pages of 1");

@@ -44,15 +44,17 @@ impl QmmTiling {
     /// For a product of this size.
     pub fn new(spec: &QmvSpec) -> Self {
         let token_tiles = spec.rows.div_ceil(8).next_power_of_two().min(4);
-        let row_tiles = if spec.outputs < 8192 { 1 } else { 2 };
-        // What is under way is in registers, and so are the sums.
+        // Measured on an H100 over the matrices of an 8B model (docs/notes/gpu-decode.md).
+        // Few tokens leave registers for loads, many need them for sums, and then a
+        // second tile of rows halves the reads of x.
+        let row_tiles = if token_tiles == 4 && spec.outputs >= 4096 { 2 } else { 1 };
         let words = spec.group_size * spec.bits / 128;
-        let groups_ahead = match words * row_tiles * token_tiles {
+        let groups_ahead = match words * row_tiles {
             0..=2 => 4,
-            3..=16 => 2,
+            3..=4 => 2,
             _ => 1,
         };
-        let octets_ahead = if token_tiles > 2 { 1 } else { 2 };
+        let octets_ahead = if token_tiles == 1 { 4 } else { 2 };
         Self { row_tiles, token_tiles, groups_ahead, octets_ahead }
     }
 }

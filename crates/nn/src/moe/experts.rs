@@ -10,7 +10,11 @@ use mlx::{
     quantized::{QuantMode, gather_mm, gather_qmm},
 };
 
-use crate::{LinearWeight, LoadError, QuantSpec, Weights, device::on_cuda, quant::Packed};
+use crate::{
+    LinearWeight, LoadError, QuantSpec, Weights,
+    device::on_cuda,
+    quant::{Packed, count},
+};
 
 /// Rows from which CUDA multiplies unpacked: MLX's packed product by experts is slow
 /// there.
@@ -76,7 +80,10 @@ impl Experts {
             Self::Packed(packed) => packed,
         };
         if on_cuda() && experts.size() >= CUDA_UNPACKED_ROWS {
-            return dense_matmul(x, &packed.dequantize(x.dtype())?, experts, sorted);
+            let weight = packed.dequantize(x.dtype())?;
+            let y = dense_matmul(x, &weight, experts, sorted)?;
+            count(&y, weight.nbytes())?;
+            return Ok(y);
         }
         let QuantSpec { group_size, bits, mode } = packed.spec;
         let Packed { weight, scales, biases, .. } = packed;

@@ -22,7 +22,7 @@ use mlx::{
     quantized::{QuantMode, quantized_matmul},
 };
 
-use super::Packed;
+use super::{Packed, count};
 use crate::{
     QuantSpec,
     device::{on_cpu, on_cuda},
@@ -108,7 +108,10 @@ fn padded_product(packed: &Packed, x: &Array) -> Result<Array> {
 }
 
 fn unpacked_product(packed: &Packed, x: &Array) -> Result<Array> {
-    x.matmul(&packed.dequantize(x.dtype())?.transpose(&[1, 0])?)
+    let weight = packed.dequantize(x.dtype())?;
+    let y = x.matmul(&weight.transpose(&[1, 0])?)?;
+    count(&y, weight.nbytes())?;
+    Ok(y)
 }
 
 #[cfg(test)]

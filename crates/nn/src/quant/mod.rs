@@ -9,9 +9,12 @@ use mlx::{Array, Dtype, Result, quantized::QuantMode};
 
 use crate::{LinearWeight, QuantSpec};
 
+mod in_flight;
 mod mlx_quant;
 mod registry;
 
+pub use in_flight::MARK_BYTES;
+pub(crate) use in_flight::count;
 pub use registry::{METHODS, QuantMethod, method};
 
 /// A packed `[out_dims, in_dims]` matrix.
