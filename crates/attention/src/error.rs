@@ -12,6 +12,13 @@ pub enum AttentionError {
     #[error("attention backend {name:?} does not support this model")]
     Unsupported { name: &'static str },
 
+    /// Prefill and decode are to use backends that cannot share a pool here.
+    #[error(
+        "prefill by {prefill:?} and decode by {decode:?} cannot share a K/V pool on a GPU: use one \
+         attention backend for both"
+    )]
+    Mixed { prefill: &'static str, decode: &'static str },
+
     /// One head of one layer is larger than the device's largest buffer.
     #[error(
         "a K/V pool of {num_slots} slots needs buffers of {bytes} bytes, the device allows {limit}"

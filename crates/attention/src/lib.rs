@@ -21,5 +21,5 @@ pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};
-pub use registry::{BACKENDS, BackendEntry, find};
+pub use registry::{BACKENDS, BackendEntry, build, find};
 pub use shape::{AttentionShape, CacheKind};

@@ -4,9 +4,11 @@
 
 use std::rc::Rc;
 
+use mlx::device::{self, DeviceKind};
+
 use crate::{
     AttentionBackend, AttentionError, AttentionShape,
-    backends::{paged, sdpa},
+    backends::{paged, sdpa, split::Split},
 };
 
 /// A backend that can be chosen.
@@ -54,6 +56,27 @@ pub fn find(
     } else {
         Err(AttentionError::Unsupported { name: found.name })
     }
+}
+
+/// The backend whose prompts go to `prefill` and whose decode steps go to `decode`.
+///
+/// # Errors
+/// As for [`find`], and two that cannot share a pool: on a GPU each backend writes it
+/// in a way of its own.
+pub fn build(
+    prefill: &str,
+    decode: &str,
+    layers: &[AttentionShape],
+) -> Result<Rc<dyn AttentionBackend>, AttentionError> {
+    let (prefill, decode) = (find(prefill, layers)?, find(decode, layers)?);
+    if prefill.name == decode.name {
+        return Ok((prefill.new)(layers));
+    }
+    if !device::default().is_ok_and(|device| device == DeviceKind::Cpu) {
+        return Err(AttentionError::Mixed { prefill: prefill.name, decode: decode.name });
+    }
+    let (prefill, decode) = ((prefill.new)(layers), (decode.new)(layers));
+    Ok(Rc::new(Split { prefill, decode }))
 }
 
 #[cfg(test)]

@@ -8,9 +8,40 @@ use engine::{ChunkedPrefill, EngineConfig, LoadConfig, MemoryOptions, Overlap, S
 use serde_json::{Map, Value};
 
 use crate::{
-    args::{EngineArgs, MemoryArgs, ModelArgs, ScheduleArgs, refused::DOCUMENT},
+    args::{EngineArgs, ExecArgs, MemoryArgs, ModelArgs, ScheduleArgs, refused::DOCUMENT},
     default_model::default_model_path,
 };
+
+/// Names that exist.
+struct Backends {
+    prefill: String,
+    decode: String,
+    graph_runner: String,
+}
+
+impl ExecArgs {
+    fn resolve(&self) -> Result<Backends> {
+        engine::check_attention_backend("--attention-backend", &self.attention_backend)?;
+        let backend = |option, own: &Option<String>| match own {
+            Some(name) => {
+                engine::check_attention_backend(option, name)?;
+                anyhow::Ok(name.clone())
+            }
+            None => Ok(self.attention_backend.clone()),
+        };
+        engine::check_graph_runner(&self.graph_runner)?;
+        let graph_runner = match (self.disable_cuda_graph, self.graph_runner.as_str()) {
+            (true, "auto" | "eager") => "eager",
+            (true, name) => bail!("--disable-cuda-graph contradicts --graph-runner {name}"),
+            (false, name) => name,
+        };
+        Ok(Backends {
+            prefill: backend("--prefill-attention-backend", &self.prefill_attention_backend)?,
+            decode: backend("--decode-attention-backend", &self.decode_attention_backend)?,
+            graph_runner: graph_runner.to_owned(),
+        })
+    }
+}
 
 impl EngineArgs {
     /// Checks the options and turns them into the engine's configuration.
@@ -18,7 +49,7 @@ impl EngineArgs {
     /// # Errors
     /// The first option that cannot be honoured, by its name.
     pub(crate) fn resolve(&self) -> Result<EngineConfig> {
-        engine::check_backends(&self.exec.attention_backend, &self.exec.graph_runner)?;
+        let exec = self.exec.resolve()?;
         ensure!(
             self.observability.decode_log_interval >= 1,
             "--decode-log-interval must be at least 1"
@@ -28,8 +59,9 @@ impl EngineArgs {
             load: self.model.load_config()?,
             device: self.device.device,
             dtype: self.model.dtype,
-            attention_backend: self.exec.attention_backend.clone(),
-            graph_runner: self.exec.graph_runner.clone(),
+            prefill_attention_backend: exec.prefill,
+            decode_attention_backend: exec.decode,
+            graph_runner: exec.graph_runner,
             memory: self.memory_options()?,
             schedule: self.schedule.resolve(&self.memory)?,
             random_seed: self.device.random_seed.unwrap_or_else(seed_of_this_start),

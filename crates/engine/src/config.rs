@@ -148,8 +148,10 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// What to compute in.
     pub dtype: DtypeChoice,
-    /// Name in `attention::BACKENDS`, or `mlx` for the platform's best.
-    pub attention_backend: String,
+    /// For prompts: a name in `attention::BACKENDS`, or `mlx` for the platform's best.
+    pub prefill_attention_backend: String,
+    /// The same for decode steps.
+    pub decode_attention_backend: String,
     /// Name in [`crate::graph_runner::RUNNERS`], or `auto`.
     pub graph_runner: String,
     /// Pool and batch sizes.

@@ -30,11 +30,11 @@ impl Kv {
     /// Allocates the pool for a model with these layers.
     pub(crate) fn new(
         layers: Vec<AttentionShape>,
-        backend: &str,
+        (prefill, decode): (&str, &str),
         config: KvPoolConfig,
         row_buckets: &'static [usize],
     ) -> std::result::Result<Self, EngineError> {
-        let backend = (attention::find(backend, &layers)?.new)(&layers);
+        let backend = attention::build(prefill, decode, &layers)?;
         let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config)?));
         Ok(Self { layers, config, backend, pool, row_buckets })
     }

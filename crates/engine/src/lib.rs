@@ -31,7 +31,7 @@ pub use config::{
     ScheduleConfig, UnknownName,
 };
 pub use error::EngineError;
-pub use loading::{check_backends, dump_prompt_logits, inspect};
+pub use loading::{check_attention_backend, check_graph_runner, dump_prompt_logits, inspect};
 pub use memory_plan::{Bytes, MemoryPlan, ModelShape, PlanError};
 pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource};
 pub use platform::Platform;

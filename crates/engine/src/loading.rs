@@ -38,20 +38,29 @@ struct OnDevice {
     text: TextSource,
 }
 
-/// Checks the names that a configuration carries, before anything is loaded.
+/// Checks the value of an option that names an attention backend.
 ///
 /// # Errors
-/// An attention backend or graph runner that does not exist.
-pub fn check_backends(attention_backend: &str, graph_runner: &str) -> Result<(), EngineError> {
-    let backends = || ["mlx"].into_iter().chain(attention::BACKENDS.iter().map(|entry| entry.name));
-    let runners =
-        || ["auto"].into_iter().chain(graph_runner::RUNNERS.iter().map(|entry| entry.name));
-    let known = |option, given: &str, names: Vec<&'static str>| match names.contains(&given) {
+/// There is none of this name.
+pub fn check_attention_backend(option: &'static str, name: &str) -> Result<(), EngineError> {
+    let names = attention::BACKENDS.iter().map(|entry| entry.name);
+    known(option, name, ["mlx"].into_iter().chain(names).collect())
+}
+
+/// Checks the value of `--graph-runner`.
+///
+/// # Errors
+/// There is none of this name.
+pub fn check_graph_runner(name: &str) -> Result<(), EngineError> {
+    let names = graph_runner::RUNNERS.iter().map(|entry| entry.name);
+    known("--graph-runner", name, ["auto"].into_iter().chain(names).collect())
+}
+
+fn known(option: &'static str, given: &str, names: Vec<&'static str>) -> Result<(), EngineError> {
+    match names.contains(&given) {
         true => Ok(()),
         false => Err(EngineError::Unknown { option, source: UnknownName::new(given, names) }),
-    };
-    known("--attention-backend", attention_backend, backends().collect())?;
-    known("--graph-runner", graph_runner, runners().collect())
+    }
 }
 
 /// Loads everything. Blocks for as long as that takes.
@@ -137,19 +146,21 @@ fn runner(
     pool: KvPoolConfig,
     weight_bytes: usize,
 ) -> Result<ModelRunner, EngineError> {
-    let backend = match config.attention_backend.as_str() {
+    let backend = |name| match name {
         // The GPU kernels shift by the size of a page.
         "mlx" if !pool.page_size.is_power_of_two() => "sdpa",
         "mlx" => platform.entry.attention_backend,
         name => name,
     };
+    let prefill = backend(config.prefill_attention_backend.as_str());
+    let decode = backend(config.decode_attention_backend.as_str());
     let graph = match config.graph_runner.as_str() {
         "auto" => platform.entry.graph_runner,
         name => name,
     };
-    check_backends(backend, graph)?;
+    check_graph_runner(graph)?;
     let graph = graph_runner::find(graph).expect("checked just now");
-    let kv = Kv::new(model.kv_layout(), backend, pool, platform.entry.row_buckets)?;
+    let kv = Kv::new(model.kv_layout(), (prefill, decode), pool, platform.entry.row_buckets)?;
     Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes, platform.entry.kind))
 }
 
@@ -164,7 +175,9 @@ fn pool_config(
 
 fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDevice, EngineError> {
     mlx::check_version()?;
-    check_backends(&config.attention_backend, &config.graph_runner)?;
+    check_attention_backend("--prefill-attention-backend", &config.prefill_attention_backend)?;
+    check_attention_backend("--decode-attention-backend", &config.decode_attention_backend)?;
+    check_graph_runner(&config.graph_runner)?;
     let platform = Platform::select(config.device)?;
     let before = mlx::memory::active_bytes();
     let opened = open_for(config, &platform, progress)?;

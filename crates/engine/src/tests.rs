@@ -92,7 +92,8 @@ fn config(folder: &Path) -> EngineConfig {
         load: LoadConfig::default(),
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Auto,
-        attention_backend: "mlx".to_owned(),
+        prefill_attention_backend: "mlx".to_owned(),
+        decode_attention_backend: "mlx".to_owned(),
         graph_runner: "auto".to_owned(),
         memory: MemoryOptions {
             max_total_tokens: Some(2048),

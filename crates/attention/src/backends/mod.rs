@@ -2,3 +2,4 @@
 
 pub(crate) mod paged;
 pub(crate) mod sdpa;
+pub(crate) mod split;

@@ -10,7 +10,20 @@ pub(crate) struct ExecArgs {
     #[arg(long, default_value = "mlx", value_name = "NAME")]
     pub(crate) attention_backend: String,
 
-    /// auto, or the name of a graph runner: eager (ours).
+    /// The backend for prompts, if it is to be another one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prefill_attention_backend: Option<String>,
+
+    /// The backend for decode steps, if it is to be another one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) decode_attention_backend: Option<String>,
+
+    /// auto, or the name of a graph runner: compiled (decode steps as CUDA graphs), eager
+    /// (ours).
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) graph_runner: String,
+
+    /// Runs every step eagerly: graph runner eager.
+    #[arg(long, alias = "disable-graph")]
+    pub(crate) disable_cuda_graph: bool,
 }

@@ -45,7 +45,6 @@ const fn neutral(flag: &'static str, value: &'static str, why: &'static str) -> 
 /// Sorted by flag.
 pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("detokenizer-worker-num", "1", "each request detokenizes in its own task"),
-    neutral("disable-cuda-graph", "", "no graphs are captured"),
     neutral("disable-custom-all-reduce", "", "there is one device"),
     neutral("disaggregation-mode", "null", "prefill and decode share the engine"),
     neutral("dp-size", "1", "one replica"),

@@ -21,7 +21,9 @@ fn defaults() {
     let config = resolve("--random-seed 5").unwrap();
     assert_eq!(config.model_path, "m");
     assert_eq!((config.device, config.dtype), (DeviceChoice::Mlx, DtypeChoice::Auto));
-    assert_eq!((config.attention_backend.as_str(), config.graph_runner.as_str()), ("mlx", "auto"));
+    assert_eq!(config.prefill_attention_backend, "mlx");
+    assert_eq!(config.decode_attention_backend, "mlx");
+    assert_eq!(config.graph_runner, "auto");
     assert_eq!(config.memory, MemoryOptions { page_size: 16, ..Default::default() });
     assert_eq!(config.schedule.policy, engine::SchedulePolicy::Fcfs);
     assert_eq!(config.schedule.max_prefill_tokens, 16384);
@@ -59,6 +61,16 @@ fn options_arrive() {
 }
 
 #[test]
+fn a_backend_of_its_own_wins_over_the_general_one() {
+    let config = resolve("--attention-backend sdpa --decode-attention-backend paged").unwrap();
+    assert_eq!(config.prefill_attention_backend, "sdpa");
+    assert_eq!(config.decode_attention_backend, "paged");
+    for words in ["--disable-cuda-graph", "--disable-graph", "--graph-runner eager"] {
+        assert_eq!(resolve(words).unwrap().graph_runner, "eager");
+    }
+}
+
+#[test]
 fn what_cannot_be_honoured_is_named() {
     for (words, text) in [
         ("--quantization awq", "--quantization awq is not supported"),
@@ -66,7 +78,13 @@ fn what_cannot_be_honoured_is_named() {
         ("--schedule-policy lof", "--schedule-policy lof is not supported"),
         ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),
         ("--attention-backend flashinfer", "--attention-backend: `flashinfer` is not one of"),
-        ("--graph-runner compiled", "--graph-runner: `compiled` is not one of auto, eager"),
+        ("--decode-attention-backend fa3", "--decode-attention-backend: `fa3` is not one of"),
+        ("--prefill-attention-backend fa3", "--prefill-attention-backend: `fa3` is not one of"),
+        ("--graph-runner traced", "--graph-runner: `traced` is not one of auto, compiled, eager"),
+        (
+            "--graph-runner compiled --disable-cuda-graph",
+            "--disable-cuda-graph contradicts --graph-runner compiled",
+        ),
         ("--chunked-prefill-size 0", "--chunked-prefill-size must be -1 or at least 1, got 0"),
         ("--load-format pt", "--load-format pt"),
         ("--json-model-override-args []", "--json-model-override-args: expected a JSON object"),
