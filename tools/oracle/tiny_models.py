@@ -154,6 +154,18 @@ QWEN2_MOE_CASES = {
     "qwen2-moe-q4": {"quantization": {"group_size": 64, "bits": 4}},
 }
 
+SEED_OSS = LLAMA | {
+    "architectures": ["SeedOssForCausalLM"],
+    "model_type": "seed_oss",
+    "head_dim": 32,
+    "attention_bias": True,
+    "attention_out_bias": False,
+}
+SEED_OSS_CASES = {
+    "seed-oss": {},
+    "seed-oss-q4": {"attention_bias": False, "attention_out_bias": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
 FAMILIES = {
     "llama": (LLAMA, LLAMA_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
@@ -161,6 +173,7 @@ FAMILIES = {
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),
     "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
+    "seed_oss": (SEED_OSS, SEED_OSS_CASES),
 }
 
 
@@ -193,6 +206,8 @@ def gated(module, hidden, inner, names=MLP_NAMES):
 def has_bias(config, name):
     if "attn" not in name:
         return config.get("mlp_bias")
+    if "o_proj" in name and "attention_out_bias" in config:
+        return config["attention_out_bias"]
     return config.get("attention_bias") or config.get("qkv_bias") and "o_proj" not in name
 
 

@@ -13,6 +13,7 @@ mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod registry;
+mod seed_oss;
 
 pub use causal_lm::CausalLm;
 pub use nn::HfConfig;

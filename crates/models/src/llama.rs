@@ -207,7 +207,7 @@ impl Attention {
                 hidden,
                 bias,
             )?,
-            o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, bias)?,
+            o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, config.out_bias())?,
             attn: RadixAttention::new(shape),
         })
     }

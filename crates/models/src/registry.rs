@@ -4,7 +4,7 @@
 
 use nn::{HfConfig, LeftOver, LoadError, Weights};
 
-use crate::{CausalLm, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe};
+use crate::{CausalLm, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss};
 
 /// Builds a model from its config and weights.
 pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
@@ -24,8 +24,15 @@ pub struct ModelEntry {
 }
 
 /// Sorted by first architecture.
-pub const MODELS: &[ModelEntry] =
-    &[llama::ENTRY, mixtral::ENTRY, qwen2::ENTRY, qwen2_moe::ENTRY, qwen3::ENTRY, qwen3_moe::ENTRY];
+pub const MODELS: &[ModelEntry] = &[
+    llama::ENTRY,
+    mixtral::ENTRY,
+    qwen2::ENTRY,
+    qwen2_moe::ENTRY,
+    qwen3::ENTRY,
+    qwen3_moe::ENTRY,
+    seed_oss::ENTRY,
+];
 
 /// Builds the model of a checkpoint. Every tensor must be used exactly once.
 ///

@@ -18,6 +18,7 @@ pub(super) struct LlamaConfig {
     pub(super) rms_norm_eps: f32,
     #[serde(default)]
     pub(super) attention_bias: bool,
+    attention_out_bias: Option<bool>, // Seed-OSS
     #[serde(default)]
     pub(super) mlp_bias: bool,
     #[serde(skip)]
@@ -52,6 +53,11 @@ impl LlamaConfig {
 
     pub(super) fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+
+    /// Whether the projection after attention has a bias.
+    pub(super) fn out_bias(&self) -> bool {
+        self.attention_out_bias.unwrap_or(self.attention_bias)
     }
 
     /// Tokens that a layer looks back, itself included; `None`: all.

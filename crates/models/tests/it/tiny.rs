@@ -146,6 +146,9 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
         for (name, shape) in attention.chain(mlp(config, layer)) {
             let has_bias = match name.contains("attn") {
+                true if name.contains("o_proj") && config.get("attention_out_bias").is_some() => {
+                    flag("attention_out_bias")
+                }
                 true => flag("attention_bias") || flag("qkv_bias") && !name.contains("o_proj"),
                 false => flag("mlp_bias"),
             };
