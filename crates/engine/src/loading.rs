@@ -146,10 +146,14 @@ fn runner(
     pool: KvPoolConfig,
     weight_bytes: usize,
 ) -> Result<ModelRunner, EngineError> {
+    let layers = model.kv_layout();
     let backend = |name| match name {
         // The GPU kernels shift by the size of a page.
         "mlx" if !pool.page_size.is_power_of_two() => "sdpa",
-        "mlx" => platform.entry.attention_backend,
+        "mlx" => {
+            let best = platform.entry.attention_backend;
+            attention::find(best, &layers).map_or("sdpa", |entry| entry.name)
+        }
         name => name,
     };
     let prefill = backend(config.prefill_attention_backend.as_str());
@@ -160,7 +164,7 @@ fn runner(
     };
     check_graph_runner(graph)?;
     let graph = graph_runner::find(graph).expect("checked just now");
-    let kv = Kv::new(model.kv_layout(), (prefill, decode), pool, platform.entry.row_buckets)?;
+    let kv = Kv::new(layers.clone(), (prefill, decode), pool, platform.entry.row_buckets)?;
     Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes, platform.entry.kind))
 }
 
@@ -179,6 +183,9 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     check_attention_backend("--decode-attention-backend", &config.decode_attention_backend)?;
     check_graph_runner(&config.graph_runner)?;
     let platform = Platform::select(config.device)?;
+    if let Some(fault) = kernels::Kernels::fault() {
+        tracing::warn!("this GPU does not run our kernels, using MLX's own operations: {fault}");
+    }
     let before = mlx::memory::active_bytes();
     let opened = open_for(config, &platform, progress)?;
     let text = text_source(&opened);

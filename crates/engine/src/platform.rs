@@ -35,7 +35,8 @@ pub struct PlatformEntry {
     pub unpacks_for_prompts: bool,
     /// Attention never holds a whole matrix of scores.
     pub fused_attention: bool,
-    /// For `--attention-backend mlx`.
+    /// For `--attention-backend mlx`, if it knows the model and the GPU runs it;
+    /// otherwise `sdpa`.
     pub attention_backend: &'static str,
     /// For graph runner `auto`.
     pub graph_runner: &'static str,
@@ -107,7 +108,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         unpack: Unpack::Never,
         unpacks_for_prompts: false,
         fused_attention: true,
-        attention_backend: "sdpa",
+        attention_backend: "paged",
         graph_runner: "eager",
         row_buckets: &[1, 2, 4, 8],
         overlap: true,

@@ -17,7 +17,7 @@ use mlx::{
     gpu_kernel::{GpuDialect, GpuKernel, GpuSource},
 };
 
-use crate::{KernelError, tape::Recorder};
+use crate::{KernelError, probe, tape::Recorder};
 
 const METAL: &str = include_str!("dialect/metal.h");
 const METAL_POSITIONS: &str = include_str!("dialect/metal_positions.h");
@@ -190,6 +190,19 @@ pub struct Kernels {
     recorder: RefCell<Option<Recorder>>,
 }
 
+thread_local! {
+    /// `None` without a GPU.
+    static HERE: Option<Result<Rc<Kernels>, String>> = GpuDialect::here().map(|dialect| {
+        let kernels = Kernels::new(dialect);
+        // CUDA's were measured (`examples/gpu_check`); Metal's text was only ever run
+        // by the emulator.
+        if dialect == GpuDialect::Metal {
+            probe(&kernels)?;
+        }
+        Ok(Rc::new(kernels))
+    });
+}
+
 impl Kernels {
     /// For a GPU that speaks `dialect`.
     pub fn new(dialect: GpuDialect) -> Self {
@@ -197,13 +210,19 @@ impl Kernels {
     }
 
     /// Those of this machine's GPU, shared by all callers of a thread; `None`
-    /// without a GPU, or if MLX's default device is the CPU.
+    /// without a GPU, if MLX's default device is the CPU, or if the GPU does not run
+    /// them as it should, see [`Kernels::fault`].
     pub fn here() -> Option<Rc<Self>> {
-        thread_local! {
-            static HERE: Option<Rc<Kernels>> = GpuDialect::here().map(Kernels::new).map(Rc::new);
-        }
         match device::default() {
-            Ok(DeviceKind::Gpu) => HERE.with(Option::clone),
+            Ok(DeviceKind::Gpu) => HERE.with(|here| here.as_ref()?.as_ref().ok().cloned()),
+            _ => None,
+        }
+    }
+
+    /// Why a GPU that is there gets no kernels of ours.
+    pub fn fault() -> Option<String> {
+        match device::default() {
+            Ok(DeviceKind::Gpu) => HERE.with(|here| here.as_ref()?.as_ref().err().cloned()),
             _ => None,
         }
     }

@@ -146,6 +146,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wanted = |name: &str| arguments.iter().all(|part| name.contains(part.as_str()));
     let gpu = Gpu(Kernels::here().ok_or("no GPU here")?);
     println!("{:?}", gpu.0.dialect());
+    if wanted("probe") {
+        println!("probe: {:?}", kernels::probe(&gpu.0));
+    }
     for case in CASES.iter().filter(|(name, ..)| wanted(name)) {
         check(&gpu, case);
     }
