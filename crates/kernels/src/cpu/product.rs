@@ -90,7 +90,12 @@ impl<'a> Packed<'a> {
 
     /// Lends rows `first..first + len`.
     #[inline(always)]
-    fn with_rows<T>(&self, first: usize, len: usize, code: impl FnOnce(Rows<'_>) -> T) -> T {
+    fn with_rows<T>(
+        &self,
+        isa: Isa,
+        (first, len): (usize, usize),
+        code: impl FnOnce(Rows<'_>) -> T,
+    ) -> T {
         let row_bytes = self.row_bytes();
         let units = self.columns / UNIT;
         let rows = Rows {
@@ -114,10 +119,45 @@ impl<'a> Packed<'a> {
         }
         Scratch::Scales.with(2 * len, |both| {
             let (scales, biases) = both.split_at_mut(len);
-            groups.scales.widen(first, scales);
-            groups.biases.widen(first, biases);
+            with_vector(isa, Widen { from: groups.scales, first, to: scales });
+            with_vector(isa, Widen { from: groups.biases, first, to: biases });
             code(Rows { scales, biases, ..rows })
         })
+    }
+}
+
+/// As [`Values::widen`], a unit at a time.
+struct Widen<'a> {
+    from: Values<'a>,
+    first: usize,
+    to: &'a mut [f32],
+}
+
+impl WithVector for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { from, first, to } = self;
+        let whole = to.len() / UNIT * UNIT;
+        let range = first..first + whole;
+        // The library converts eight at a time, each behind a call.
+        match from {
+            Values::F32(_) => return from.widen(first, to),
+            Values::Bf16(values) => {
+                for (to, unit) in to.chunks_exact_mut(UNIT).zip(values[range].chunks_exact(UNIT)) {
+                    // SAFETY: both are units; the CPU has been asked.
+                    unsafe { store_unit::<V>(V::unit_bf16(unit.as_ptr()), to.as_mut_ptr()) };
+                }
+            }
+            Values::F16(values) => {
+                for (to, unit) in to.chunks_exact_mut(UNIT).zip(values[range].chunks_exact(UNIT)) {
+                    // SAFETY: as above.
+                    unsafe { store_unit::<V>(V::unit_f16(unit.as_ptr()), to.as_mut_ptr()) };
+                }
+            }
+        }
+        from.widen(first + whole, &mut to[whole..]);
     }
 }
 
@@ -255,7 +295,11 @@ impl<U: Unpack> WithVector for Arrange<'_, U> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        self.x.widen(self.from, &mut self.to[..self.columns]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = &mut self.to[..self.columns];
+            Widen { from: self.x, first: self.from, to }.run::<V>();
+        }
         self.to[self.columns..].fill(0.0);
         for unit in self.to.chunks_exact_mut(UNIT) {
             // SAFETY: `unit` is a unit.

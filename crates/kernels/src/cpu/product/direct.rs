@@ -40,7 +40,7 @@ pub(super) unsafe fn multiply<U: Unpack>(
     let step = rows_per_task(w.rows, x.rows * w.data.len(), TASK_BYTES / row_bytes, MAX_COLUMNS);
     parallel_for(w.rows.div_ceil(step), |task| {
         let first = task * step;
-        w.with_rows(first, step.min(w.rows - first), |rows| {
+        w.with_rows(isa, (first, step.min(w.rows - first)), |rows| {
             let unpack = std::marker::PhantomData::<U>;
             with_vector(isa, Direct { x, rows, first, y, width: w.rows, unpack });
         });

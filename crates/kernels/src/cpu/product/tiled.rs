@@ -37,7 +37,7 @@ pub(super) unsafe fn multiply<U: Unpack>(
         let first = task * step;
         let len = step.min(w.rows - first);
         Scratch::Weights.with(step * stride, |panel| {
-            w.with_rows(first, len, |rows| {
+            w.with_rows(isa, (first, len), |rows| {
                 let unpack = std::marker::PhantomData::<U>;
                 with_vector(isa, UnpackRows { rows, panel, stride, unpack });
             });
