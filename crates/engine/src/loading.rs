@@ -10,7 +10,9 @@ use mlx::Dtype;
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
 use nn::{HfConfig, LoadOptions, QuantSpec, Unpack};
-use scheduler::{Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg};
+use scheduler::{
+    PrefillSharing, Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
+};
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
 use crate::{
@@ -77,6 +79,11 @@ pub(crate) fn load(
         max_running_requests: plan.max_running_requests,
         max_prefill_tokens: config.schedule.max_prefill_tokens,
         chunked_prefill_size: plan.chunked_prefill_size,
+        // Whoever turns splitting off wants prompts whole.
+        prefill_sharing: plan.chunked_prefill_size.map(|_| PrefillSharing {
+            chunk: platform.entry.prefill_sharing.chunk.max(plan.page_size),
+            ..platform.entry.prefill_sharing
+        }),
         page_size: plan.page_size,
         num_pages: plan.num_pages,
         context_length: plan.context_length,

@@ -60,6 +60,13 @@ impl<E: Executor> Scheduler<E> {
             self.new_token_ratio.decay();
             return true;
         }
+        if let Some(id) = self.chunked {
+            // It has given nothing yet, and keeps what is computed if nobody needs it.
+            self.retract(id);
+            if self.cache.ensure_free_pages(needed) {
+                return true;
+            }
+        }
         let mut kept = self.retraction_order();
         while let [_, .., victim] = kept[..] {
             kept.pop();
@@ -121,6 +128,7 @@ impl<E: Executor> Scheduler<E> {
         req.move_to(ReqState::Waiting);
         self.waiting.push_front(id);
         self.running.retain(|&other| other != id);
+        self.chunked = self.chunked.filter(|&chunked| chunked != id);
         self.admission_blocked = false;
         self.totals.retractions += 1;
     }

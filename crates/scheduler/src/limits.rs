@@ -14,6 +14,16 @@ pub enum SchedulePolicy {
     Lpm,
 }
 
+/// How a long prompt shares the device with requests that run already. Between its
+/// pieces they take a token each, so the pieces bound the time between tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefillSharing {
+    /// Prompts with more tokens than this left to prefill come in pieces.
+    pub above: usize,
+    /// Tokens of a piece.
+    pub chunk: usize,
+}
+
 /// What a [`crate::Scheduler`] is built with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerLimits {
@@ -23,6 +33,9 @@ pub struct SchedulerLimits {
     pub max_prefill_tokens: usize,
     /// Longest piece of a prompt in one extend batch; `None` never splits.
     pub chunked_prefill_size: Option<usize>,
+    /// Smaller pieces while requests run; `None`: long prompts are not treated in a
+    /// way of their own.
+    pub prefill_sharing: Option<PrefillSharing>,
     /// Tokens in a page; a power of two.
     pub page_size: usize,
     /// Pages in the K/V pool.
@@ -46,6 +59,7 @@ impl Default for SchedulerLimits {
             max_running_requests: 256,
             max_prefill_tokens: 16_384,
             chunked_prefill_size: Some(2048),
+            prefill_sharing: None,
             page_size: 16,
             num_pages: 256,
             context_length: 4096,
@@ -108,12 +122,14 @@ impl SchedulerLimits {
         if !page_size.is_power_of_two() {
             return Err(LimitsError::PageSize(page_size));
         }
-        if let Some(value) = self.chunked_prefill_size.filter(|&size| size < page_size) {
-            return Err(LimitsError::BelowPageSize {
-                name: "chunked_prefill_size",
-                value,
-                page_size,
-            });
+        let chunks = [
+            ("chunked_prefill_size", self.chunked_prefill_size),
+            ("prefill_sharing.chunk", self.prefill_sharing.map(|sharing| sharing.chunk)),
+        ];
+        for (name, chunk) in chunks {
+            if let Some(value) = chunk.filter(|&size| size < page_size) {
+                return Err(LimitsError::BelowPageSize { name, value, page_size });
+            }
         }
         let num_slots = self.num_pages.checked_mul(page_size);
         if num_slots.is_none_or(|slots| slots > i32::MAX as usize) {
@@ -151,6 +167,11 @@ mod tests {
         assert_eq!(
             text(SchedulerLimits { chunked_prefill_size: Some(15), ..base() }),
             "chunked_prefill_size must be at least page_size (16), got 15"
+        );
+        let prefill_sharing = Some(PrefillSharing { above: 100, chunk: 8 });
+        assert_eq!(
+            text(SchedulerLimits { prefill_sharing, ..base() }),
+            "prefill_sharing.chunk must be at least page_size (16), got 8"
         );
         assert_eq!(
             text(SchedulerLimits { num_pages: 1 << 27, ..base() }),

@@ -10,7 +10,7 @@
 use types::TokenId;
 
 use crate::{
-    BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
     scheduler::internal_error,
@@ -52,15 +52,47 @@ impl<E: Executor> Scheduler<E> {
         batch: &mut ScheduleBatch,
         out: &mut Vec<SchedulerEvent>,
     ) {
-        self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         if self.running.is_empty() && self.chunked.is_none() {
             self.admission_blocked = false;
         }
         let mut budget = self.budget();
         if let Some(id) = self.chunked {
+            if let Some(sharing) = self.limits.prefill_sharing.filter(|_| self.chunk_went_last) {
+                self.overtake(sharing, batch, out);
+            }
+            if !batch.rows.is_empty() {
+                self.chunk_went_last = false;
+                return;
+            }
             self.continue_chunked(id, &mut budget, batch);
         }
-        if self.chunked.is_some() || self.waiting.is_empty() || self.admission_blocked {
+        if self.chunked.is_none() {
+            self.admit(false, &mut budget, batch, out);
+        }
+        self.chunk_went_last = self.chunked.is_some();
+    }
+
+    /// Short prompts between two pieces of a long one, if any wait: whole ones only,
+    /// all of them together no longer than a prompt that comes in one piece.
+    fn overtake(
+        &mut self,
+        sharing: PrefillSharing,
+        batch: &mut ScheduleBatch,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        let mut budget = self.budget();
+        budget.chunk = budget.chunk.min(sharing.above);
+        self.admit(true, &mut budget, batch, out);
+    }
+
+    fn admit(
+        &mut self,
+        whole_only: bool,
+        budget: &mut Budget,
+        batch: &mut ScheduleBatch,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        if self.waiting.is_empty() || self.admission_blocked {
             return;
         }
         let mut in_batch = InBatchPrefixes::default();
@@ -72,7 +104,10 @@ impl<E: Executor> Scheduler<E> {
             {
                 continue;
             }
-            match self.try_add(id, &mut budget, batch) {
+            if whole_only && self.reqs[id].tokens.len() - cached > budget.chunk {
+                continue;
+            }
+            match self.try_add(id, budget, batch) {
                 Added::Whole => in_batch.insert(&self.reqs[id].tokens, page_size),
                 Added::TooLarge => self.abort_too_large(id, out),
                 Added::NoMemory => {
@@ -101,10 +136,7 @@ impl<E: Executor> Scheduler<E> {
     /// The next piece of the request that is part-way.
     fn continue_chunked(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) {
         let req = &self.reqs[id];
-        let row = req.table_row.expect("a chunked request has a row");
         let len = self.piece_len(req.tokens.len() - req.kv_len, budget);
-        let has_pages = self.cache.reserve(row, req.kv_len + len);
-        assert!(has_pages, "it was admitted with room for its prompt, and nobody grew since");
         self.add_row(id, len, budget, batch);
     }
 
@@ -122,7 +154,8 @@ impl<E: Executor> Scheduler<E> {
         let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
         let has_room =
             is_alone || self.cache.pages_for(new_tokens) <= self.cache.num_available_pages();
-        if is_over_budget || !has_room || !self.cache.reserve(row, cached + len) {
+        // Pages for all of it: those that run take theirs between its pieces.
+        if is_over_budget || !has_room || !self.cache.reserve(row, total) {
             self.cache.close(row, &[]);
             return if is_over_budget { Added::NoBudget } else { Added::NoMemory };
         }
@@ -139,10 +172,15 @@ impl<E: Executor> Scheduler<E> {
 
     /// How much of `rest` tokens goes into this batch: all, or whole pages.
     fn piece_len(&self, rest: usize, budget: &Budget) -> usize {
-        if rest <= budget.chunk {
+        let shared = self.limits.prefill_sharing.filter(|_| !self.running.is_empty());
+        let chunk = match shared.filter(|sharing| rest > sharing.above) {
+            Some(sharing) => budget.chunk.min(sharing.chunk),
+            None => budget.chunk,
+        };
+        if rest <= chunk {
             return rest;
         }
-        budget.chunk - budget.chunk % self.limits.page_size
+        chunk - chunk % self.limits.page_size
     }
 
     /// Enters the next `len` tokens of a request whose pages are there.

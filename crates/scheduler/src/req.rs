@@ -34,6 +34,7 @@ const LEGAL_MOVES: &[(ReqState, ReqState)] = &[
     (ReqState::Waiting, ReqState::Running),  // admitted whole
     (ReqState::Waiting, ReqState::Finished), // aborted; retracted as its last token was in flight
     (ReqState::Chunked, ReqState::Running),  // last chunk launched
+    (ReqState::Chunked, ReqState::Waiting),  // retracted
     (ReqState::Chunked, ReqState::Finished), // aborted
     (ReqState::Running, ReqState::Waiting),  // retracted
     (ReqState::Running, ReqState::Finished), // done or aborted

@@ -38,8 +38,12 @@ pub struct Scheduler<E: Executor> {
     rids: BTreeMap<Rid, ReqId>,
     /// Retracted ones first, then by arrival.
     pub(crate) waiting: VecDeque<ReqId>,
-    /// Part-way through its prefill, holding pages.
+    /// Part-way through its prefill, holding pages for all of it.
     pub(crate) chunked: Option<ReqId>,
+    /// The last batch was a piece of `chunked`.
+    pub(crate) chunk_went_last: bool,
+    /// The last batch was a decode batch between two pieces of `chunked`.
+    decode_went_last: bool,
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
@@ -78,6 +82,8 @@ impl<E: Executor> Scheduler<E> {
             rids: BTreeMap::new(),
             waiting: VecDeque::new(),
             chunked: None,
+            chunk_went_last: false,
+            decode_went_last: false,
             running: Vec::new(),
             in_flight: None,
             spare: Vec::new(),
@@ -219,11 +225,19 @@ impl<E: Executor> Scheduler<E> {
     }
 
     /// Prefill goes first: it bounds the time to the first token and grows the
-    /// decode batch.
+    /// decode batch. But between two pieces of a prompt those that run get a token.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
+        self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
-        batch.clear(ForwardMode::Extend);
-        self.fill_prefill_batch(&mut batch, out);
+        batch.clear(ForwardMode::Decode);
+        if self.is_turn_of_running() {
+            self.fill_decode_batch(&mut batch, out);
+        }
+        self.decode_went_last = !batch.rows.is_empty();
+        if batch.rows.is_empty() {
+            batch.clear(ForwardMode::Extend);
+            self.fill_prefill_batch(&mut batch, out);
+        }
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Decode);
             self.fill_decode_batch(&mut batch, out);
@@ -233,6 +247,11 @@ impl<E: Executor> Scheduler<E> {
             return None;
         }
         Some(batch)
+    }
+
+    fn is_turn_of_running(&self) -> bool {
+        let shares = self.limits.prefill_sharing.is_some() && self.chunked.is_some();
+        shares && !self.decode_went_last && !self.running.is_empty()
     }
 
     fn launch(&mut self, batch: ScheduleBatch) -> Result<InFlight<E::Handle>, E::Error> {

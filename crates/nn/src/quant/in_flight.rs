@@ -5,7 +5,7 @@
 //! unpacked. So after every so many bytes of them the work so far is handed over,
 //! and before that the work up to the last such mark has to be done.
 
-use std::{cell::RefCell, mem};
+use std::cell::RefCell;
 
 use mlx::{Array, Result, async_eval};
 
@@ -46,7 +46,7 @@ fn count_to(limit: usize, product: &Array, nbytes: usize) -> Result<()> {
         let ones = vec![1; product.ndim()];
         let mark = product.slice(&first, &ones, &ones)?.add_scalar(0.0)?;
         async_eval(&[&mark])?;
-        Ok(mem::replace(&mut marks.last, Some(mark)))
+        Ok(marks.last.replace(mark))
     })?;
     before.map_or(Ok(()), |before| before.eval())
 }

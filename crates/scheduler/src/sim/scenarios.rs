@@ -4,8 +4,8 @@ use mem_cache::PageTables;
 use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
 
 use crate::{
-    Executor, ForwardMode, InputId, Progress, ScheduleBatch, SchedulePolicy, Scheduler,
-    SchedulerEvent, SchedulerLimits, SchedulerMsg,
+    Executor, ForwardMode, InputId, PrefillSharing, Progress, ScheduleBatch, SchedulePolicy,
+    Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
 
 /// Notes every batch. A sampled token says which of its completion it is: 100
@@ -145,6 +145,53 @@ fn long_prompts_go_in_chunks_of_whole_pages() {
     assert_eq!(batches[3].input_ids, [InputId::Host(100), InputId::Host(100)]);
     assert_eq!(batches[3].positions, [90, 10]);
     assert_eq!(batches.len(), 4);
+}
+
+/// Runs two streams, then sends a long prompt; gives the batches from there on.
+fn beside_two_streams(msgs: impl Fn(usize) -> Vec<SchedulerMsg>) -> Vec<ScheduleBatch> {
+    let prefill_sharing = Some(PrefillSharing { above: 64, chunk: 32 });
+    let mut scheduler = scheduler(SchedulerLimits { prefill_sharing, ..limits() });
+    let mut events = Vec::new();
+    let streams = ["s", "t"].map(|rid| send(req(rid, vec![rid.len() as TokenId; 8], 100)));
+    scheduler.step(streams, &mut events).unwrap();
+    let before = scheduler.executor().batches.len();
+    for step in 0..40 {
+        scheduler.step(msgs(step), &mut events).unwrap();
+    }
+    scheduler.executor().batches[before..].to_vec()
+}
+
+#[test]
+fn streams_get_a_token_between_two_pieces_of_a_long_prompt() {
+    let long = |step| match step {
+        0 => vec![send(req("long", prompt(200), 1))],
+        _ => Vec::new(),
+    };
+    let batches = beside_two_streams(long);
+    let mut pieces = Vec::new();
+    for pair in batches[..10].chunks(2) {
+        pieces.extend(shape(&pair[0]));
+        assert_eq!((pair[1].mode, pair[1].rows.len()), (ForwardMode::Decode, 2));
+    }
+    // What is short enough then comes in one piece.
+    let expected = [(0, 32), (32, 32), (64, 32), (96, 32), (128, 32)];
+    assert_eq!(pieces, expected.map(|(prefix, len)| (prefix, len, false)));
+    assert_eq!(shape(&batches[10]), [(160, 40, true)]);
+}
+
+#[test]
+fn a_short_prompt_waits_for_one_piece_of_a_long_one() {
+    let msgs = |step| match step {
+        0 => vec![send(req("long", prompt(400), 1))],
+        2 => ["a", "b"].map(|rid| send(req(rid, vec![rid.as_bytes()[0].into(); 20], 1))).to_vec(),
+        _ => Vec::new(),
+    };
+    let batches = beside_two_streams(msgs);
+    assert_eq!(shape(&batches[0]), [(0, 32, false)]);
+    assert_eq!(batches[1].mode, ForwardMode::Decode);
+    assert_eq!(shape(&batches[2]), [(0, 20, true), (0, 20, true)], "the short ones, together");
+    let next = batches[3..].iter().find(|batch| batch.mode == ForwardMode::Extend).unwrap();
+    assert_eq!(shape(next), [(32, 32, false)], "then the long one again");
 }
 
 #[test]

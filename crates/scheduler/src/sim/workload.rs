@@ -3,7 +3,7 @@
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
-use crate::{SchedulePolicy, SchedulerLimits};
+use crate::{PrefillSharing, SchedulePolicy, SchedulerLimits};
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,10 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         max_running_requests: rng.between(1, 10),
         max_prefill_tokens: rng.between(1, 200),
         chunked_prefill_size: (!rng.one_in(3)).then_some(chunk),
+        prefill_sharing: (!rng.one_in(3)).then(|| PrefillSharing {
+            above: rng.between(0, 2 * page_size),
+            chunk: page_size + rng.between(0, page_size),
+        }),
         page_size,
         num_pages: pool.div_ceil(page_size),
         context_length,
