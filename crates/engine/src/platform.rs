@@ -84,7 +84,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         max_contexts: Some(8),
         max_running_requests: 64,
         chunked_prefill_size: Some(512),
-        prefill_sharing: PrefillSharing { above: 256, chunk: 32 },
+        prefill_sharing: PrefillSharing { above: 256, chunk: 16 },
     },
     PlatformEntry {
         name: "cuda",
