@@ -17,6 +17,9 @@ pub(crate) fn load(
     source: &TextSource,
     chat_template: Option<&PathBuf>,
 ) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    if args.skip_tokenizer_init {
+        return Ok((Tokenizer::skipped(), None));
+    }
     let tokenizer = tokenizer(args, source)?;
     let template = match (chat_template, &source.chat_template) {
         (Some(file), _) => Some(ChatTemplate::from_file(file, &tokenizer)?),

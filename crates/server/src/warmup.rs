@@ -36,7 +36,10 @@ pub async fn warmup(state: &AppState) -> Result<(), WarmupError> {
     let run = async {
         let spec = SamplingSpec::new(json, state.engine.model().vocab_size, 1)?;
         let plan = GenerationPlan {
-            prompts: Prompts::Texts(vec!["The capital city of France is".to_owned()]),
+            prompts: match state.tokenizer.is_there() {
+                true => Prompts::Texts(vec!["The capital city of France is".to_owned()]),
+                false => Prompts::Ids(vec![vec![0; 6]]),
+            },
             specs: vec![spec],
             rid: None,
             flags: SequenceFlags {

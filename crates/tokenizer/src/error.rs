@@ -16,6 +16,9 @@ pub enum TokenizerError {
         /// The model folder.
         dir: PathBuf,
     },
+    /// There is none, by the operator's choice.
+    #[error("this server runs without a tokenizer (--skip-tokenizer-init): send token ids")]
+    Skipped,
     /// A file that is there cannot be read.
     #[error("cannot read {}", path.display())]
     Read {

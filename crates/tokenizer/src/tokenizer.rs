@@ -29,7 +29,8 @@ const MAX_VOCAB_SIZE: usize = 1 << 24;
 pub struct Tokenizer(Arc<Inner>);
 
 struct Inner {
-    encoder: tokenizers::Tokenizer,
+    /// `None` if there is no tokenizer at all.
+    encoder: Option<tokenizers::Tokenizer>,
     detokenizer: Detokenizer,
     /// `None`: no limit.
     max_text_bytes_per_token: Option<usize>,
@@ -67,6 +68,23 @@ impl Tokenizer {
         Self::build(json.as_bytes(), None, gguf::special_tokens(vocab)?, templates)
     }
 
+    /// For a server of token ids: encodes nothing, and every id stands for no text.
+    pub fn skipped() -> Self {
+        let detokenizer = Detokenizer::new(&Value::Null, &[]);
+        Self(Arc::new(Inner {
+            encoder: None,
+            detokenizer: detokenizer.expect("no decoder is a decoder"),
+            max_text_bytes_per_token: None,
+            special_tokens: SpecialTokens::default(),
+            templates: TemplateSources::single(None),
+        }))
+    }
+
+    /// False for [`Tokenizer::skipped`].
+    pub fn is_there(&self) -> bool {
+        self.0.encoder.is_some()
+    }
+
     fn build(
         json: &[u8],
         added_tokens_decoder: Option<&Map<String, Value>>,
@@ -84,7 +102,7 @@ impl Tokenizer {
         let max_text_bytes_per_token =
             length_bound::max_text_bytes_per_token(&encoder, &detokenizer);
         Ok(Self(Arc::new(Inner {
-            encoder,
+            encoder: Some(encoder),
             detokenizer,
             max_text_bytes_per_token,
             special_tokens,
@@ -100,8 +118,9 @@ impl Tokenizer {
     /// Text that the pre-tokenizer's regular expression gives up on.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>> {
         let failed = |reason: String| TokenizerError::Encode { len: text.len(), reason };
+        let encoder = self.0.encoder.as_ref().ok_or(TokenizerError::Skipped)?;
         // The regex engine panics where its back-tracking limits are reached.
-        let encode = || self.0.encoder.encode_fast(text, add_special_tokens);
+        let encode = || encoder.encode_fast(text, add_special_tokens);
         match panic::catch_unwind(AssertUnwindSafe(encode)) {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
             Ok(Err(error)) => Err(failed(error.to_string())),
@@ -129,12 +148,12 @@ impl Tokenizer {
 
     /// The id of a token by its spelling in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<TokenId> {
-        self.0.encoder.token_to_id(token)
+        self.0.encoder.as_ref()?.token_to_id(token)
     }
 
     /// A token's spelling in the vocabulary (`Ġthe`, `▁the`, `<0x0A>`).
     pub fn id_to_token(&self, id: TokenId) -> Option<String> {
-        self.0.encoder.id_to_token(id)
+        self.0.encoder.as_ref()?.id_to_token(id)
     }
 
     /// The bytes a token stands for; empty for ids outside the vocabulary.

@@ -18,6 +18,10 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer_path: Option<PathBuf>,
 
+    /// Loads no tokenizer: requests and answers are token ids.
+    #[arg(long)]
+    pub(crate) skip_tokenizer_init: bool,
+
     /// auto, safetensors, gguf, or dummy: random weights from config.json alone.
     #[arg(long, default_value = "auto", value_name = "FORMAT")]
     pub(crate) load_format: String,

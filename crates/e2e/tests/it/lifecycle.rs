@@ -81,3 +81,27 @@ fn information_is_under_both_names() {
     let info = server.get("/model_info").unwrap().json();
     assert_eq!((&info["model_type"], &info["is_generation"]), (&json!("llama"), &json!(true)));
 }
+
+#[test]
+fn a_server_without_a_tokenizer_speaks_in_token_ids() {
+    let server = start(&["--skip-tokenizer-init"]).unwrap();
+    let client = server.client();
+    let body = json!({
+        "input_ids": [504, 2644, 216], "sampling_params": { "max_new_tokens": 6, "temperature": 0 },
+    });
+    let answer = client.post("/generate", &body).unwrap().json();
+    let expected = shared().post("/generate", &body).unwrap().json();
+    assert_eq!(answer["output_ids"], expected["output_ids"]);
+    assert_eq!(answer["text"], "");
+    let refused = [
+        ("/generate", json!({ "text": "Hello" })),
+        ("/generate", json!({ "input_ids": [1], "sampling_params": { "stop": "." } })),
+        ("/detokenize", json!({ "tokens": [1] })),
+        ("/tokenize", json!({ "prompt": "Hello" })),
+        ("/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "Hi" }] })),
+    ];
+    for (path, body) in refused {
+        let response = client.post(path, &body).unwrap();
+        assert_eq!(response.status, 400, "{path} {body}: {}", response.json());
+    }
+}

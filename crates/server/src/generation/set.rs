@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{MAX_BATCH_SIZE, OneOrMany};
+use tokenizer::TokenizerError;
 use tokio::sync::mpsc;
 use types::{EngineMsg, GenerateReq, Rid, TokenId};
 use uuid::Uuid;
@@ -40,6 +41,9 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
+        if !state.tokenizer.is_there() && specs.iter().any(|spec| !spec.text.stop.is_empty()) {
+            return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
+        }
         let prompts = prompts.tokenize(state).await?;
         for (ids, spec) in prompts.iter().zip(&specs) {
             spec.check_length(ids.len(), state.engine.model().context_length)?;

@@ -9,6 +9,8 @@ use protocol::{
     native::{DetokenizeRequest, DetokenizeResponse},
 };
 
+use tokenizer::TokenizerError;
+
 use super::generate::check_ids;
 use crate::{AppState, body::read_json, error::ApiError};
 
@@ -18,6 +20,9 @@ pub(crate) async fn detokenize(
 ) -> Result<Json<DetokenizeResponse>, ApiError> {
     let request: DetokenizeRequest = read_json(&state, request, &Table::EMPTY).await?;
     let tokens = check_ids(&state, request.tokens)?;
+    if !state.tokenizer.is_there() {
+        return Err(ApiError::value(TokenizerError::Skipped.to_string()));
+    }
     let skip_special_tokens = request.skip_special_tokens.unwrap_or(true);
     let job_state = state.clone();
     let text = state

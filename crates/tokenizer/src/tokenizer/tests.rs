@@ -140,3 +140,12 @@ fn long_texts_of_one_character_are_encoded() {
         assert_eq!(tokenizer.decode(&ids, false), text);
     }
 }
+
+#[test]
+fn none_encodes_nothing_and_decodes_to_nothing() {
+    let tokenizer = Tokenizer::skipped();
+    assert!(!tokenizer.is_there());
+    assert_eq!((tokenizer.vocab_size(), tokenizer.eos_token_id()), (0, None));
+    assert_eq!(tokenizer.decode(&[1, 2, 3], true), "");
+    assert!(matches!(tokenizer.encode("text", false), Err(TokenizerError::Skipped)));
+}
