@@ -12,7 +12,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use attention::{ForwardBatch, ForwardMode};
 use kernels::{
-    Kernels,
+    Kernels, qmm_few,
     tape::{Recorder, Tape, TapeError, TapeInput},
 };
 use mlx::{Array, Result, cuda_graph::CudaGraph, gpu_kernel::GpuDialect};
@@ -108,8 +108,11 @@ fn record(
 
 impl GraphRunner for Compiled {
     fn run(&mut self, model: &dyn CausalLm, batch: &ForwardBatch) -> Result<Array> {
-        let is_decode = batch.mode == ForwardMode::Decode && batch.sampled_rows.is_none();
-        let (Some(kernels), true) = (self.kernels.clone(), is_decode) else {
+        // More rows go to MLX's products; recording them would be in vain.
+        let may_replay = batch.mode == ForwardMode::Decode
+            && batch.sampled_rows.is_none()
+            && batch.input_ids.size() <= qmm_few::MAX_ROWS;
+        let (Some(kernels), true) = (self.kernels.clone(), may_replay) else {
             return model.forward(batch);
         };
         let Some(arrays) = batch.replay_inputs() else {
