@@ -19,7 +19,7 @@ one() {
     script=$1
     shift
     echo "== $script"
-    log=$(timeout "${LIMIT:-90}" python3 "$here/$script.py" --binary "$binary" --model-path "$model" "$@")
+    log=$(timeout "${LIMIT:-300}" python3 "$here/$script.py" --binary "$binary" --model-path "$model" "$@")
     code=$?
     echo "$log"
     [ $code -eq 0 ] || failed=1

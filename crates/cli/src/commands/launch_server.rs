@@ -91,11 +91,17 @@ async fn serve(
             Ok(())
         }
         result = &mut ended => {
-            // Only a failure ends the engine before the server has drained it.
-            let _ = stop.send(());
-            let _ = tokio::time::timeout(LAST_WORDS, &mut server).await;
-            result??;
-            bail!("the engine has ended")
+            let ended_well = result?;
+            if ended_well.is_err() {
+                let _ = stop.send(());
+            }
+            // The server's last act is to drain the engine, whose end may be seen first.
+            let served = tokio::time::timeout(LAST_WORDS, &mut server).await;
+            ended_well?;
+            let Ok(served) = served else { bail!("the engine has ended") };
+            served??;
+            tracing::info!("drained; good-bye");
+            Ok(())
         }
     }
 }
