@@ -6,6 +6,7 @@
 //! Upstream: `sglang/srt/models/`.
 
 mod causal_lm;
+mod config;
 mod llama;
 mod mixtral;
 mod qwen2;

@@ -8,11 +8,11 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
-    Rope, RopeConfig, RopePositions, Weights,
+    Activation, Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
+    RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry};
+use crate::{CausalLm, ModelEntry, config::left_over};
 
 mod config;
 
@@ -137,16 +137,6 @@ impl Mlp {
     fn forward(&self, hidden: &Array) -> Result<Array> {
         self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
     }
-}
-
-/// Old converters stored the rotary frequencies; tied heads are sometimes
-/// stored a second time.
-fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
-    let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
-    if config::is_tied(config) {
-        allowed.push(LeftOver::Module("lm_head"));
-    }
-    allowed
 }
 
 impl LlamaForCausalLm {

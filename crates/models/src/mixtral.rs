@@ -5,11 +5,11 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Embedding, FusedMoe, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, MoeDims,
-    RmsNorm, Rope, RopeConfig, RopePositions, TopK, Weights,
+    Embedding, FusedMoe, HfConfig, Linear, LmHead, LoadError, MergedLinear, MoeDims, RmsNorm, Rope,
+    RopeConfig, RopePositions, TopK, Weights,
 };
 
-use crate::{CausalLm, ModelEntry};
+use crate::{CausalLm, ModelEntry, config::left_over};
 
 mod config;
 
@@ -135,16 +135,6 @@ impl SparseMoeBlock {
     fn forward(&self, hidden: &Array) -> Result<Array> {
         self.experts.forward(hidden, &self.gate.forward(hidden)?)
     }
-}
-
-/// Old converters stored the rotary frequencies; tied heads are sometimes
-/// stored a second time.
-fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
-    let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
-    if config::is_tied(config) {
-        allowed.push(LeftOver::Module("lm_head"));
-    }
-    allowed
 }
 
 impl MixtralForCausalLm {

@@ -5,11 +5,11 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
-    Rope, RopeConfig, RopePositions, Weights,
+    Activation, Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
+    RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry};
+use crate::{CausalLm, ModelEntry, config::left_over};
 
 mod config;
 
@@ -128,16 +128,6 @@ impl<M: Feedforward> DecoderLayer<M> {
             self.post_attention_layernorm.forward_residual(&hidden, Some(&attn))?;
         Ok((hidden, self.mlp.forward(&normed)?))
     }
-}
-
-/// Old converters stored the rotary frequencies; tied heads are sometimes
-/// stored a second time.
-pub(crate) fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
-    let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
-    if config::is_tied(config) {
-        allowed.push(LeftOver::Module("lm_head"));
-    }
-    allowed
 }
 
 impl Qwen2ForCausalLm {

@@ -9,7 +9,8 @@ use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights, 
 
 use crate::{
     CausalLm, ModelEntry,
-    qwen2::{Feedforward, Mlp, Qwen2Config, Qwen2Model, left_over},
+    config::left_over,
+    qwen2::{Feedforward, Mlp, Qwen2Config, Qwen2Model},
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {

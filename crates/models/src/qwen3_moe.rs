@@ -9,7 +9,8 @@ use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights};
 
 use crate::{
     CausalLm, ModelEntry,
-    qwen3::{Feedforward, Mlp, Qwen3Config, Qwen3Model, left_over},
+    config::left_over,
+    qwen3::{Feedforward, Mlp, Qwen3Config, Qwen3Model},
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {

@@ -4,6 +4,8 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
+use crate::config::{check_kv_heads, check_positive, config_error, default_act, is_tied};
+
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct LlamaConfig {
     pub(super) hidden_size: usize,
@@ -78,9 +80,7 @@ impl LlamaConfig {
             ("num_key_value_heads", self.num_kv_heads()),
             ("vocab_size", self.vocab_size),
         ];
-        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(config_error(field, "must be positive".to_owned()));
-        }
+        check_positive(&positive)?;
         if self.head_dim() == 0 {
             return Err(config_error("head_dim", "must be positive".to_owned()));
         }
@@ -88,10 +88,7 @@ impl LlamaConfig {
             let reason = format!("{} does not divide hidden_size", self.num_attention_heads);
             return Err(config_error("num_attention_heads", reason));
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_kv_heads()) {
-            let reason = format!("{} does not divide num_attention_heads", self.num_kv_heads());
-            return Err(config_error("num_key_value_heads", reason));
-        }
+        check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         if let Some(tp) = self.pretraining_tp.filter(|&tp| tp > 1) {
             return Err(LoadError::Unsupported { what: "pretraining_tp", value: tp.to_string() });
         }
@@ -115,23 +112,9 @@ impl LlamaConfig {
     }
 }
 
-/// Whether the head is the embedding. The default where config.json says
-/// nothing is that of the families' own configs.
-pub(super) fn is_tied(hf: &HfConfig) -> bool {
-    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
-}
-
 /// Llama's graph has no window: only Mistral's reads `sliding_window` without
 /// `layer_types`.
 fn slides(hf: &HfConfig) -> bool {
     hf.model_type() == Some("mistral")
         || hf.architectures().iter().any(|name| name == "MistralForCausalLM")
-}
-
-fn config_error(field: &str, reason: String) -> LoadError {
-    LoadError::Config { file: "config.json", field: field.to_owned(), reason }
-}
-
-fn default_act() -> Activation {
-    Activation::Silu
 }

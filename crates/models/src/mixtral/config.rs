@@ -4,6 +4,8 @@
 use nn::{Activation, HfConfig, LoadError, RopeConfig};
 use serde::Deserialize;
 
+use crate::config::{check_kv_heads, check_positive, default_act, is_tied};
+
 /// Base of the rotary frequencies where config.json names none.
 const DEFAULT_THETA: f32 = 1e6;
 
@@ -58,13 +60,8 @@ impl MixtralConfig {
             ("num_local_experts", self.num_local_experts),
             ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
-        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(config_error(field, "must be positive".to_owned()));
-        }
-        if !self.num_attention_heads.is_multiple_of(self.num_kv_heads()) {
-            let reason = format!("{} does not divide num_attention_heads", self.num_kv_heads());
-            return Err(config_error("num_key_value_heads", reason));
-        }
+        check_positive(&positive)?;
+        check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         Ok(())
     }
 }
@@ -76,19 +73,6 @@ pub(super) fn rope(hf: &HfConfig) -> Result<RopeConfig, LoadError> {
         rope.theta = DEFAULT_THETA;
     }
     Ok(rope)
-}
-
-/// Whether the head is the embedding.
-pub(super) fn is_tied(hf: &HfConfig) -> bool {
-    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
-}
-
-fn config_error(field: &str, reason: String) -> LoadError {
-    LoadError::Config { file: "config.json", field: field.to_owned(), reason }
-}
-
-fn default_act() -> Activation {
-    Activation::Silu
 }
 
 fn eight() -> usize {

@@ -4,6 +4,8 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
+use crate::config::{check_kv_heads, check_positive, default_act, is_tied};
+
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Qwen3Config {
     pub(crate) hidden_size: usize,
@@ -75,30 +77,12 @@ impl Qwen3Config {
             ("head_dim", self.head_dim()),
             ("decoder_sparse_step", self.moe.decoder_sparse_step.unwrap_or(1)),
         ];
-        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(config_error(field, "must be positive".to_owned()));
-        }
-        if !self.num_attention_heads.is_multiple_of(self.num_kv_heads()) {
-            let reason = format!("{} does not divide num_attention_heads", self.num_kv_heads());
-            return Err(config_error("num_key_value_heads", reason));
-        }
+        check_positive(&positive)?;
+        check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         if self.use_sliding_window {
             let value = "true".to_owned();
             return Err(LoadError::Unsupported { what: "use_sliding_window", value });
         }
         Ok(())
     }
-}
-
-/// Whether the head is the embedding.
-pub(super) fn is_tied(hf: &HfConfig) -> bool {
-    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
-}
-
-fn config_error(field: &str, reason: String) -> LoadError {
-    LoadError::Config { file: "config.json", field: field.to_owned(), reason }
-}
-
-fn default_act() -> Activation {
-    Activation::Silu
 }
