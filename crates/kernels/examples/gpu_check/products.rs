@@ -135,7 +135,7 @@ pub(crate) fn tilings(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         for num_rows in [1, 8, 16, 32, 64] {
             let x = rows(num_rows)?;
             for tiling in candidates(num_rows) {
-                let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead } = tiling;
+                let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead, .. } = tiling;
                 let name = format!("{row_tiles} {token_tiles} {groups_ahead} {octets_ahead}");
                 match pairs.ours(kernels, &x, Some(tiling)) {
                     Ok(micros) => println!(
@@ -161,7 +161,13 @@ fn candidates(num_rows: usize) -> Vec<QmmTiling> {
                 let registers = token_tiles * octets_ahead * 4
                     + row_tiles * (token_tiles * 8 + groups_ahead * 4);
                 if token_tiles <= whole && token_tiles * 2 >= whole && registers <= 150 {
-                    found.push(QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead });
+                    found.push(QmmTiling {
+                        row_tiles,
+                        token_tiles,
+                        groups_ahead,
+                        octets_ahead,
+                        simdgroups: 8,
+                    });
                 }
             }
         }

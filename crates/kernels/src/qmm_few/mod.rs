@@ -23,7 +23,8 @@ pub static KERNEL: Kernel = Kernel { name: "qmm_few", body: include_str!("body.i
 pub const MAX_ROWS: usize = 64;
 /// Most rows of a result by experts.
 pub const MAX_SLOTS: usize = 1024;
-const SIMDGROUPS: usize = 8;
+/// Above this many slots a product by experts takes more rows of the weights at a time.
+const MANY_SLOTS: usize = 256;
 /// Offsets of words are ints; a word holds 4 weights or more.
 const MAX_ELEMENTS: usize = 4 << 31;
 
@@ -38,6 +39,8 @@ pub struct QmmTiling {
     pub groups_ahead: usize,
     /// Eights of a row of x under way at once; divides an eighth of the group size.
     pub octets_ahead: usize,
+    /// Simdgroups of a threadgroup; those that share the columns are a part of them.
+    pub simdgroups: usize,
 }
 
 impl QmmTiling {
@@ -48,14 +51,40 @@ impl QmmTiling {
         // Few tokens leave registers for loads, many need them for sums, and then a
         // second tile of rows halves the reads of x.
         let row_tiles = if token_tiles == 4 && spec.outputs >= 4096 { 2 } else { 1 };
-        let words = spec.group_size * spec.bits / 128;
-        let groups_ahead = match words * row_tiles {
-            0..=2 => 4,
-            3..=4 => 2,
-            _ => 1,
-        };
+        let groups_ahead = groups_ahead(spec, row_tiles);
         let octets_ahead = if token_tiles == 1 { 4 } else { 2 };
-        Self { row_tiles, token_tiles, groups_ahead, octets_ahead }
+        let simdgroups = splits(spec, None);
+        Self { row_tiles, token_tiles, groups_ahead, octets_ahead, simdgroups }
+    }
+
+    /// For a product by experts of this size. An expert has a few slots at most, of one
+    /// tile; with many slots a second tile of rows halves the reads of x.
+    pub fn by_experts(spec: &GatherSpec) -> Self {
+        let many = spec.num_slots() > MANY_SLOTS;
+        let (row_tiles, octets_ahead) = if many { (2, 2) } else { (1, 4) };
+        let groups_ahead = groups_ahead(&spec.product, row_tiles);
+        Self { row_tiles, token_tiles: 1, groups_ahead, octets_ahead, simdgroups: 4 }
+    }
+}
+
+/// As many as registers allow.
+fn groups_ahead(spec: &QmvSpec, row_tiles: usize) -> usize {
+    match spec.group_size * spec.bits / 128 * row_tiles {
+        0..=2 => 4,
+        3..=4 => 2,
+        _ => 1,
+    }
+}
+
+/// Simdgroups that share the columns of a matrix: a matter of the weights alone, since
+/// results depend on it. Longer runs make more of a simdgroup's start and of its sums,
+/// where there are rows enough for every core (measured, docs/notes/gpu-decode.md).
+fn splits(spec: &QmvSpec, gather: Option<&GatherSpec>) -> usize {
+    match gather {
+        Some(_) if spec.inputs / spec.group_size < 16 => 1,
+        Some(_) => 2,
+        None if spec.outputs > 4096 => 4,
+        None => 8,
     }
 }
 
@@ -123,7 +152,11 @@ fn any_call(
         return Err(KernelError::ElementType { dtype: spec.scale_dtype });
     }
     spec.check(KERNEL.name)?;
-    let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead } = tiling;
+    let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead, simdgroups } = tiling;
+    let splits = splits(spec, gather);
+    if !simdgroups.is_multiple_of(splits) || !(1..=8).contains(&simdgroups) {
+        return refuse("a number of simdgroups", simdgroups);
+    }
     if octets_ahead == 0 || !(spec.group_size / 8).is_multiple_of(octets_ahead) {
         return refuse("a number of octets", octets_ahead);
     }
@@ -146,12 +179,13 @@ fn any_call(
             ("TOKEN_TILES", token_tiles.into()),
             ("GROUPS_AHEAD", groups_ahead.into()),
             ("OCTETS_AHEAD", octets_ahead.into()),
-            ("SIMDGROUPS", SIMDGROUPS.into()),
+            ("SIMDGROUPS", simdgroups.into()),
+            ("SPLITS", splits.into()),
             ("GATHER", gather.is_some().into()),
             ("SLOTS_PER_ROW", gather.map_or(1, |spec| spec.slots_per_row).into()),
         ],
-        groups: [spec.outputs.div_ceil(16 * row_tiles), groups_of_rows, 1],
-        threads: 32 * SIMDGROUPS,
+        groups: [spec.outputs.div_ceil(16 * row_tiles * simdgroups / splits), groups_of_rows, 1],
+        threads: 32 * simdgroups,
         outputs: vec![(vec![rows, spec.outputs], spec.dtype)],
     })
 }
@@ -201,8 +235,7 @@ pub fn gather_qmm_few(
     weights: &QmvWeights<'_>,
     experts: &Array,
 ) -> Result<Array, KernelError> {
-    let tiling = QmmTiling { token_tiles: 1, row_tiles: 1, ..QmmTiling::new(&spec.product) };
-    let call = gather_call(spec, tiling)?;
+    let call = gather_call(spec, QmmTiling::by_experts(spec))?;
     check_weights(KERNEL.name, &spec.product, &[spec.num_experts], x, weights)?;
     shapes::check(KERNEL.name, "experts", experts, &[spec.num_slots()])?;
     if ![Dtype::Int32, Dtype::Uint32].contains(&experts.dtype()) {
