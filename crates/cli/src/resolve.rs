@@ -66,6 +66,7 @@ impl EngineArgs {
             schedule: self.schedule.resolve(&self.memory)?,
             random_seed: self.device.random_seed.unwrap_or_else(seed_of_this_start),
             decode_log_interval: self.observability.decode_log_interval,
+            profile: false,
             warm_up: true,
         })
     }

@@ -162,6 +162,8 @@ pub struct EngineConfig {
     pub random_seed: u64,
     /// A decode log line every so many decode steps.
     pub decode_log_interval: usize,
+    /// Measure where the time of steps goes, for the log and `/server_info`.
+    pub profile: bool,
     /// Run every shape once before the first request.
     pub warm_up: bool,
 }

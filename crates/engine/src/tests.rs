@@ -110,6 +110,7 @@ fn config(folder: &Path) -> EngineConfig {
         },
         random_seed: 1,
         decode_log_interval: 1000,
+        profile: false,
         warm_up: false,
     }
 }

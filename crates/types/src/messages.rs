@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{FinishReason, Rid, SamplingParams, SchedulerStats, TokenId};
+use crate::{FinishReason, Rid, SamplingParams, SchedulerStats, StepProfiles, TokenId};
 
 /// Answers a control message once.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -83,6 +83,8 @@ pub struct EngineState {
     pub active_memory_bytes: usize,
     /// The most MLX ever held.
     pub peak_memory_bytes: usize,
+    /// Where the time of steps goes, with `--profile`.
+    pub profile: Option<StepProfiles>,
 }
 
 /// What the engine made of the model and the options: fixed after start.

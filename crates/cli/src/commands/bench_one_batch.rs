@@ -3,13 +3,12 @@
 use std::{
     io::{Write, stdout},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Result;
 use clap::Args;
-use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch, Profile, Stage};
-use serde_json::{Value, json};
+use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch};
+use serde_json::json;
 
 use crate::{args::EngineArgs, logging, progress::progress};
 
@@ -69,8 +68,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         }
         writeln!(stdout(), "{}", table_line(&result))?;
         if args.profile {
-            write!(stdout(), "{}", profile_table("prefill", &result.prefill))?;
-            write!(stdout(), "{}", profile_table("decode", &result.decode))?;
+            write!(stdout(), "{}", result.prefill.table("prefill"))?;
+            write!(stdout(), "{}", result.decode.table("decode"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -102,34 +101,10 @@ fn json_line(result: &BenchResult, profile: bool) -> String {
         "peak_memory_bytes": result.peak_memory_bytes,
     });
     if profile {
-        line["prefill_profile"] = profile_json(&result.prefill);
-        line["decode_profile"] = profile_json(&result.decode);
+        line["prefill_profile"] = json!(result.prefill);
+        line["decode_profile"] = json!(result.decode);
     }
     line.to_string()
-}
-
-/// Mean ms of a step in each stage, then the host's and the device's part.
-fn stages(profile: &Profile) -> impl Iterator<Item = (&'static str, f64)> {
-    let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / profile.num_steps.max(1) as f64;
-    let of_stages = Stage::ALL.map(|stage| (stage.name(), mean_ms(profile.times.of(stage))));
-    let sums = [("host", mean_ms(profile.host())), ("device", mean_ms(profile.device()))];
-    of_stages.into_iter().chain(sums)
-}
-
-fn profile_json(profile: &Profile) -> Value {
-    let stages = stages(profile).map(|(name, ms)| (name.replace(' ', "_") + "_ms", json!(ms)));
-    let count = ("num_steps".to_owned(), json!(profile.num_steps));
-    std::iter::once(count).chain(stages).collect()
-}
-
-fn profile_table(kind: &str, profile: &Profile) -> String {
-    let mut text = format!("      {kind}, mean of {} steps\n", profile.num_steps);
-    let total = profile.times.total().as_secs_f64() * 1e3 / profile.num_steps.max(1) as f64;
-    for (name, ms) in stages(profile) {
-        let share = if total > 0.0 { ms / total * 100.0 } else { 0.0 };
-        text += &format!("        {name:<14} {ms:>10.3} ms {share:>6.1} %\n");
-    }
-    text
 }
 
 fn table_line(result: &BenchResult) -> String {
@@ -147,6 +122,9 @@ fn table_line(result: &BenchResult) -> String {
 
 #[cfg(test)]
 mod tests {
+    use engine::Profile;
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -165,16 +143,10 @@ mod tests {
         let plain = r#"{"batch_size":8,"input_len":128,"output_len":32,"prefill_tps":100.5,"decode_tps":20.0,"ttft_ms":5.0,"step_ms_median":4.0,"host_ms_median":0.5,"peak_memory_bytes":1048576}"#;
         assert_eq!(json_line(&result, false), plain);
         let profiled: Value = serde_json::from_str(&json_line(&result, true)).unwrap();
-        assert_eq!(
-            profiled["prefill_profile"],
-            json!({
-                "num_steps": 1, "schedule_ms": 0.0, "batch_build_ms": 0.0, "graph_build_ms": 0.0,
-                "submit_ms": 0.0, "wait_and_read_ms": 0.0, "publish_ms": 0.0,
-                "host_ms": 0.0, "device_ms": 0.0,
-            })
-        );
+        assert_eq!(profiled["prefill_profile"]["num_steps"], 1);
+        assert_eq!(profiled["decode_profile"]["num_steps"], 0);
         assert!(table_line(&result).ends_with("1.0 MiB"));
-        let table = profile_table("decode", &result.decode);
+        let table = result.decode.table("decode");
         assert!(table.starts_with("      decode, mean of 0 steps\n        schedule "));
         assert_eq!(table.lines().count(), 9);
     }

@@ -39,6 +39,9 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     if let Value::Object(facts) = facts {
         info.extend(facts);
     }
+    if let Some(profile) = engine_state.and_then(|state| state.profile) {
+        info.insert("profile".to_owned(), json!(profile));
+    }
     // Keys are secrets even from those who know one of them.
     for secret in ["api_key", "admin_api_key"] {
         info.remove(secret);

@@ -47,6 +47,10 @@ async fn server_info_has_arguments_and_state_but_no_key() {
             (&state["num_used_tokens"], &state["token_usage"]),
             (&json!(512), &json!(0.125))
         );
+        let profile = &info["profile"];
+        assert_eq!(profile["prefill"]["num_steps"], 0);
+        assert_eq!(profile["decode"]["num_steps"], 7);
+        assert_eq!(profile["decode"]["host_ms"], 0.0);
         assert!(info.get("api_key").is_none());
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use types::{
     EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, MatchedStop,
-    ModelInfo, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell, TokenId,
+    ModelInfo, Profile, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell, StepProfiles,
+    TokenId,
 };
 
 use super::{PATIENCE, bytes_as_ids};
@@ -202,5 +203,9 @@ fn engine_state() -> EngineState {
         kv_pool_bytes: 1 << 29,
         active_memory_bytes: 2 << 30,
         peak_memory_bytes: 3 << 30,
+        profile: Some(StepProfiles {
+            decode: Profile { num_steps: 7, ..Profile::default() },
+            ..StepProfiles::default()
+        }),
     }
 }
