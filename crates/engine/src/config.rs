@@ -154,6 +154,9 @@ pub struct EngineConfig {
     pub decode_attention_backend: String,
     /// Name in [`crate::graph_runner::RUNNERS`], or `auto`.
     pub graph_runner: String,
+    /// Requests of the largest decode step that is made into a graph, where a runner makes
+    /// any; `None`: as many as its kernels take.
+    pub cuda_graph_max_bs_decode: Option<usize>,
     /// Pool and batch sizes.
     pub memory: MemoryOptions,
     /// Order of the waiting queue, and how much is admitted.

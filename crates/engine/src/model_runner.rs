@@ -74,6 +74,11 @@ impl ModelRunner {
         }
     }
 
+    /// Sizes that decode steps are padded to.
+    pub(crate) fn row_buckets(&self) -> &[usize] {
+        self.kv.row_buckets()
+    }
+
     /// Hands a batch to the device.
     fn submit(&mut self, ids: &Array, fence: Option<&Array>) -> mlx::Result<()> {
         let results: Vec<&Array> = std::iter::once(ids).chain(fence).collect();

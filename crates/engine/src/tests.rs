@@ -95,6 +95,7 @@ fn config(folder: &Path) -> EngineConfig {
         prefill_attention_backend: "mlx".to_owned(),
         decode_attention_backend: "mlx".to_owned(),
         graph_runner: "auto".to_owned(),
+        cuda_graph_max_bs_decode: None,
         memory: MemoryOptions {
             max_total_tokens: Some(2048),
             max_running_requests: Some(16),

@@ -25,6 +25,7 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
         "max_total_tokens": model.max_total_num_tokens,
         "max_running_requests": model.max_running_requests,
         "max_req_input_len": model.max_req_input_len,
+        "prefill_sharing": model.prefill_sharing,
         "vocab_size": model.vocab_size,
         "eos_token_ids": state.eos_token_ids,
         "device_name": model.device,

@@ -38,6 +38,7 @@ async fn server_info_has_arguments_and_state_but_no_key() {
         assert_eq!(info["model_path"], "models/tiny");
         assert_eq!(info["version"], "1.2.3");
         assert_eq!(info["max_total_num_tokens"], 4096);
+        assert_eq!(info["prefill_sharing"], json!({ "above": 256, "chunk": 16 }));
         assert_eq!(info["status"], "ready");
         let state = &info["internal_states"][0];
         assert_eq!(state["last_gen_throughput"], 12.5);
