@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, OneBatch};
+use engine::{BenchCase, BenchResult, Bytes, MemoryOptions, MemoryPlan, OneBatch};
 use serde_json::json;
 
 use crate::{args::EngineArgs, logging, progress::progress};
@@ -59,11 +59,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         );
         writeln!(stdout(), "{header}")?;
     }
-    let chunked_prefill_size = bench.plan().chunked_prefill_size;
     for case in cases(args) {
         let result = bench.run(case)?;
         if args.json {
-            writeln!(stdout(), "{}", json_line(&result, chunked_prefill_size, args.profile))?;
+            writeln!(stdout(), "{}", json_line(&result, bench.plan(), args.profile))?;
             continue;
         }
         writeln!(stdout(), "{}", table_line(&result))?;
@@ -97,7 +96,8 @@ fn fit_to_cases(args: &BenchArgs, memory: &mut MemoryOptions) {
     memory.max_total_tokens.get_or_insert(largest * per_request);
 }
 
-fn json_line(result: &BenchResult, chunked_prefill_size: Option<usize>, profile: bool) -> String {
+/// The figures, with what of the memory plan their reader needs.
+fn json_line(result: &BenchResult, plan: &MemoryPlan, profile: bool) -> String {
     let mut line = json!({
         "batch_size": result.case.batch_size,
         "input_len": result.case.input_len,
@@ -108,7 +108,9 @@ fn json_line(result: &BenchResult, chunked_prefill_size: Option<usize>, profile:
         "step_ms_median": result.step_ms_median,
         "host_ms_median": result.host_ms_median,
         "peak_memory_bytes": result.peak_memory_bytes,
-        "chunked_prefill_size": chunked_prefill_size,
+        "chunked_prefill_size": plan.chunked_prefill_size,
+        "weight_bytes": plan.weight_bytes,
+        "kv_bytes_per_token": plan.kv_pool_bytes / plan.max_total_num_tokens().max(1),
     });
     if profile {
         line["prefill_profile"] = json!(result.prefill);
@@ -152,9 +154,23 @@ mod tests {
             prefill: Profile { num_steps: 1, ..Profile::default() },
             decode: Profile::default(),
         };
-        let plain = r#"{"batch_size":8,"input_len":128,"output_len":32,"prefill_tps":100.5,"decode_tps":20.0,"ttft_ms":5.0,"step_ms_median":4.0,"host_ms_median":0.5,"peak_memory_bytes":1048576,"chunked_prefill_size":512}"#;
-        assert_eq!(json_line(&result, Some(512), false), plain);
-        let profiled: Value = serde_json::from_str(&json_line(&result, None, true)).unwrap();
+        let plan = MemoryPlan {
+            memory_bytes: 10_000,
+            mem_fraction_static: 0.5,
+            weight_bytes: 1000,
+            kv_pool_bytes: 24 * 64,
+            activation_bytes: 100,
+            page_size: 16,
+            num_pages: 4,
+            max_running_requests: 1,
+            context_length: 64,
+            chunked_prefill_size: Some(512),
+            max_req_input_len: 63,
+        };
+        let unsplit = MemoryPlan { chunked_prefill_size: None, ..plan.clone() };
+        let plain = r#"{"batch_size":8,"input_len":128,"output_len":32,"prefill_tps":100.5,"decode_tps":20.0,"ttft_ms":5.0,"step_ms_median":4.0,"host_ms_median":0.5,"peak_memory_bytes":1048576,"chunked_prefill_size":512,"weight_bytes":1000,"kv_bytes_per_token":24}"#;
+        assert_eq!(json_line(&result, &plan, false), plain);
+        let profiled: Value = serde_json::from_str(&json_line(&result, &unsplit, true)).unwrap();
         assert!(profiled["chunked_prefill_size"].is_null());
         assert_eq!(profiled["prefill_profile"]["num_steps"], 1);
         assert_eq!(profiled["decode_profile"]["num_steps"], 0);
