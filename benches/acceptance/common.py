@@ -27,6 +27,7 @@ def options(description):
     parser.add_argument("--binary", default=ROOT / "target/release/sglang-mlx")
     parser.add_argument("--model-path")
     parser.add_argument("--url", help="a server that runs already")
+    parser.add_argument("--pid", type=int, help="its process, for the memory it takes")
     parser.add_argument("--start-timeout", type=float, default=300)
     parser.add_argument("--vocab-size", type=int, default=32000)
     return parser
@@ -58,8 +59,8 @@ def bench(args, *flags):
 
 
 class Server:
-    def __init__(self, url, process=None):
-        self.url, self.process = url, process
+    def __init__(self, url, pid=None):
+        self.url, self.pid = url, pid
         self.address = urllib.parse.urlsplit(url)
 
     def request(self, method, path, body=None, timeout=600):
@@ -75,18 +76,19 @@ class Server:
         with contextlib.closing(connection):
             return json.loads(response.read())
 
-    def memory_usage(self):
-        return find(self.info(), "memory_usage")
-
     def active_gib(self):
         """GiB that MLX's allocator has handed out."""
-        return self.memory_usage()["active"]
+        return find(self.info(), "memory_usage")["active"]
+
+    def decode_profile(self):
+        """Mean times of the decode steps so far; None without --profile."""
+        return self.info().get("profile", {}).get("decode")
 
     def rss_bytes(self):
-        if self.process is None:
+        if self.pid is None:
             return None
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
                     return int(line.split()[1]) * 1024
         return None
@@ -145,7 +147,7 @@ def find(value, key):
 @contextlib.contextmanager
 def server(args, *flags):
     if args.url:
-        yield Server(args.url)
+        yield Server(args.url, args.pid)
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -154,8 +156,8 @@ def server(args, *flags):
     command += ["--log-level", "error", *flags, *args.extra]
     process = subprocess.Popen([str(word) for word in command])
     try:
-        running = Server(f"http://127.0.0.1:{port}", process)
-        wait_ready(running, args.start_timeout)
+        running = Server(f"http://127.0.0.1:{port}", process.pid)
+        wait_ready(running, process, args.start_timeout)
         yield running
     finally:
         process.terminate()
@@ -166,11 +168,11 @@ def server(args, *flags):
             process.wait()
 
 
-def wait_ready(running, timeout):
+def wait_ready(running, process, timeout):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if running.process.poll() is not None:
-            raise SystemExit(f"the server ended with {running.process.returncode}")
+        if process.poll() is not None:
+            raise SystemExit(f"the server ended with {process.returncode}")
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection, response = running.request("GET", "/health", timeout=5)
             connection.close()
@@ -178,6 +180,13 @@ def wait_ready(running, timeout):
                 return
         time.sleep(0.1)
     raise SystemExit("the server did not start in time")
+
+
+def mean_between(before, after, figure):
+    """Mean of a profile's figure over the steps between two readings."""
+    steps = after["num_steps"] - before["num_steps"]
+    sums = [profile[figure] * profile["num_steps"] for profile in (before, after)]
+    return (sums[1] - sums[0]) / steps if steps else float("nan")
 
 
 def gaps(events, begin=float("-inf"), end=float("inf")):

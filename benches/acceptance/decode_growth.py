@@ -1,30 +1,33 @@
-"""Decode time of a token at a short and a long context, against the bytes read."""
+"""Decode time of a token at growing contexts, against the bytes read.
 
-from common import bench, options, parse, server, verdict
+Every length runs with a pool of the same size. The verdict is the last length's, beside the first.
+"""
+
+from common import bench, options, parse, verdict
 
 
 def main():
     parser = options(__doc__)
-    parser.add_argument("--short", type=int, default=128)
-    parser.add_argument("--long", type=int, default=16384)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 1024, 4096, 16384])
     parser.add_argument("--output-len", type=int, default=64)
     parser.add_argument("--bar", type=float, default=1.15)
     args = parse(parser)
-    pool = ["--max-total-tokens", args.long + args.output_len + 1024]
-    with server(args, *pool) as running:
-        usage = running.memory_usage()
-    weights = usage["weight"]
-    per_token = usage["kvcache"] / usage["token_capacity"]
-    steps = []
-    for length in (args.short, args.long):
-        flags = ["--batch-size", 1, "--input-len", length, "--output-len", args.output_len]
-        steps.append(bench(args, *flags, *pool)[-1]["step_ms_median"])
-    read = [weights + per_token * length for length in (args.short, args.long)]
-    time_growth, read_growth = steps[1] / steps[0], read[1] / read[0]
-    print(f"step {steps[0]:.3f} ms to {steps[1]:.3f} ms: {time_growth:.3f}x", end="; ")
-    print(f"bytes read {read_growth:.3f}x")
+    if len(args.lengths) < 2:
+        raise SystemExit("--lengths needs two at least")
+    pool = ["--max-total-tokens", max(args.lengths) + args.output_len + 1024]
+    lines = bench(args, "--input-len", *args.lengths, "--output-len", args.output_len, *pool)
+    first = lines[0]
+    for line in lines:
+        time_growth = line["step_ms_median"] / first["step_ms_median"]
+        read_growth = bytes_read(line) / bytes_read(first)
+        print(f"context {line['input_len']}: step {line['step_ms_median']:.3f} ms, ", end="")
+        print(f"{time_growth:.3f}x; bytes read {read_growth:.3f}x")
     ratio = time_growth / read_growth
     verdict("decode_growth", f"{ratio:.3f}x the bytes'", f"{args.bar:g}x", ratio <= args.bar)
+
+
+def bytes_read(line):
+    return line["weight_bytes"] + line["kv_bytes_per_token"] * line["input_len"]
 
 
 if __name__ == "__main__":

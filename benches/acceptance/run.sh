@@ -10,9 +10,18 @@ size=$1 model=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 binary=${BINARY:-$here/../../target/release/sglang-mlx}
-table=$(mktemp)
-trap 'rm -f "$table"' EXIT
-failed=0
+table=$(mktemp) ready=$(mktemp)
+keeper='' url='' pid='' failed=0
+
+clean_up() {
+    if [ -n "$keeper" ]; then
+        kill "$keeper" 2>/dev/null
+        wait "$keeper"
+    fi
+    rm -f "$table" "$ready"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
 
 # one SCRIPT OPTIONS... -- FLAGS OF THE SERVER...
 one() {
@@ -27,24 +36,44 @@ one() {
     echo "${line:-FAIL $script: exit status $code}" >>"$table"
 }
 
+# start FLAGS OF THE SERVER...
+# Most scripts share a server: on a GPU its start takes up to a minute.
+start() {
+    echo "== server"
+    python3 "$here/serve.py" --binary "$binary" --model-path "$model" -- "$@" >"$ready" &
+    keeper=$!
+    while [ ! -s "$ready" ] && kill -0 "$keeper" 2>/dev/null; do sleep 0.2; done
+    read -r url pid <"$ready" || { echo "FAIL server: did not start" >>"$table"; failed=1; }
+}
+
+# shared SCRIPT OPTIONS... -- FLAGS OF THE SERVER...
+shared() {
+    [ -n "$url" ] || return
+    script=$1
+    shift
+    one "$script" --url "$url" --pid "$pid" "$@"
+}
+
 case $size in
 gpu)
-    one ttft_warm -- "$@"
     one long_prefill -- "$@"
     one decode_growth -- "$@"
-    one steady_state --steps 1500 -- "$@"
-    one beside_long_prompt -- "$@"
+    start --max-total-tokens 65536 --max-running-requests 64 --chunked-prefill-size 2048 "$@"
+    shared ttft_warm -- "$@"
+    shared steady_state --steps 1500 -- "$@"
+    shared beside_long_prompt -- "$@"
     [ -z "${SOAK_MINUTES:-}" ] ||
-        LIMIT=$((SOAK_MINUTES * 60 + 300)) one soak --minutes "$SOAK_MINUTES" -- "$@"
+        LIMIT=$((SOAK_MINUTES * 60 + 300)) shared soak --minutes "$SOAK_MINUTES" -- "$@"
     ;;
 cpu)
-    one ttft_warm --prefix-len 1024 --rounds 1 -- "$@"
     one long_prefill --lengths 128 512 --chunk 128 -- "$@"
-    one decode_growth --long 512 --output-len 16 -- "$@"
-    one steady_state --streams 2 --steps 120 --first 20 -- "$@"
-    one beside_long_prompt --streams 2 --stream-len 150 --undisturbed 20 --long-len 1024 --chunk 128 -- "$@"
+    one decode_growth --lengths 128 512 --output-len 16 -- "$@"
+    start --max-total-tokens 8192 --chunked-prefill-size 128 "$@"
+    shared ttft_warm --prefix-len 1024 --rounds 1 -- "$@"
+    shared steady_state --streams 2 --steps 120 --first 20 -- "$@"
+    shared beside_long_prompt --streams 2 --stream-len 150 --undisturbed 20 --long-len 1024 --chunk 128 -- "$@"
     [ -z "${SOAK_MINUTES:-}" ] ||
-        LIMIT=$((SOAK_MINUTES * 60 + 300)) one soak --clients 4 --minutes "$SOAK_MINUTES" --output-len 32 -- "$@"
+        LIMIT=$((SOAK_MINUTES * 60 + 300)) shared soak --clients 4 --minutes "$SOAK_MINUTES" --output-len 32 -- "$@"
     ;;
 *) echo "gpu or cpu, not $size" >&2; exit 2 ;;
 esac

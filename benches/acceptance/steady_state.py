@@ -1,8 +1,8 @@
-"""Device memory of a server whose streams decode on and on: at the start and at the end."""
+"""Device memory of a server whose streams decode on and on, and host time of a step."""
 
 import threading
 
-from common import in_threads, options, parse, prompt, server, verdict
+from common import in_threads, mean_between, options, parse, prompt, server, verdict
 
 
 def main():
@@ -33,18 +33,25 @@ def main():
                 for reached in marks.values():
                     reached.set()
 
-    flags = ["--max-total-tokens", pool, "--max-running-requests", args.streams]
+    flags = ["--profile", "--max-total-tokens", pool, "--max-running-requests", args.streams]
     with server(args, *flags) as running:
         join = in_threads(decode, args.streams)
-        memory = []
+        memory, profiles = [], []
         for reached in marks.values():
             reached.wait()
             memory.append(running.active_gib() * 1024)
+            profiles.append(running.decode_profile())
         errors = join()[1]
     for error in errors:
         print(f"error: {error}")
     drift = memory[1] - memory[0]
     print(f"step {args.first}: {memory[0]:.2f} MiB, step {last}: {memory[1]:.2f} MiB")
+    if None in profiles:
+        print("no time of a step: the server runs without --profile")
+    else:
+        host, device = (mean_between(*profiles, figure) for figure in ("host_ms", "device_ms"))
+        steps = profiles[1]["num_steps"] - profiles[0]["num_steps"]
+        print(f"host {host:.3f} ms a step, waiting for the device {device:.3f} ms ({steps} steps)")
     passed = not errors and abs(drift) <= args.slack_mib
     verdict("steady_state", f"{drift:+.2f} MiB", f"{args.slack_mib:g} MiB", passed)
 

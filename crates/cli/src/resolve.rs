@@ -30,6 +30,10 @@ impl ExecArgs {
             None => Ok(self.attention_backend.clone()),
         };
         engine::check_graph_runner(&self.graph_runner)?;
+        ensure!(
+            self.cuda_graph_max_bs_decode != Some(0),
+            "--cuda-graph-max-bs-decode must be at least 1; --disable-cuda-graph makes no graphs"
+        );
         let graph_runner = match (self.disable_cuda_graph, self.graph_runner.as_str()) {
             (true, "auto" | "eager") => "eager",
             (true, name) => bail!("--disable-cuda-graph contradicts --graph-runner {name}"),
@@ -62,10 +66,12 @@ impl EngineArgs {
             prefill_attention_backend: exec.prefill,
             decode_attention_backend: exec.decode,
             graph_runner: exec.graph_runner,
+            cuda_graph_max_bs_decode: self.exec.cuda_graph_max_bs_decode,
             memory: self.memory_options()?,
             schedule: self.schedule.resolve(&self.memory)?,
             random_seed: self.device.random_seed.unwrap_or_else(seed_of_this_start),
             decode_log_interval: self.observability.decode_log_interval,
+            profile: false,
             warm_up: true,
         })
     }

@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use scheduler::{Progress, Scheduler, SchedulerEvent, SchedulerMsg};
-use types::{FinishReason, GenerateReq, Rid, SamplingParams, TokenId};
+use types::{FinishReason, GenerateReq, Profile, Rid, SamplingParams, Stage, StageTimes, TokenId};
 
 use crate::{
-    EngineConfig, EngineError, MemoryPlan, Stage, StageTimes, loading, model_runner::ModelRunner,
-    sampler::splitmix64,
+    EngineConfig, EngineError, MemoryPlan, engine_thread::Device, loading,
+    model_runner::ModelRunner, sampler::splitmix64,
 };
 
 /// What is run.
@@ -45,40 +45,6 @@ pub struct BenchResult {
     pub prefill: Profile,
     /// Steps of the whole batch after that.
     pub decode: Profile,
-}
-
-/// Where the time of some steps went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Profile {
-    /// Steps.
-    pub num_steps: usize,
-    /// Of all of them together.
-    pub times: StageTimes,
-    /// Handing a batch over runs much of it, so that it counts as the device's.
-    pub runs_on_submit: bool,
-}
-
-impl Profile {
-    /// The host's own work, in all steps together.
-    pub fn host(&self) -> Duration {
-        self.times.total() - self.device()
-    }
-
-    /// What the host sees of the device's work: where steps overlap, the part
-    /// that the host's work does not hide.
-    pub fn device(&self) -> Duration {
-        device_time(&self.times, self.runs_on_submit)
-    }
-
-    fn add(&mut self, times: &StageTimes) {
-        self.num_steps += 1;
-        self.times.add(times);
-    }
-}
-
-fn device_time(times: &StageTimes, runs_on_submit: bool) -> Duration {
-    let submit = if runs_on_submit { times.of(Stage::Submit) } else { Duration::ZERO };
-    times.of(Stage::Wait) + submit
 }
 
 /// An engine on this thread.
@@ -116,10 +82,11 @@ impl Times {
         if decoding && progress != Progress::Busy {
             return;
         }
-        profile.add(step);
+        profile.num_steps += 1;
+        profile.times.add(step);
         if decoding {
-            let host = step.total() - device_time(step, runs_on_submit);
-            self.steps.push((step.total(), host));
+            let alone = Profile { num_steps: 1, times: *step, runs_on_submit };
+            self.steps.push((step.total(), alone.host()));
         }
     }
 }

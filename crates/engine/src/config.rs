@@ -154,6 +154,9 @@ pub struct EngineConfig {
     pub decode_attention_backend: String,
     /// Name in [`crate::graph_runner::RUNNERS`], or `auto`.
     pub graph_runner: String,
+    /// Requests of the largest decode step that is made into a graph, where a runner makes
+    /// any; `None`: as many as its kernels take.
+    pub cuda_graph_max_bs_decode: Option<usize>,
     /// Pool and batch sizes.
     pub memory: MemoryOptions,
     /// Order of the waiting queue, and how much is admitted.
@@ -162,6 +165,8 @@ pub struct EngineConfig {
     pub random_seed: u64,
     /// A decode log line every so many decode steps.
     pub decode_log_interval: usize,
+    /// Measure where the time of steps goes, for the log and `/server_info`.
+    pub profile: bool,
     /// Run every shape once before the first request.
     pub warm_up: bool,
 }

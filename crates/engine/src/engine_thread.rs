@@ -12,19 +12,22 @@ use std::{
     collections::VecDeque,
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
 };
 
 use rustc_hash::FxHashMap;
-use scheduler::{Executor, Progress, Scheduler, SchedulerEvent, SchedulerMsg};
+use scheduler::{Executor, ForwardMode, Progress, Scheduler, SchedulerEvent, SchedulerMsg};
 use tokio::sync::mpsc;
 use types::{
     EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, Reply, ReqCounts, ReqEvent,
-    Rid, StatusCell,
+    Rid, Stage, StatusCell,
 };
 
 use crate::{
     EngineError, StepClock,
+    profiler::{Pass, Profiler},
     sampler::splitmix64,
+    stage_clock::StageClock,
     step_log::{LaunchedBatch, StepLog},
 };
 
@@ -39,6 +42,12 @@ pub(crate) trait Device: Executor<Error: Display> {
     fn memory(&self) -> EngineState;
     /// The batch launched by the last step, once.
     fn take_launched(&mut self) -> Option<LaunchedBatch>;
+    /// What kind of batch the last step read, once.
+    fn take_read(&mut self) -> Option<ForwardMode>;
+    /// Times of a step's stages, for whoever restarts it before each step.
+    fn clock(&mut self) -> &mut StageClock;
+    /// Whether handing a batch over runs much of it.
+    fn runs_on_submit(&self) -> bool;
 }
 
 /// Everything the loop owns.
@@ -56,6 +65,7 @@ pub(crate) struct EngineThread<D: Device> {
     seed: u64,
     log: StepLog,
     clock: StepClock,
+    profiler: Option<Profiler>,
 }
 
 /// What the loop is told at its start.
@@ -65,6 +75,8 @@ pub(crate) struct ThreadOptions {
     pub(crate) random_seed: u64,
     pub(crate) log: StepLog,
     pub(crate) clock: StepClock,
+    /// Measure where the time of steps goes.
+    pub(crate) profile: bool,
 }
 
 impl<D: Device> EngineThread<D> {
@@ -81,6 +93,7 @@ impl<D: Device> EngineThread<D> {
             seed: options.random_seed,
             log: options.log,
             clock: options.clock,
+            profiler: options.profile.then(|| Profiler::new(Instant::now())),
         }
     }
 
@@ -98,6 +111,9 @@ impl<D: Device> EngineThread<D> {
             }
         }
         self.inbox.close();
+        if let Some(tables) = self.profiler.as_mut().and_then(|p| p.tables(Instant::now())) {
+            tracing::info!("{tables}");
+        }
         result
     }
 
@@ -108,6 +124,7 @@ impl<D: Device> EngineThread<D> {
             if !self.receive(progress) {
                 return Ok(());
             }
+            self.begin_pass();
             self.abort_deserted();
             match self.step() {
                 Ok(after) => {
@@ -121,7 +138,7 @@ impl<D: Device> EngineThread<D> {
                 }
             }
             self.publish();
-            self.log_step();
+            self.end_pass();
         }
     }
 
@@ -249,8 +266,27 @@ impl<D: Device> EngineThread<D> {
         }
     }
 
-    fn log_step(&mut self) {
-        if let Some(batch) = self.scheduler.executor_mut().take_launched() {
+    fn begin_pass(&mut self) {
+        if self.profiler.is_some() {
+            let device = self.scheduler.executor_mut();
+            device.clock().restart();
+            device.take_read();
+        }
+    }
+
+    fn end_pass(&mut self) {
+        let device = self.scheduler.executor_mut();
+        let launched = device.take_launched();
+        if let Some(profiler) = &mut self.profiler {
+            device.clock().mark(Stage::Publish);
+            let pass =
+                Pass { launched: launched.map(|batch| batch.mode()), read: device.take_read() };
+            profiler.add(&device.clock().times(), pass, device.runs_on_submit());
+            if let Some(tables) = profiler.due(Instant::now()) {
+                tracing::info!("{tables}");
+            }
+        }
+        if let Some(batch) = launched {
             self.log.after_step(&batch, &self.scheduler.stats());
         }
     }
@@ -259,6 +295,7 @@ impl<D: Device> EngineThread<D> {
         EngineState {
             scheduler: self.scheduler.stats(),
             last_gen_throughput: self.log.last_gen_throughput(),
+            profile: self.profiler.as_ref().map(Profiler::profiles),
             ..self.scheduler.executor().memory()
         }
     }

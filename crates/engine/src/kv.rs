@@ -23,7 +23,7 @@ pub(crate) struct Kv {
     backend: Rc<dyn AttentionBackend>,
     pool: Rc<RefCell<KvPool>>,
     /// Sizes that decode batches are padded to, ascending.
-    row_buckets: &'static [usize],
+    row_buckets: Vec<usize>,
 }
 
 impl Kv {
@@ -32,7 +32,7 @@ impl Kv {
         layers: Vec<AttentionShape>,
         (prefill, decode): (&str, &str),
         config: KvPoolConfig,
-        row_buckets: &'static [usize],
+        row_buckets: Vec<usize>,
     ) -> std::result::Result<Self, EngineError> {
         let backend = attention::build(prefill, decode, &layers)?;
         let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config)?));
@@ -42,6 +42,11 @@ impl Kv {
     /// Bytes of the pool.
     pub(crate) fn nbytes(&self) -> usize {
         self.pool.borrow().nbytes()
+    }
+
+    /// Sizes that decode batches are padded to.
+    pub(crate) fn row_buckets(&self) -> &[usize] {
+        &self.row_buckets
     }
 
     /// Whether a step may be handed over while the one before it runs.

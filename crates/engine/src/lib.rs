@@ -17,6 +17,7 @@ mod loading;
 mod memory_plan;
 mod model_runner;
 pub mod platform;
+mod profiler;
 mod sampler;
 mod stage_clock;
 mod start;
@@ -25,7 +26,7 @@ mod step_log;
 #[cfg(test)]
 mod tests;
 
-pub use bench::{BenchCase, BenchResult, OneBatch, Profile};
+pub use bench::{BenchCase, BenchResult, OneBatch};
 pub use config::{
     ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions, Overlap,
     ScheduleConfig, UnknownName,
@@ -36,6 +37,6 @@ pub use memory_plan::{Bytes, MemoryPlan, ModelShape, PlanError};
 pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource};
 pub use platform::Platform;
 pub use scheduler::SchedulePolicy;
-pub use stage_clock::{Stage, StageTimes};
 pub use start::{StartedEngine, TextSource, start};
 pub use step_clock::StepClock;
+pub use types::{Profile, Stage, StageTimes};

@@ -93,6 +93,7 @@ pub(crate) fn load(
         overlap: platform.overlap(config.schedule.overlap),
     };
     limits.validate()?;
+    info.prefill_sharing = limits.prefill_sharing;
 
     let pool = pool_config(&platform, plan.num_pages, plan.page_size, dtype);
     let runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
@@ -171,8 +172,16 @@ fn runner(
     };
     check_graph_runner(graph)?;
     let graph = graph_runner::find(graph).expect("checked just now");
-    let kv = Kv::new(layers.clone(), (prefill, decode), pool, platform.entry.row_buckets)?;
-    Ok(ModelRunner::new(model, (graph.new)(), kv, weight_bytes, platform.entry.kind))
+    let graph = (graph.new)(config.cuda_graph_max_bs_decode);
+    let max_graph_rows = graph.max_graph_rows();
+    if let Some(text) =
+        graph_runner::describe_limit(config.cuda_graph_max_bs_decode, max_graph_rows)
+    {
+        tracing::info!("{text}");
+    }
+    let buckets = graph_runner::row_buckets(platform.entry.row_buckets, max_graph_rows);
+    let kv = Kv::new(layers.clone(), (prefill, decode), pool, buckets)?;
+    Ok(ModelRunner::new(model, graph, kv, weight_bytes, platform.entry.kind))
 }
 
 fn pool_config(
@@ -352,7 +361,8 @@ fn warm_up(
     let limits = scheduler.limits().clone();
     // Each request takes a page or two.
     let most = limits.max_running_requests.min(limits.num_pages / 4);
-    for &num_reqs in platform.row_buckets.iter().filter(|&&rows| rows > 1 && rows <= most) {
+    let buckets = scheduler.executor().row_buckets().to_vec();
+    for num_reqs in buckets.into_iter().filter(|&rows| rows > 1 && rows <= most) {
         run_together(scheduler, num_reqs, 0.0, &mut events)?;
         tracing::info!("decode steps of {num_reqs} rows are ready");
     }

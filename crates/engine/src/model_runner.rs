@@ -14,17 +14,12 @@
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
-use scheduler::{Executor, InputId, SamplingRow, ScheduleBatch};
-use types::{EngineState, TokenId};
+use scheduler::{Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+use types::{EngineState, Stage, TokenId};
 
 use crate::{
-    EngineError,
-    engine_thread::Device,
-    graph_runner::GraphRunner,
-    kv::Kv,
-    sampler::sample,
-    stage_clock::{Stage, StageClock},
-    step_log::LaunchedBatch,
+    EngineError, engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
+    stage_clock::StageClock, step_log::LaunchedBatch,
 };
 
 /// The model on its device, with its K/V pool.
@@ -39,6 +34,8 @@ pub(crate) struct ModelRunner {
     /// Result of the batch that is built and not handed over.
     built: Option<Array>,
     launched: Option<LaunchedBatch>,
+    /// Of the batch read last.
+    read: Option<ForwardMode>,
     clock: StageClock,
     weight_bytes: usize,
     device: DeviceKind,
@@ -51,6 +48,7 @@ pub(crate) struct Launch {
     /// Rows that somebody asked for, the first ones. With none `ids` only tells
     /// when the batch is done.
     num_sampled: usize,
+    mode: ForwardMode,
 }
 
 impl ModelRunner {
@@ -69,21 +67,16 @@ impl ModelRunner {
             is_running: false,
             built: None,
             launched: None,
+            read: None,
             clock: StageClock::new(),
             weight_bytes,
             device,
         }
     }
 
-    /// Times of a step's stages, for whoever restarts it before each step.
-    pub(crate) fn clock(&mut self) -> &mut StageClock {
-        &mut self.clock
-    }
-
-    /// Whether handing a batch over runs much of it: MLX holds the caller back
-    /// while the CPU's queue is full.
-    pub(crate) fn runs_on_submit(&self) -> bool {
-        self.device == DeviceKind::Cpu
+    /// Sizes that decode steps are padded to.
+    pub(crate) fn row_buckets(&self) -> &[usize] {
+        self.kv.row_buckets()
     }
 
     /// Hands a batch to the device.
@@ -174,7 +167,7 @@ impl Executor for ModelRunner {
             self.submit(&ids, fence.as_ref())?;
         }
         self.last_ids = Some(ids.clone());
-        Ok(Launch { ids, num_sampled })
+        Ok(Launch { ids, num_sampled, mode: batch.mode })
     }
 
     fn wait(&mut self, handle: Launch) -> Result<Vec<TokenId>, EngineError> {
@@ -182,6 +175,7 @@ impl Executor for ModelRunner {
         let ids: Vec<i32> = handle.ids.to_vec()?;
         self.clock.mark(Stage::Wait);
         self.is_running = false;
+        self.read = Some(handle.mode);
         if let Some(built) = self.built.take() {
             self.submit(&built, None)?; // Only where nothing is written in place.
         }
@@ -192,6 +186,7 @@ impl Executor for ModelRunner {
 impl Device for ModelRunner {
     fn reset(&mut self) -> Result<(), EngineError> {
         (self.last_ids, self.built, self.is_running) = (None, None, false);
+        (self.launched, self.read) = (None, None);
         // What was handed over before the failure may still run, or fail again.
         if let Err(error) = mlx::synchronize() {
             tracing::warn!("while resetting the device: {error}");
@@ -213,5 +208,18 @@ impl Device for ModelRunner {
 
     fn take_launched(&mut self) -> Option<LaunchedBatch> {
         self.launched.take()
+    }
+
+    fn take_read(&mut self) -> Option<ForwardMode> {
+        self.read.take()
+    }
+
+    fn clock(&mut self) -> &mut StageClock {
+        &mut self.clock
+    }
+
+    fn runs_on_submit(&self) -> bool {
+        // MLX holds the caller back while the CPU's queue is full.
+        self.device == DeviceKind::Cpu
     }
 }

@@ -73,6 +73,7 @@ pub fn start(
         random_seed: config.random_seed,
         log: StepLog::new(config.decode_log_interval),
         clock: clock.clone(),
+        profile: config.profile,
     };
     let random_seed = config.random_seed;
     let (ready, up) = mpsc::channel();

@@ -22,6 +22,12 @@ impl From<&ScheduleBatch> for LaunchedBatch {
     }
 }
 
+impl LaunchedBatch {
+    pub(crate) fn mode(&self) -> ForwardMode {
+        self.mode
+    }
+}
+
 /// Counts decode steps and says when to log.
 #[derive(Debug)]
 pub(crate) struct StepLog {

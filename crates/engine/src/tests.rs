@@ -95,6 +95,7 @@ fn config(folder: &Path) -> EngineConfig {
         prefill_attention_backend: "mlx".to_owned(),
         decode_attention_backend: "mlx".to_owned(),
         graph_runner: "auto".to_owned(),
+        cuda_graph_max_bs_decode: None,
         memory: MemoryOptions {
             max_total_tokens: Some(2048),
             max_running_requests: Some(16),
@@ -110,6 +111,7 @@ fn config(folder: &Path) -> EngineConfig {
         },
         random_seed: 1,
         decode_log_interval: 1000,
+        profile: false,
         warm_up: false,
     }
 }

@@ -22,7 +22,8 @@ mod sim;
 
 pub use batch::{BatchRow, ForwardMode, InputId, SamplingRow, ScheduleBatch};
 pub use executor::Executor;
-pub use limits::{LimitsError, PrefillSharing, SchedulePolicy, SchedulerLimits};
+pub use limits::{LimitsError, SchedulePolicy, SchedulerLimits};
 pub use messages::{Progress, SchedulerEvent, SchedulerMsg};
 pub use req::ReqId;
 pub use scheduler::Scheduler;
+pub use types::PrefillSharing;

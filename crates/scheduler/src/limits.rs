@@ -3,6 +3,7 @@
 //! Upstream: the memory and scheduling section of `sglang/srt/server_args.py`.
 
 use thiserror::Error;
+use types::PrefillSharing;
 
 /// The order in which waiting requests are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,16 +13,6 @@ pub enum SchedulePolicy {
     Fcfs,
     /// Longest cached prefix first; as `Fcfs` while more than 128 wait.
     Lpm,
-}
-
-/// How a long prompt shares the device with requests that run already. Between its
-/// pieces they take a token each, so the pieces bound the time between tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrefillSharing {
-    /// Prompts with more tokens than this left to prefill come in pieces.
-    pub above: usize,
-    /// Tokens of a piece.
-    pub chunk: usize,
 }
 
 /// What a [`crate::Scheduler`] is built with.

@@ -10,12 +10,16 @@ mod engine_handle;
 mod finish;
 mod ids;
 mod messages;
+mod profile;
 mod sampling;
 mod stats;
 
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use ids::{PageId, Rid, SlotId, TokenId};
-pub use messages::{EngineMsg, EngineState, GenerateReq, ModelInfo, Reply, ReqCounts, ReqEvent};
+pub use messages::{
+    EngineMsg, EngineState, GenerateReq, ModelInfo, PrefillSharing, Reply, ReqCounts, ReqEvent,
+};
+pub use profile::{Profile, Stage, StageTimes, StepProfiles};
 pub use sampling::{SamplingError, SamplingParams, TOP_K_ALL};
 pub use stats::SchedulerStats;

@@ -1,8 +1,9 @@
 //! Messages between the server and the engine thread.
 
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{FinishReason, Rid, SamplingParams, SchedulerStats, TokenId};
+use crate::{FinishReason, Rid, SamplingParams, SchedulerStats, StepProfiles, TokenId};
 
 /// Answers a control message once.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -83,6 +84,18 @@ pub struct EngineState {
     pub active_memory_bytes: usize,
     /// The most MLX ever held.
     pub peak_memory_bytes: usize,
+    /// Where the time of steps goes, with `--profile`.
+    pub profile: Option<StepProfiles>,
+}
+
+/// How a long prompt shares the device with requests that run already. Between its
+/// pieces they take a token each, so the pieces bound the time between tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PrefillSharing {
+    /// Prompts with more tokens than this left to prefill come in pieces.
+    pub above: usize,
+    /// Tokens of a piece.
+    pub chunk: usize,
 }
 
 /// What the engine made of the model and the options: fixed after start.
@@ -104,6 +117,8 @@ pub struct ModelInfo {
     pub max_running_requests: usize,
     /// Longest prompt that can be admitted.
     pub max_req_input_len: usize,
+    /// `None`: a long prompt comes in no smaller pieces beside requests that run.
+    pub prefill_sharing: Option<PrefillSharing>,
     /// EOS ids from generation_config.json or config.json.
     pub eos_token_ids: Vec<TokenId>,
     /// What the engine runs on, e.g. `cpu` or `Apple M3 Max`.

@@ -23,6 +23,11 @@ pub(crate) struct ExecArgs {
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) graph_runner: String,
 
+    /// Requests of the largest decode step that is made into a graph (older name:
+    /// --cuda-graph-max-bs); larger ones run eagerly. By default as many as the kernels take (64).
+    #[arg(long, alias = "cuda-graph-max-bs", value_name = "REQUESTS")]
+    pub(crate) cuda_graph_max_bs_decode: Option<usize>,
+
     /// Runs every step eagerly: graph runner eager.
     #[arg(long, alias = "disable-graph")]
     pub(crate) disable_cuda_graph: bool,

@@ -61,6 +61,11 @@ pub(crate) struct ServingArgs {
     #[arg(long, default_value = "default", value_name = "VERSION")]
     pub(crate) weight_version: String,
 
+    /// Measure where the time of steps goes: tables in the log, `profile` in `/server_info` (ours).
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) profile: bool,
+
     /// Do not send a request to oneself before reporting readiness.
     #[arg(long)]
     pub(crate) skip_server_warmup: bool,

@@ -38,7 +38,8 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     logging::init(&args.engine.observability.log_level)?;
-    let config = args.engine.resolve()?;
+    let mut config = args.engine.resolve()?;
+    config.profile = args.serving.profile;
     args.serving.check()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;

@@ -65,6 +65,10 @@ fn a_backend_of_its_own_wins_over_the_general_one() {
     let config = resolve("--attention-backend sdpa --decode-attention-backend paged").unwrap();
     assert_eq!(config.prefill_attention_backend, "sdpa");
     assert_eq!(config.decode_attention_backend, "paged");
+    assert_eq!(config.cuda_graph_max_bs_decode, None);
+    for words in ["--cuda-graph-max-bs-decode 20", "--cuda-graph-max-bs 20 --disable-cuda-graph"] {
+        assert_eq!(resolve(words).unwrap().cuda_graph_max_bs_decode, Some(20));
+    }
     for words in ["--disable-cuda-graph", "--disable-graph", "--graph-runner eager"] {
         assert_eq!(resolve(words).unwrap().graph_runner, "eager");
     }
@@ -90,6 +94,7 @@ fn what_cannot_be_honoured_is_named() {
         ("--json-model-override-args []", "--json-model-override-args: expected a JSON object"),
         ("--device npu", "error: invalid value 'npu' for '--device"),
         ("--decode-log-interval 0", "--decode-log-interval must be at least 1"),
+        ("--cuda-graph-max-bs 0", "--cuda-graph-max-bs-decode must be at least 1"),
         ("--mlx-wired-limit-gb 0", "--mlx-wired-limit-gb"),
     ] {
         let error = format!("{:#}", resolve(words).expect_err(words));

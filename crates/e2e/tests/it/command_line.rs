@@ -52,15 +52,24 @@ fn bench_runs_with_nothing_but_a_config() {
             "4",
             "--input-len",
             "32",
+            "40",
             "--output-len",
             "8",
             "--json",
         ],
     );
-    let sizes: Vec<&Value> = lines.iter().map(|line| &line["batch_size"]).collect();
-    assert_eq!(sizes, [1, 4]);
+    let sizes: Vec<_> =
+        lines.iter().map(|line| [&line["input_len"], &line["batch_size"]]).collect();
+    assert_eq!(sizes, [[32, 1], [32, 4], [40, 1], [40, 4]]);
     for line in &lines {
-        for key in ["prefill_tps", "decode_tps", "ttft_ms", "step_ms_median", "peak_memory_bytes"] {
+        for key in [
+            "prefill_tps",
+            "decode_tps",
+            "ttft_ms",
+            "step_ms_median",
+            "peak_memory_bytes",
+            "weight_bytes",
+        ] {
             assert!(line[key].as_f64().is_some_and(|value| value > 0.0), "{key} in {line}");
         }
         assert!(line["host_ms_median"].as_f64().is_some(), "{line}");

@@ -54,6 +54,31 @@ fn the_start_tells_device_and_memory_plan_and_that_it_is_ready() {
 }
 
 #[test]
+fn a_profile_is_there_only_if_it_was_asked_for() {
+    let body = json!({
+        "input_ids": [504, 2644, 216],
+        "sampling_params": { "max_new_tokens": 6, "ignore_eos": true, "temperature": 0 },
+    });
+    let mut server = start(&["--profile"]).unwrap();
+    assert_eq!(server.client().post("/generate", &body).unwrap().status, 200);
+    let profile = server.client().get("/server_info").unwrap().json()["profile"].clone();
+    // The server's own request at its start may count too.
+    for (kind, least) in [("prefill", 1), ("decode", 5)] {
+        let of_kind = &profile[kind];
+        assert!(of_kind["num_steps"].as_u64().is_some_and(|steps| steps >= least), "{profile}");
+        let ms = |name: &str| of_kind[name].as_f64().unwrap();
+        assert!(ms("host_ms") > 0.0 && ms("device_ms") > 0.0, "{profile}");
+    }
+    server.signal("TERM").unwrap();
+    server.wait(Duration::from_secs(20)).unwrap();
+    let log = server.log();
+    assert!(log.contains("decode, mean of") && log.contains("wait and read"), "{log}");
+
+    let info = shared().get("/server_info").unwrap().json();
+    assert!(info.get("profile").is_none(), "{info}");
+}
+
+#[test]
 fn an_api_key_is_asked_for_where_sglang_asks() {
     let server = start(&["--api-key", "secret"]).unwrap();
     let client = server.client();

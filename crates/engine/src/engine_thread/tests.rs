@@ -8,7 +8,7 @@ use std::{
 use mem_cache::PageTables;
 use scheduler::{InputId, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
-use types::{EngineHandle, ModelInfo, SamplingParams, SubmitError, TokenId};
+use types::{EngineHandle, ModelInfo, SamplingParams, SchedulerStats, SubmitError, TokenId};
 
 use super::*;
 
@@ -17,6 +17,9 @@ struct CountingDevice {
     permits: Receiver<Permit>,
     last: Vec<TokenId>,
     num_resets: usize,
+    launched: Option<LaunchedBatch>,
+    read: Option<ForwardMode>,
+    clock: StageClock,
 }
 
 enum Permit {
@@ -26,10 +29,10 @@ enum Permit {
 }
 
 impl Executor for CountingDevice {
-    type Handle = Vec<TokenId>;
+    type Handle = (Vec<TokenId>, ForwardMode);
     type Error = String;
 
-    fn launch(&mut self, batch: &ScheduleBatch, _: &PageTables) -> Result<Vec<TokenId>, String> {
+    fn launch(&mut self, batch: &ScheduleBatch, _: &PageTables) -> Result<Self::Handle, String> {
         match self.permits.recv() {
             Ok(Permit::Fail) => return Err("out of device memory".to_owned()),
             Ok(Permit::Panic) => panic!("a planted bug"),
@@ -50,11 +53,13 @@ impl Executor for CountingDevice {
             }
         }
         self.last.clone_from(&sampled);
-        Ok(sampled)
+        self.launched = Some(batch.into());
+        Ok((sampled, batch.mode))
     }
 
-    fn wait(&mut self, handle: Vec<TokenId>) -> Result<Vec<TokenId>, String> {
-        Ok(handle)
+    fn wait(&mut self, (sampled, mode): Self::Handle) -> Result<Vec<TokenId>, String> {
+        self.read = Some(mode);
+        Ok(sampled)
     }
 }
 
@@ -69,7 +74,19 @@ impl Device for CountingDevice {
     }
 
     fn take_launched(&mut self) -> Option<LaunchedBatch> {
-        None
+        self.launched.take()
+    }
+
+    fn take_read(&mut self) -> Option<ForwardMode> {
+        self.read.take()
+    }
+
+    fn clock(&mut self) -> &mut StageClock {
+        &mut self.clock
+    }
+
+    fn runs_on_submit(&self) -> bool {
+        true
     }
 }
 
@@ -80,15 +97,26 @@ struct Bench {
 }
 
 fn start() -> Bench {
+    start_with(false)
+}
+
+fn start_with(profile: bool) -> Bench {
     let (permits, receiver) = channel();
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
     let cell = status.clone();
     let thread = std::thread::spawn(move || {
-        let device = CountingDevice { permits: receiver, last: Vec::new(), num_resets: 0 };
+        let device = CountingDevice {
+            permits: receiver,
+            last: Vec::new(),
+            num_resets: 0,
+            launched: None,
+            read: None,
+            clock: StageClock::new(),
+        };
         let scheduler = Scheduler::new(device, SchedulerLimits::default()).unwrap();
         let (log, clock) = (StepLog::new(1), StepClock::default());
-        let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock };
+        let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock, profile };
         EngineThread::new(scheduler, options).run()
     });
     status.set(EngineStatus::Running);
@@ -160,22 +188,21 @@ fn streams_get_their_own_tokens() {
 #[test]
 fn a_dropped_receiver_aborts_running_and_waiting_requests() {
     let bench = start();
-    let gone = bench.generate("gone", 10, 1000);
-    let mut stays = bench.generate("stays", 20, 1000);
+    let mut gone = bench.generate("gone", 10, 1000);
+    let stays = bench.generate("stays", 20, 1000);
     bench.permits.send(Permit::Step).unwrap();
     bench.permits.send(Permit::Step).unwrap();
-    stays.blocking_recv().unwrap();
+    gone.blocking_recv().unwrap();
     drop(gone);
-    // It waits, as the loop is held in its next launch.
     drop(bench.generate("never-ran", 30, 1000));
-    bench.permits.send(Permit::Step).unwrap();
-    bench.permits.send(Permit::Step).unwrap();
-    stays.blocking_recv().unwrap();
-    stays.blocking_recv().unwrap();
-    let (reply, answer) = oneshot::channel();
-    bench.handle.submit(EngineMsg::GetState(reply)).unwrap();
-    bench.permits.send(Permit::Step).unwrap();
-    let stats = answer.blocking_recv().unwrap().scheduler;
+    // The loop is held in a launch, before or after it has noticed.
+    let mut stats = SchedulerStats::default();
+    for _ in 0..10 {
+        let (reply, answer) = oneshot::channel();
+        bench.handle.submit(EngineMsg::GetState(reply)).unwrap();
+        bench.permits.send(Permit::Step).unwrap();
+        stats = answer.blocking_recv().unwrap().scheduler;
+    }
     assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (1, 0));
     assert_eq!(stats.num_aborted_reqs, 2);
     drop(stays);
@@ -266,4 +293,31 @@ fn control_messages_are_answered() {
     assert_eq!(reason, FinishReason::aborted());
     bench.handle.submit(EngineMsg::Drain).unwrap();
     bench.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_profile_counts_the_steps_of_each_kind() {
+    let bench = start_with(true);
+    for _ in 0..4 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(collect(bench.generate("a", 10, 4)).0, [11, 12, 13, 14]);
+    let profile = bench.state().profile.unwrap();
+    assert_eq!((profile.prefill.num_steps, profile.decode.num_steps), (1, 3));
+    for of_kind in [profile.prefill, profile.decode] {
+        // This device marks no stage: all the time lies before the last mark.
+        assert!(of_kind.runs_on_submit);
+        assert_eq!(of_kind.times.total(), of_kind.times.of(Stage::Publish));
+        assert!(!of_kind.times.total().is_zero() && of_kind.device().is_zero());
+    }
+    bench.drain().unwrap();
+}
+
+#[test]
+fn there_is_no_profile_unless_asked_for() {
+    let bench = start();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(collect(bench.generate("a", 10, 1)).0, [11]);
+    assert_eq!(bench.state().profile, None);
+    bench.drain().unwrap();
 }

@@ -21,7 +21,7 @@ use models::CausalLm;
 use super::{GraphRunner, RunnerEntry};
 
 pub(super) const ENTRY: RunnerEntry =
-    RunnerEntry { name: "compiled", new: || Box::new(Compiled::new()) };
+    RunnerEntry { name: "compiled", new: |max_rows| Box::new(Compiled::new(max_rows)) };
 
 /// Shapes that are kept. Each has buffers of its own.
 const MAX_GRAPHS: usize = 64;
@@ -31,6 +31,9 @@ struct Compiled {
     kernels: Option<Rc<Kernels>>,
     /// By the shapes of a step's inputs.
     steps: HashMap<Vec<Vec<usize>>, Step>,
+    /// Larger steps run eagerly. More rows than the kernels take go to MLX's products:
+    /// recording them would be in vain.
+    max_rows: usize,
     /// The reason was logged.
     warned: bool,
 }
@@ -44,12 +47,13 @@ enum Step {
 }
 
 impl Compiled {
-    fn new() -> Self {
+    fn new(max_rows: Option<usize>) -> Self {
         let kernels = Kernels::here().filter(|kernels| kernels.dialect() == GpuDialect::Cuda);
         if kernels.is_none() {
             tracing::warn!("graph runner compiled needs CUDA: using eager");
         }
-        Self { kernels, steps: HashMap::new(), warned: false }
+        let max_rows = max_rows.map_or(qmm_few::MAX_ROWS, |rows| rows.min(qmm_few::MAX_ROWS));
+        Self { kernels, steps: HashMap::new(), max_rows, warned: false }
     }
 
     fn refuse(&mut self, reason: &dyn std::fmt::Display) -> Step {
@@ -108,10 +112,9 @@ fn record(
 
 impl GraphRunner for Compiled {
     fn run(&mut self, model: &dyn CausalLm, batch: &ForwardBatch) -> Result<Array> {
-        // More rows go to MLX's products; recording them would be in vain.
         let may_replay = batch.mode == ForwardMode::Decode
             && batch.sampled_rows.is_none()
-            && batch.input_ids.size() <= qmm_few::MAX_ROWS;
+            && batch.input_ids.size() <= self.max_rows;
         let (Some(kernels), true) = (self.kernels.clone(), may_replay) else {
             return model.forward(batch);
         };
@@ -137,5 +140,9 @@ impl GraphRunner for Compiled {
         };
         self.steps.insert(key, step);
         logits
+    }
+
+    fn max_graph_rows(&self) -> usize {
+        if self.kernels.is_some() { self.max_rows } else { 0 }
     }
 }

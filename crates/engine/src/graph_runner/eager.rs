@@ -7,7 +7,7 @@ use models::CausalLm;
 
 use super::{GraphRunner, RunnerEntry};
 
-pub(super) const ENTRY: RunnerEntry = RunnerEntry { name: "eager", new: || Box::new(Eager) };
+pub(super) const ENTRY: RunnerEntry = RunnerEntry { name: "eager", new: |_| Box::new(Eager) };
 
 struct Eager;
 

@@ -25,6 +25,7 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
         "max_total_tokens": model.max_total_num_tokens,
         "max_running_requests": model.max_running_requests,
         "max_req_input_len": model.max_req_input_len,
+        "prefill_sharing": model.prefill_sharing,
         "vocab_size": model.vocab_size,
         "eos_token_ids": state.eos_token_ids,
         "device_name": model.device,
@@ -38,6 +39,9 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     });
     if let Value::Object(facts) = facts {
         info.extend(facts);
+    }
+    if let Some(profile) = engine_state.and_then(|state| state.profile) {
+        info.insert("profile".to_owned(), json!(profile));
     }
     // Keys are secrets even from those who know one of them.
     for secret in ["api_key", "admin_api_key"] {

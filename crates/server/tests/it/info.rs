@@ -38,6 +38,7 @@ async fn server_info_has_arguments_and_state_but_no_key() {
         assert_eq!(info["model_path"], "models/tiny");
         assert_eq!(info["version"], "1.2.3");
         assert_eq!(info["max_total_num_tokens"], 4096);
+        assert_eq!(info["prefill_sharing"], json!({ "above": 256, "chunk": 16 }));
         assert_eq!(info["status"], "ready");
         let state = &info["internal_states"][0];
         assert_eq!(state["last_gen_throughput"], 12.5);
@@ -47,6 +48,10 @@ async fn server_info_has_arguments_and_state_but_no_key() {
             (&state["num_used_tokens"], &state["token_usage"]),
             (&json!(512), &json!(0.125))
         );
+        let profile = &info["profile"];
+        assert_eq!(profile["prefill"]["num_steps"], 0);
+        assert_eq!(profile["decode"]["num_steps"], 7);
+        assert_eq!(profile["decode"]["host_ms"], 0.0);
         assert!(info.get("api_key").is_none());
     }
 }

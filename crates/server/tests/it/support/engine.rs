@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use types::{
     EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, MatchedStop,
-    ModelInfo, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell, TokenId,
+    ModelInfo, PrefillSharing, Profile, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell,
+    StepProfiles, TokenId,
 };
 
 use super::{PATIENCE, bytes_as_ids};
@@ -119,6 +120,7 @@ fn model_info() -> ModelInfo {
         max_total_num_tokens: 4096,
         max_running_requests: 8,
         max_req_input_len: 250,
+        prefill_sharing: Some(PrefillSharing { above: 256, chunk: 16 }),
         eos_token_ids: vec![257, 259],
         device: "fake".to_owned(),
     }
@@ -202,5 +204,9 @@ fn engine_state() -> EngineState {
         kv_pool_bytes: 1 << 29,
         active_memory_bytes: 2 << 30,
         peak_memory_bytes: 3 << 30,
+        profile: Some(StepProfiles {
+            decode: Profile { num_steps: 7, ..Profile::default() },
+            ..StepProfiles::default()
+        }),
     }
 }
