@@ -3,7 +3,8 @@
 #
 #   run.sh gpu|cpu MODEL_PATH [FLAGS OF THE SERVER...]
 #
-# BINARY names the server; SOAK_MINUTES=10 adds the soak. Each script may take LIMIT seconds.
+# BINARY names the server; SOAK_MINUTES=10 adds the soak; ONLY="long_prefill soak" runs these alone.
+# Each script may take LIMIT seconds.
 set -u
 [ $# -ge 2 ] || { sed -n '4,6s/^# *//p' "$0"; exit 2; }
 size=$1 model=$2
@@ -23,10 +24,15 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
+wanted() {
+    case " ${ONLY:-$1} " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
 # one SCRIPT OPTIONS... -- FLAGS OF THE SERVER...
 one() {
     script=$1
     shift
+    wanted "$script" || return
     echo "== $script"
     log=$(timeout "${LIMIT:-300}" python3 "$here/$script.py" --binary "$binary" --model-path "$model" "$@")
     code=$?
@@ -39,6 +45,7 @@ one() {
 # start FLAGS OF THE SERVER...
 # Most scripts share a server: on a GPU its start takes up to a minute.
 start() {
+    wanted ttft_warm || wanted steady_state || wanted beside_long_prompt || wanted soak || return
     echo "== server"
     python3 "$here/serve.py" --binary "$binary" --model-path "$model" -- "$@" >"$ready" &
     keeper=$!
@@ -58,9 +65,11 @@ case $size in
 gpu)
     one long_prefill -- "$@"
     one decode_growth -- "$@"
-    start --max-total-tokens 65536 --max-running-requests 64 --chunked-prefill-size 2048 "$@"
+    start --max-total-tokens 131072 --max-running-requests 64 --chunked-prefill-size 2048 "$@"
     shared ttft_warm -- "$@"
-    shared steady_state --steps 1500 -- "$@"
+    shared steady_state --steps 10000 -- "$@"
+    # The bar of a step's host time is for 32 requests.
+    shared steady_state --streams 32 --steps 2000 -- "$@"
     shared beside_long_prompt -- "$@"
     [ -z "${SOAK_MINUTES:-}" ] ||
         LIMIT=$((SOAK_MINUTES * 60 + 300)) shared soak --minutes "$SOAK_MINUTES" -- "$@"
