@@ -355,16 +355,17 @@ fn warm_up(
     let start = Instant::now();
     tracing::info!("warming up ({}); new kernels may take a while to compile", platform.name);
     let mut events = Vec::new();
-    for temperature in [0.0, 1.0] {
-        run_together(scheduler, 1, temperature, &mut events)?;
-    }
     let limits = scheduler.limits().clone();
     // Each request takes a page or two.
     let most = limits.max_running_requests.min(limits.num_pages / 4);
     let buckets = scheduler.executor().row_buckets().to_vec();
-    for num_reqs in buckets.into_iter().filter(|&rows| rows > 1 && rows <= most) {
+    // The largest first: the others run in its memory.
+    for num_reqs in buckets.into_iter().rev().filter(|&rows| rows > 1 && rows <= most) {
         run_together(scheduler, num_reqs, 0.0, &mut events)?;
         tracing::info!("decode steps of {num_reqs} rows are ready");
+    }
+    for temperature in [0.0, 1.0] {
+        run_together(scheduler, 1, temperature, &mut events)?;
     }
     scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
     tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());

@@ -22,6 +22,8 @@ use crate::{Call, KernelError};
 mod arena;
 mod unit;
 
+pub use arena::Arena;
+
 /// Why a step cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -196,11 +198,12 @@ impl Tape {
         self.launches.is_empty()
     }
 
-    /// Makes it one CUDA graph. Its inputs and outputs are the tape's.
+    /// Makes it one CUDA graph. Its inputs and outputs are the tape's; what it gives
+    /// holds until a graph of the same arena runs.
     ///
     /// # Errors
     /// No CUDA here, a kernel that does not compile, or no memory.
-    pub fn to_cuda_graph(&self) -> Result<CudaGraph, KernelError> {
+    pub fn to_cuda_graph(&self, arena: &mut Arena) -> Result<CudaGraph, KernelError> {
         let plan = self.plan();
         let launches = self
             .launches
@@ -221,7 +224,7 @@ impl Tape {
                 dtype: self.values[place].dtype,
             })
             .collect();
-        Ok(CudaGraph::new(&launches, plan.nbytes, &inputs, &outputs)?)
+        Ok(CudaGraph::new(&launches, arena.at_least(plan.nbytes)?, &inputs, &outputs)?)
     }
 
     fn launch(&self, recorded: &Recorded, plan: &arena::Plan) -> Result<Launch, KernelError> {

@@ -378,12 +378,13 @@ struct mlxs_cuda_graph {
 extern "C" {
 
 // The launches run one after the other. Inputs are copied to their stretches
-// first; outputs are views of the arena, good until the graph runs again.
+// first; outputs are views of the arena, good until a graph of this arena runs
+// again.
 int32_t mlxs_cuda_graph_new(
     mlxs_cuda_graph** out,
     const mlxs_launch* launches,
     size_t num_launches,
-    size_t arena_bytes,
+    const mlxs_array* arena,
     const mlxs_stretch* inputs,
     size_t num_inputs,
     const size_t* output_offsets,
@@ -393,10 +394,7 @@ int32_t mlxs_cuda_graph_new(
     size_t num_outputs) {
   return shim::guard([&] {
     const auto& driver = Driver::get();
-    auto arena = mx::zeros({static_cast<int>(arena_bytes / 4)}, mx::uint32);
-    arena.eval();
-    mx::synchronize();
-    auto graph = std::make_shared<Graph>(arena);
+    auto graph = std::make_shared<Graph>(*arena);
     graph->base = device_pointer(graph->arena);
     graph->constants.emplace_back(graph->arena, graph->base);
     graph->inputs.assign(inputs, inputs + num_inputs);

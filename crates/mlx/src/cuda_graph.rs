@@ -3,8 +3,9 @@
 //!
 //! All they write, but for arrays written in place, is in one buffer, the arena,
 //! at places that the caller chose. So a graph has its memory from the start and
-//! allocates nothing when it runs. Outputs are views of the arena: they hold until
-//! the graph runs again, which whoever runs it must order by an input.
+//! allocates nothing when it runs, and graphs that run one after the other may share
+//! it. Outputs are views of the arena: they hold until a graph of this arena runs
+//! again, which whoever runs it must order by an input.
 
 use std::ptr::NonNull;
 
@@ -65,18 +66,22 @@ pub struct CudaGraph {
 impl CudaGraph {
     /// Compiles the kernels and puts the launches into a graph, one after the
     /// other. `inputs` are the stretches (offset and length in bytes) that inputs
-    /// are copied to when it runs; one of no length only orders. The arena has
-    /// `arena_bytes`, a multiple of 4.
+    /// are copied to when it runs; one of no length only orders. The arena is computed,
+    /// and large enough for all offsets.
     ///
     /// # Errors
     /// No CUDA here, a kernel that does not compile, or no memory.
     pub fn new(
         launches: &[Launch],
-        arena_bytes: usize,
+        arena: &Array,
         inputs: &[(usize, usize)],
         outputs: &[GraphOutput],
     ) -> Result<Self> {
         const OP: &str = "cuda_graph";
+        let fits = inputs.iter().all(|&(offset, nbytes)| offset + nbytes <= arena.nbytes());
+        if !fits || !arena.is_computed() {
+            return Err(Error::new(OP, "the arena is too small, or not computed"));
+        }
         let args: Vec<Vec<RawLaunchArg>> =
             launches.iter().map(|launch| launch.args.iter().map(raw_arg).collect()).collect();
         let raws: Vec<RawLaunch> =
@@ -96,7 +101,7 @@ impl CudaGraph {
                 &raw mut raw,
                 raws.as_ptr(),
                 raws.len(),
-                arena_bytes,
+                arena.as_raw(),
                 stretches.as_ptr(),
                 stretches.len(),
                 offsets.as_ptr(),

@@ -13,7 +13,7 @@ use std::{collections::HashMap, rc::Rc};
 use attention::{ForwardBatch, ForwardMode};
 use kernels::{
     Kernels, qmm_few,
-    tape::{Recorder, Tape, TapeError, TapeInput},
+    tape::{Arena, Recorder, Tape, TapeError, TapeInput},
 };
 use mlx::{Array, Result, cuda_graph::CudaGraph, gpu_kernel::GpuDialect};
 use models::CausalLm;
@@ -23,14 +23,18 @@ use super::{GraphRunner, RunnerEntry};
 pub(super) const ENTRY: RunnerEntry =
     RunnerEntry { name: "compiled", new: |max_rows| Box::new(Compiled::new(max_rows)) };
 
-/// Shapes that are kept. Each has buffers of its own.
-const MAX_GRAPHS: usize = 64;
+/// Shapes that are kept: nine numbers of rows and a dozen widths of page tables. A graph
+/// costs the driver about a MiB.
+const MAX_GRAPHS: usize = 128;
 
 struct Compiled {
     /// `None` where graphs are not to be had.
     kernels: Option<Rc<Kernels>>,
     /// By the shapes of a step's inputs.
     steps: HashMap<Vec<Vec<usize>>, Step>,
+    /// All of them share it: the pool's chain puts a step after the last use of what the
+    /// one before it gave.
+    arena: Arena,
     /// Larger steps run eagerly. More rows than the kernels take go to MLX's products:
     /// recording them would be in vain.
     max_rows: usize,
@@ -53,7 +57,7 @@ impl Compiled {
             tracing::warn!("graph runner compiled needs CUDA: using eager");
         }
         let max_rows = max_rows.map_or(qmm_few::MAX_ROWS, |rows| rows.min(qmm_few::MAX_ROWS));
-        Self { kernels, steps: HashMap::new(), max_rows, warned: false }
+        Self { kernels, steps: HashMap::new(), arena: Arena::default(), max_rows, warned: false }
     }
 
     fn refuse(&mut self, reason: &dyn std::fmt::Display) -> Step {
@@ -82,7 +86,7 @@ impl Compiled {
             (Err(error), ..) => self.refuse(&error),
             (Ok(again), Some(graph), Some(tape)) if again == tape => Step::Ready(graph),
             (Ok(_), Some(_), _) => self.refuse(&"two steps of one shape differ"),
-            (Ok(tape), ..) => match tape.to_cuda_graph() {
+            (Ok(tape), ..) => match tape.to_cuda_graph(&mut self.arena) {
                 Ok(graph) => Step::New(graph, tape),
                 Err(error) => self.refuse(&error),
             },

@@ -1,7 +1,34 @@
 //! Where the values of a tape lie in one buffer.
 
+use mlx::{Array, Dtype};
+
 /// Every place starts here: what the driver guarantees for allocations, too.
 const ALIGNMENT: usize = 256;
+
+/// More than was asked for: steps of as many rows with longer contexts need little more
+/// (wider page tables), and should find it here.
+const ROOM_BYTES: usize = 4 << 20;
+
+/// The buffer that tapes have their values in. Those that run one after the other share
+/// it; it grows if one needs more, and then the older ones keep the smaller one.
+#[derive(Debug, Default)]
+pub struct Arena {
+    buffer: Option<Array>,
+}
+
+impl Arena {
+    /// A buffer of at least `nbytes`.
+    pub(super) fn at_least(&mut self, nbytes: usize) -> mlx::Result<&Array> {
+        if self.buffer.as_ref().is_none_or(|buffer| buffer.nbytes() < nbytes) {
+            let words = (nbytes + ROOM_BYTES).div_ceil(4);
+            let buffer = Array::zeros(&[words], Dtype::Uint32)?;
+            buffer.eval()?;
+            mlx::synchronize()?;
+            self.buffer = Some(buffer);
+        }
+        Ok(self.buffer.as_ref().expect("just made"))
+    }
+}
 
 /// Offsets in bytes.
 #[derive(Debug, PartialEq)]
@@ -51,6 +78,16 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::SmallRng};
 
     use super::*;
+
+    #[test]
+    fn the_buffer_grows_only_when_it_must() {
+        let mut arena = Arena::default();
+        let first = arena.at_least(1001).unwrap().clone();
+        assert_eq!(first.nbytes(), 1004 + ROOM_BYTES);
+        assert_eq!(arena.at_least(first.nbytes()).unwrap().id(), first.id());
+        let next = arena.at_least(first.nbytes() + 1).unwrap();
+        assert_eq!(next.nbytes(), 1008 + 2 * ROOM_BYTES);
+    }
 
     #[test]
     fn places_are_used_again_after_their_last_reader() {

@@ -42,7 +42,7 @@ unsafe extern "C" {
         out: *mut *mut RawCudaGraph,
         launches: *const RawLaunch,
         num_launches: usize,
-        arena_bytes: usize,
+        arena: *const RawArray,
         inputs: *const RawStretch,
         num_inputs: usize,
         output_offsets: *const usize,
