@@ -59,24 +59,27 @@ def main():
         print("note: a stream ended before the prompt was prefilled; give a larger --stream-len")
     chunk = long_ttft / (args.long_len / args.chunk)
     calm, busy = median(before) * 1e3, median(during) * 1e3
+    tokens = sum(begin < at <= end for events in streams for at, _ in events)
+    mean = long_ttft * args.streams / max(tokens, 1) * 1e3
     print_pieces(args.long_len, info["chunked_prefill_size"], info["prefill_sharing"])
-    print(f"between tokens: undisturbed {calm:.2f} ms, during: median {busy:.2f} ms, ", end="")
-    print(f"max {max(during) * 1e3:.2f} ms")
+    print(f"between tokens: undisturbed {calm:.2f} ms, during: mean {mean:.2f} ms, ", end="")
+    print(f"median {busy:.2f} ms, max {max(during) * 1e3:.2f} ms")
     print(f"long prompt {long_ttft:.2f} s, a chunk of {args.chunk} {chunk * 1e3:.1f} ms, ", end="")
     print(f"short request {short * 1e3:.1f} ms = {short / chunk:.2f} chunks")
-    passed = busy < args.bar * calm and short <= args.chunks_bar * chunk
-    figure = f"{busy / calm:.2f}x, {short / chunk:.2f} chunks"
+    # Most gaps may be short while a few are very long: the mean has to hold too.
+    slower = max(mean, busy) / calm
+    passed = slower < args.bar and short <= args.chunks_bar * chunk
+    figure = f"{slower:.2f}x, {short / chunk:.2f} chunks"
     verdict("beside_long_prompt", figure, f"{args.bar:g}x, {args.chunks_bar:g} chunks", passed)
 
 
 def print_pieces(length, chunk, sharing):
     """How a server splits a prompt while requests run; a chunk of -1 is no limit."""
     chunk = chunk if chunk and chunk > 0 else length
-    above, piece = (sharing["above"], min(sharing["chunk"], chunk)) if sharing else (length, chunk)
-    pieces = -(-max(length - above, 0) // piece)
-    chunks = -(-max(length - pieces * piece, 0) // chunk)
+    shares = sharing and length > sharing["above"]
+    piece = min(sharing["chunk"], chunk) if shares else chunk
     print(f"the server's chunk: {chunk} tokens; ", end="")
-    print(f"beside streams {pieces} pieces of {piece} tokens, then {chunks} of a chunk")
+    print(f"beside streams {-(-length // piece)} pieces of {piece} tokens")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ use types::{
 
 use crate::{
     EngineError, StepClock,
+    pace::Pace,
     profiler::{Pass, Profiler},
     sampler::splitmix64,
     stage_clock::StageClock,
@@ -66,6 +67,7 @@ pub(crate) struct EngineThread<D: Device> {
     log: StepLog,
     clock: StepClock,
     profiler: Option<Profiler>,
+    pace: Pace,
 }
 
 /// What the loop is told at its start.
@@ -94,6 +96,7 @@ impl<D: Device> EngineThread<D> {
             log: options.log,
             clock: options.clock,
             profiler: options.profile.then(|| Profiler::new(Instant::now())),
+            pace: Pace::default(),
         }
     }
 
@@ -138,7 +141,7 @@ impl<D: Device> EngineThread<D> {
                 }
             }
             self.publish();
-            self.end_pass();
+            self.end_pass(progress);
         }
     }
 
@@ -267,24 +270,29 @@ impl<D: Device> EngineThread<D> {
     }
 
     fn begin_pass(&mut self) {
+        let device = self.scheduler.executor_mut();
+        device.take_read();
         if self.profiler.is_some() {
-            let device = self.scheduler.executor_mut();
             device.clock().restart();
-            device.take_read();
         }
     }
 
-    fn end_pass(&mut self) {
+    fn end_pass(&mut self, progress: Progress) {
         let device = self.scheduler.executor_mut();
-        let launched = device.take_launched();
+        let (launched, read) = (device.take_launched(), device.take_read());
         if let Some(profiler) = &mut self.profiler {
             device.clock().mark(Stage::Publish);
-            let pass =
-                Pass { launched: launched.map(|batch| batch.mode()), read: device.take_read() };
+            let pass = Pass { launched: launched.map(|batch| batch.mode()), read };
             profiler.add(&device.clock().times(), pass, device.runs_on_submit());
             if let Some(tables) = profiler.due(Instant::now()) {
                 tracing::info!("{tables}");
             }
+        }
+        if let Some(count) = read.and_then(|mode| self.pace.read(mode, Instant::now())) {
+            self.scheduler.set_decodes_per_piece(count);
+        }
+        if progress == Progress::Idle {
+            self.pace.idle();
         }
         if let Some(batch) = launched {
             self.log.after_step(&batch, &self.scheduler.stats());

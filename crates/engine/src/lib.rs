@@ -16,6 +16,7 @@ mod kv;
 mod loading;
 mod memory_plan;
 mod model_runner;
+mod pace;
 pub mod platform;
 mod profiler;
 mod sampler;

@@ -55,9 +55,10 @@ pub struct PlatformEntry {
     pub max_running_requests: usize,
     /// Default tokens of a prefill step; `None`: by memory, as upstream.
     pub chunked_prefill_size: Option<usize>,
-    /// How a long prompt shares the device with running requests. A piece takes about
-    /// twice a decode step of eight rows; a prompt in one piece stalls streams once,
-    /// for some tenths of a second.
+    /// How a long prompt shares the device with running requests. Streams stall for a
+    /// piece, which `pace` makes up for with decode steps; a piece too short costs more
+    /// than its tokens are worth. A prompt in one piece stalls streams once, for some
+    /// tenths of a second.
     pub prefill_sharing: PrefillSharing,
 }
 
@@ -104,7 +105,8 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         max_contexts: None,
         max_running_requests: 256,
         chunked_prefill_size: None,
-        prefill_sharing: PrefillSharing { above: 4096, chunk: 64 },
+        // Unpacking the weights takes 16 ms of an 8B model's piece, a token 0.02 ms.
+        prefill_sharing: PrefillSharing { above: 4096, chunk: 512 },
     },
     PlatformEntry {
         name: "metal",

@@ -55,6 +55,7 @@ impl<E: Executor> Scheduler<E> {
         if self.running.is_empty() && self.chunked.is_none() {
             self.admission_blocked = false;
         }
+        self.has_newcomer = false;
         let mut budget = self.budget();
         if let Some(id) = self.chunked {
             if let Some(sharing) = self.limits.prefill_sharing.filter(|_| self.chunk_went_last) {
@@ -136,7 +137,7 @@ impl<E: Executor> Scheduler<E> {
     /// The next piece of the request that is part-way.
     fn continue_chunked(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) {
         let req = &self.reqs[id];
-        let len = self.piece_len(req.tokens.len() - req.kv_len, budget);
+        let len = self.piece_len(req.tokens.len() - req.kv_len, true, budget);
         self.add_row(id, len, budget, batch);
     }
 
@@ -149,7 +150,7 @@ impl<E: Executor> Scheduler<E> {
             return if is_alone { Added::TooLarge } else { Added::NoMemory };
         }
         let Some((row, cached)) = self.cache.open(&req.tokens) else { return Added::NoMemory };
-        let len = self.piece_len(total - cached, budget);
+        let len = self.piece_len(total - cached, false, budget);
         let is_over_budget = len == 0 || (len > budget.input && !batch.rows.is_empty());
         let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
         let has_room =
@@ -170,10 +171,11 @@ impl<E: Executor> Scheduler<E> {
         self.add_row(id, len, budget, batch)
     }
 
-    /// How much of `rest` tokens goes into this batch: all, or whole pages.
-    fn piece_len(&self, rest: usize, budget: &Budget) -> usize {
+    /// How much of `rest` tokens goes into this batch: all, or whole pages. What began
+    /// in pieces goes on in pieces.
+    fn piece_len(&self, rest: usize, has_begun: bool, budget: &Budget) -> usize {
         let shared = self.limits.prefill_sharing.filter(|_| !self.running.is_empty());
-        let chunk = match shared.filter(|sharing| rest > sharing.above) {
+        let chunk = match shared.filter(|sharing| has_begun || rest > sharing.above) {
             Some(sharing) => budget.chunk.min(sharing.chunk),
             None => budget.chunk,
         };

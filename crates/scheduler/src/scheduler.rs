@@ -42,8 +42,11 @@ pub struct Scheduler<E: Executor> {
     pub(crate) chunked: Option<ReqId>,
     /// The last batch was a piece of `chunked`.
     pub(crate) chunk_went_last: bool,
-    /// The last batch was a decode batch between two pieces of `chunked`.
-    decode_went_last: bool,
+    /// Decode batches since the last piece of `chunked`, and how many there shall be.
+    decodes_since_piece: usize,
+    decodes_per_piece: usize,
+    /// A request came since the last prefill batch was filled.
+    pub(crate) has_newcomer: bool,
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
@@ -83,7 +86,9 @@ impl<E: Executor> Scheduler<E> {
             waiting: VecDeque::new(),
             chunked: None,
             chunk_went_last: false,
-            decode_went_last: false,
+            decodes_since_piece: 0,
+            decodes_per_piece: 1,
+            has_newcomer: false,
             running: Vec::new(),
             in_flight: None,
             spare: Vec::new(),
@@ -156,6 +161,12 @@ impl<E: Executor> Scheduler<E> {
         &mut self.executor
     }
 
+    /// How many decode batches follow a piece of a long prompt: a matter of how long
+    /// either takes, which only its caller knows. One at first.
+    pub fn set_decodes_per_piece(&mut self, count: usize) {
+        self.decodes_per_piece = count.max(1);
+    }
+
     /// As given to [`Self::new`].
     pub fn limits(&self) -> &SchedulerLimits {
         &self.limits
@@ -199,6 +210,7 @@ impl<E: Executor> Scheduler<E> {
         let id = self.reqs.insert(Req::new(req, self.limits.context_length));
         self.rids.insert(rid, id);
         self.waiting.push_back(id);
+        self.has_newcomer = true;
     }
 
     fn check(&self, req: &GenerateReq) -> Result<(), String> {
@@ -225,7 +237,7 @@ impl<E: Executor> Scheduler<E> {
     }
 
     /// Prefill goes first: it bounds the time to the first token and grows the
-    /// decode batch. But between two pieces of a prompt those that run get a token.
+    /// decode batch. But between two pieces of a prompt those that run get tokens.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
         self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
@@ -233,7 +245,8 @@ impl<E: Executor> Scheduler<E> {
         if self.is_turn_of_running() {
             self.fill_decode_batch(&mut batch, out);
         }
-        self.decode_went_last = !batch.rows.is_empty();
+        let has_decode = !batch.rows.is_empty();
+        self.decodes_since_piece = if has_decode { self.decodes_since_piece + 1 } else { 0 };
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Extend);
             self.fill_prefill_batch(&mut batch, out);
@@ -251,7 +264,9 @@ impl<E: Executor> Scheduler<E> {
 
     fn is_turn_of_running(&self) -> bool {
         let shares = self.limits.prefill_sharing.is_some() && self.chunked.is_some();
-        shares && !self.decode_went_last && !self.running.is_empty()
+        // A newcomer may be short enough to overtake the long prompt.
+        let turns = if self.has_newcomer { 1 } else { self.decodes_per_piece };
+        shares && self.decodes_since_piece < turns && !self.running.is_empty()
     }
 
     fn launch(&mut self, batch: ScheduleBatch) -> Result<InFlight<E::Handle>, E::Error> {

@@ -89,7 +89,8 @@ pub struct EngineState {
 }
 
 /// How a long prompt shares the device with requests that run already. Between its
-/// pieces they take a token each, so the pieces bound the time between tokens.
+/// pieces they take a token each, or several, so the pieces bound the time between
+/// tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PrefillSharing {
     /// Prompts with more tokens than this left to prefill come in pieces.

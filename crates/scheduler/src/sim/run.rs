@@ -98,8 +98,9 @@ pub(super) struct Simulation {
 
 impl Simulation {
     pub(super) fn new(workload: Workload, executor: FakeExecutor) -> Self {
-        let scheduler =
+        let mut scheduler =
             Scheduler::new(executor, workload.limits.clone()).expect("the workload's limits");
+        scheduler.set_decodes_per_piece(workload.decodes_per_piece);
         let clients = workload.reqs.iter().map(|_| Client::default()).collect();
         Self {
             scheduler,

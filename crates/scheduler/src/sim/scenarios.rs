@@ -148,9 +148,13 @@ fn long_prompts_go_in_chunks_of_whole_pages() {
 }
 
 /// Runs two streams, then sends a long prompt; gives the batches from there on.
-fn beside_two_streams(msgs: impl Fn(usize) -> Vec<SchedulerMsg>) -> Vec<ScheduleBatch> {
+fn beside_two_streams(
+    decodes_per_piece: usize,
+    msgs: impl Fn(usize) -> Vec<SchedulerMsg>,
+) -> Vec<ScheduleBatch> {
     let prefill_sharing = Some(PrefillSharing { above: 64, chunk: 32 });
     let mut scheduler = scheduler(SchedulerLimits { prefill_sharing, ..limits() });
+    scheduler.set_decodes_per_piece(decodes_per_piece);
     let mut events = Vec::new();
     let streams = ["s", "t"].map(|rid| send(req(rid, vec![rid.len() as TokenId; 8], 100)));
     scheduler.step(streams, &mut events).unwrap();
@@ -167,16 +171,19 @@ fn streams_get_a_token_between_two_pieces_of_a_long_prompt() {
         0 => vec![send(req("long", prompt(200), 1))],
         _ => Vec::new(),
     };
-    let batches = beside_two_streams(long);
-    let mut pieces = Vec::new();
-    for pair in batches[..10].chunks(2) {
-        pieces.extend(shape(&pair[0]));
-        assert_eq!((pair[1].mode, pair[1].rows.len()), (ForwardMode::Decode, 2));
+    for decodes in [1, 3] {
+        let batches = beside_two_streams(decodes, long);
+        let mut pieces = Vec::new();
+        for turn in batches[..7 * (1 + decodes)].chunks(1 + decodes) {
+            pieces.extend(shape(&turn[0]));
+            for decode in &turn[1..] {
+                assert_eq!((decode.mode, decode.rows.len() >= 2), (ForwardMode::Decode, true));
+            }
+        }
+        // To its end, though what is left would have come in one piece.
+        let expected: Vec<_> = (0..7).map(|i| (32 * i, (200 - 32 * i).min(32), i == 6)).collect();
+        assert_eq!(pieces, expected);
     }
-    // What is short enough then comes in one piece.
-    let expected = [(0, 32), (32, 32), (64, 32), (96, 32), (128, 32)];
-    assert_eq!(pieces, expected.map(|(prefix, len)| (prefix, len, false)));
-    assert_eq!(shape(&batches[10]), [(160, 40, true)]);
 }
 
 #[test]
@@ -186,12 +193,15 @@ fn a_short_prompt_waits_for_one_piece_of_a_long_one() {
         2 => ["a", "b"].map(|rid| send(req(rid, vec![rid.as_bytes()[0].into(); 20], 1))).to_vec(),
         _ => Vec::new(),
     };
-    let batches = beside_two_streams(msgs);
-    assert_eq!(shape(&batches[0]), [(0, 32, false)]);
-    assert_eq!(batches[1].mode, ForwardMode::Decode);
-    assert_eq!(shape(&batches[2]), [(0, 20, true), (0, 20, true)], "the short ones, together");
-    let next = batches[3..].iter().find(|batch| batch.mode == ForwardMode::Extend).unwrap();
-    assert_eq!(shape(next), [(32, 32, false)], "then the long one again");
+    for decodes in [1, 5] {
+        let batches = beside_two_streams(decodes, msgs);
+        assert_eq!(shape(&batches[0]), [(0, 32, false)]);
+        assert_eq!(batches[1].mode, ForwardMode::Decode);
+        assert_eq!(shape(&batches[2]), [(0, 20, true), (0, 20, true)], "the short ones, together");
+        let next = batches[3..].iter().position(|batch| batch.mode == ForwardMode::Extend);
+        assert_eq!(next, Some(decodes), "the streams again");
+        assert_eq!(shape(&batches[3 + decodes]), [(32, 32, false)], "then the long one");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(super) enum Action {
 
 #[derive(Debug, Clone)]
 pub(super) struct Workload {
+    pub(super) decodes_per_piece: usize,
     pub(super) limits: SchedulerLimits,
     /// A request's `sampling_seed` is its index here.
     pub(super) reqs: Vec<GenerateReq>,
@@ -64,7 +65,7 @@ impl Workload {
         let limits = limits(&mut rng, is_storm);
         let reqs = reqs(&mut rng, &limits, is_storm);
         let actions = actions(&mut rng, &reqs, is_storm);
-        Self { limits, reqs, actions }
+        Self { decodes_per_piece: rng.between(1, 4), limits, reqs, actions }
     }
 }
 
