@@ -15,13 +15,17 @@ use kernels::{
     Kernels, qmm_few,
     tape::{Recorder, Tape, TapeError, TapeInput},
 };
-use mlx::{Array, Result, cuda_graph::CudaGraph, gpu_kernel::GpuDialect};
+use mlx::{
+    Array, Result,
+    cuda_graph::CudaGraph,
+    device::{self, DeviceKind},
+    gpu_kernel::GpuDialect,
+};
 use models::CausalLm;
 
-use super::{GraphRunner, RunnerEntry};
+use super::{GraphRunner, RunnerEntry, chained::Chained};
 
-pub(super) const ENTRY: RunnerEntry =
-    RunnerEntry { name: "compiled", new: || Box::new(Compiled::new()) };
+pub(super) const ENTRY: RunnerEntry = RunnerEntry { name: "compiled", new };
 
 /// Shapes that are kept. Each has buffers of its own.
 const MAX_GRAPHS: usize = 64;
@@ -43,11 +47,19 @@ enum Step {
     Refused,
 }
 
+/// On the CPU device steps become one node each.
+fn new() -> Box<dyn GraphRunner> {
+    match device::default() {
+        Ok(DeviceKind::Cpu) => Box::new(Chained::default()),
+        _ => Box::new(Compiled::new()),
+    }
+}
+
 impl Compiled {
     fn new() -> Self {
         let kernels = Kernels::here().filter(|kernels| kernels.dialect() == GpuDialect::Cuda);
         if kernels.is_none() {
-            tracing::warn!("graph runner compiled needs CUDA: using eager");
+            tracing::warn!("graph runner compiled needs CUDA or the CPU: using eager");
         }
         Self { kernels, steps: HashMap::new(), warned: false }
     }
