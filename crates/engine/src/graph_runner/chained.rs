@@ -19,7 +19,10 @@ pub(super) struct Chained {
 
 impl GraphRunner for Chained {
     fn run(&mut self, model: &dyn CausalLm, batch: &ForwardBatch) -> Result<Array> {
-        let may_chain = batch.mode == ForwardMode::Decode && batch.sampled_rows.is_none();
+        // Other backends change the pool as the graph is built, recorded or not.
+        let may_chain = batch.mode == ForwardMode::Decode
+            && batch.sampled_rows.is_none()
+            && batch.backend.writes_in_place();
         if self.refused || !may_chain {
             return model.forward(batch);
         }
