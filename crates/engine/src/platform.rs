@@ -78,7 +78,7 @@ pub const PLATFORMS: &[PlatformEntry] = &[
         unpacks_for_prompts: false,
         fused_attention: true,
         attention_backend: "paged",
-        graph_runner: "eager",
+        graph_runner: "compiled",
         row_buckets: &[],
         overlap: false,
         mem_fraction_static: 0.7,

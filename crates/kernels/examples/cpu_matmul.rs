@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use half::f16;
 use kernels::cpu::{
     matmul::matmul,
     moe::{QuantizedStack, gather_quantized_matmul, moe_sum, moe_topk},
@@ -62,8 +63,8 @@ fn time(num_runs: usize, mut run: impl FnMut()) -> (f64, f64) {
 
 struct Matrix {
     weight: Vec<u32>,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    scales: Vec<f16>,
+    biases: Vec<f16>,
     shape: [usize; 2],
     group_size: usize,
     bits: usize,
@@ -75,20 +76,21 @@ impl Matrix {
         let num_weights = shape[0] * shape[1];
         let weight = (0..num_weights * bits / 32).map(|_| rng.random()).collect();
         let num_groups = num_weights / group_size;
-        let (scales, biases) = (random(num_groups), random(num_groups));
+        let halves: Vec<f16> = random(num_groups).into_iter().map(f16::from_f32).collect();
+        let (scales, biases) = (halves.clone(), halves);
         Self { weight, scales, biases, shape, group_size, bits }
     }
 
     fn bytes(&self) -> usize {
-        4 * (self.weight.len() + self.scales.len() + self.biases.len())
+        4 * self.weight.len() + 2 * (self.scales.len() + self.biases.len())
     }
 
     fn multiply(&self, num_rows: usize, x: &[f32], y: &mut [f32]) {
         let [rows, columns] = self.shape;
         let matrix = QuantizedMatrix {
             weight: &self.weight,
-            scales: Values::F32(&self.scales),
-            biases: Values::F32(&self.biases),
+            scales: Values::F16(&self.scales),
+            biases: Values::F16(&self.biases),
             rows,
             columns,
             group_size: self.group_size,

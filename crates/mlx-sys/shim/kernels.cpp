@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <unordered_set>
 
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/fast.h>
@@ -199,6 +200,33 @@ int32_t mlxs_cpu_kernel(
         std::make_shared<CpuKernel>(stream, call, std::move(owner)),
         shim::arrays(inputs, num_inputs));
   });
+}
+
+// Whether a CPU kernel that was not handed over yet is among what `a` comes from.
+bool mlxs_awaits_cpu_kernel(const mlxs_array* a) {
+  try {
+    std::vector<const mx::array*> todo{a};
+    std::unordered_set<std::uintptr_t> seen;
+    while (!todo.empty()) {
+      const auto* at = todo.back();
+      todo.pop_back();
+      if (at->status() != mx::array::Status::unscheduled ||
+          !seen.insert(at->id()).second) {
+        continue;
+      }
+      if (at->has_primitive() &&
+          dynamic_cast<const CpuKernel*>(&at->primitive())) {
+        return true;
+      }
+      for (const auto& in : at->inputs()) {
+        todo.push_back(&in);
+      }
+    }
+    return false;
+  } catch (...) {
+    // No memory to look: the answer that needs no more of it.
+    return true;
+  }
 }
 
 int32_t mlxs_gpu_kernel_new(

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytemuck::AnyBitPattern;
-use mlx_sys::{RawOperand, mlxs_cpu_kernel, mlxs_set_error};
+use mlx_sys::{RawOperand, mlxs_awaits_cpu_kernel, mlxs_cpu_kernel, mlxs_set_error};
 
 use crate::{
     Array, Dtype, Element, Result,
@@ -53,6 +53,11 @@ pub struct Output<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// An operand of these elements in row-major order, for kernels that call others.
+    pub fn new(bytes: &'a [u8], shape: &'a [i32], dtype: Dtype) -> Self {
+        Self { bytes, shape, dtype }
+    }
+
     /// Type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
@@ -81,7 +86,22 @@ impl<'a> Input<'a> {
     }
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    /// An operand of these elements in row-major order, for kernels that call others.
+    pub fn new(bytes: &'a mut [u8], shape: &'a [i32], dtype: Dtype) -> Self {
+        Self { bytes, shape, dtype }
+    }
+
+    /// The same operand for a shorter while.
+    pub fn reborrow(&mut self) -> Output<'_> {
+        Output { bytes: self.bytes, shape: self.shape, dtype: self.dtype }
+    }
+
+    /// The elements in row-major order, in native byte order.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+
     /// Type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
@@ -147,6 +167,28 @@ pub unsafe fn cpu_kernel_in_place(
 ) -> Result<Vec<Array>> {
     let all: Vec<&Array> = inputs.iter().chain(in_place).copied().collect();
     add(State { kernel, num_in_place: in_place.len() }, &all, outputs)
+}
+
+/// Arrays that no kernel gives yet: to be told apart, asked for shape and type,
+/// and handed to whoever puts the kernel in later. To evaluate one is an error.
+///
+/// # Errors
+/// There is no memory.
+pub fn stand_ins(outputs: &[(&[usize], Dtype)]) -> Result<Vec<Array>> {
+    struct StandIn;
+    impl CpuKernel for StandIn {
+        fn run(&self, _operands: Operands<'_>) {
+            panic!("an array that only stands for a later one was evaluated");
+        }
+    }
+    cpu_kernel(Arc::new(StandIn), &[], outputs)
+}
+
+/// Whether a [`CpuKernel`] that was not handed over for evaluation yet is among
+/// what an array comes from.
+pub fn awaits_cpu_kernel(array: &Array) -> bool {
+    // SAFETY: the handle is alive.
+    unsafe { mlxs_awaits_cpu_kernel(array.as_raw()) }
 }
 
 fn add(state: State, inputs: &[&Array], outputs: &[(&[usize], Dtype)]) -> Result<Vec<Array>> {

@@ -15,13 +15,17 @@ use kernels::{
     Kernels, qmm_few,
     tape::{Arena, Recorder, Tape, TapeError, TapeInput},
 };
-use mlx::{Array, Result, cuda_graph::CudaGraph, gpu_kernel::GpuDialect};
+use mlx::{
+    Array, Result,
+    cuda_graph::CudaGraph,
+    device::{self, DeviceKind},
+    gpu_kernel::GpuDialect,
+};
 use models::CausalLm;
 
-use super::{GraphRunner, RunnerEntry};
+use super::{GraphRunner, RunnerEntry, chained::Chained};
 
-pub(super) const ENTRY: RunnerEntry =
-    RunnerEntry { name: "compiled", new: |max_rows| Box::new(Compiled::new(max_rows)) };
+pub(super) const ENTRY: RunnerEntry = RunnerEntry { name: "compiled", new };
 
 /// Shapes that are kept: nine numbers of rows and a dozen widths of page tables. A graph
 /// costs the driver about a MiB.
@@ -50,11 +54,19 @@ enum Step {
     Refused,
 }
 
+/// On the CPU device steps become one node each.
+fn new(max_rows: Option<usize>) -> Box<dyn GraphRunner> {
+    match device::default() {
+        Ok(DeviceKind::Cpu) => Box::new(Chained::default()),
+        _ => Box::new(Compiled::new(max_rows)),
+    }
+}
+
 impl Compiled {
     fn new(max_rows: Option<usize>) -> Self {
         let kernels = Kernels::here().filter(|kernels| kernels.dialect() == GpuDialect::Cuda);
         if kernels.is_none() {
-            tracing::warn!("graph runner compiled needs CUDA: using eager");
+            tracing::warn!("graph runner compiled needs CUDA or the CPU: using eager");
         }
         let max_rows = max_rows.map_or(qmm_few::MAX_ROWS, |rows| rows.min(qmm_few::MAX_ROWS));
         Self { kernels, steps: HashMap::new(), arena: Arena::default(), max_rows, warned: false }

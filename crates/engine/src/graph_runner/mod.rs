@@ -2,6 +2,7 @@
 //!
 //! Upstream: `sglang/srt/model_executor/cuda_graph_runner.py` and its siblings.
 
+mod chained;
 mod compiled;
 mod eager;
 

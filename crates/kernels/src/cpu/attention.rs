@@ -16,10 +16,11 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 use half::{bf16, f16};
 use mlx::{
     Array, Dtype, Result,
-    cpu_kernel::{CpuKernel, Operands, Output, cpu_kernel_in_place},
+    cpu_kernel::{CpuKernel, Operands, Output},
 };
 
 use super::{
+    chain::node_in_place,
     floats::{to_f32, with_f32_output},
     lanes::{LANES, with_best},
     parallel::{num_threads, parallel_for},
@@ -95,7 +96,7 @@ pub struct AttentionInputs<'a> {
 }
 
 /// Writes K and V to their slots, then attends. Returns
-/// `[num_tokens, num_heads, head_dim]` in the type of `q`.
+/// `[num_tokens, num_heads * head_dim]` in the type of `q`.
 ///
 /// The pools must be evaluated arrays that own their buffers. Until the result
 /// is evaluated nothing may read them but kernels of the same stream: the host
@@ -110,10 +111,11 @@ pub fn paged_attention(
 ) -> Result<Array> {
     let kernel = Arc::new(PagedAttention { params: Arc::clone(params), plan: Arc::clone(plan) });
     let AttentionInputs { q, k, v, slots, k_pool, v_pool } = arrays;
-    let outputs: &[(&[usize], Dtype)] = &[(&q.shape(), q.dtype())];
+    let shape = [q.dim(0), params.num_heads * params.head_dim];
+    let outputs: &[(&[usize], Dtype)] = &[(&shape, q.dtype())];
     // SAFETY: the pools belong to steps of one thread and one stream, which is
     // what callers are told above.
-    let out = unsafe { cpu_kernel_in_place(kernel, &[q, k, v, slots], &[k_pool, v_pool], outputs) };
+    let out = unsafe { node_in_place(kernel, &[q, k, v, slots], &[k_pool, v_pool], outputs) };
     Ok(out?.remove(0))
 }
 

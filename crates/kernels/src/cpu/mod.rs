@@ -6,6 +6,7 @@
 )]
 
 pub mod attention;
+pub mod chain;
 mod floats;
 pub mod isa;
 mod lanes;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use mlx::{
     Array, Dtype, Result,
-    cpu_kernel::{CpuKernel, Input, Operands, Output, cpu_kernel},
+    cpu_kernel::{CpuKernel, Input, Operands, Output},
 };
 
 use super::{
+    chain::node,
     floats::{to_f32, with_f32_output},
     matmul::matmul,
     nodes::values,
@@ -50,7 +51,7 @@ pub struct QuantizedStack<'a> {
 pub fn moe_topk(logits: &Array, top_k: usize, renormalize: bool) -> Result<(Array, Array)> {
     let shape = [logits.dim(0) * top_k];
     let outputs: &[(&[usize], Dtype)] = &[(&shape, Dtype::Int32), (&shape, Dtype::Float32)];
-    let out = cpu_kernel(Arc::new(TopK { top_k, renormalize }), &[logits], outputs)?;
+    let out = node(Arc::new(TopK { top_k, renormalize }), &[logits], outputs)?;
     let [experts, weights] = out.try_into().expect("two outputs were asked for");
     Ok((experts, weights))
 }
@@ -121,7 +122,7 @@ pub fn gather_quantized_matmul(
     let shape = [experts.size(), weight.dim(1)];
     let kernel = Arc::new(GatherQuantizedMatmul { group_size, bits });
     let inputs = [x, experts, weight, scales, biases];
-    Ok(one(cpu_kernel(kernel, &inputs, &[(&shape, x.dtype())])?))
+    Ok(one(node(kernel, &inputs, &[(&shape, x.dtype())])?))
 }
 
 struct GatherQuantizedMatmul {
@@ -162,7 +163,7 @@ impl CpuKernel for GatherQuantizedMatmul {
 pub fn gather_matmul(x: &Array, weight: &Array, experts: &Array) -> Result<Array> {
     let shape = [experts.size(), weight.dim(1)];
     let kernel = Arc::new(GatherMatmul);
-    Ok(one(cpu_kernel(kernel, &[x, experts, weight], &[(&shape, x.dtype())])?))
+    Ok(one(node(kernel, &[x, experts, weight], &[(&shape, x.dtype())])?))
 }
 
 struct GatherMatmul;
@@ -264,7 +265,7 @@ impl Slots {
 pub fn moe_sum(slots: &Array, weights: &Array, top_k: usize) -> Result<Array> {
     let shape = [slots.dim(0) / top_k.max(1), slots.dim(1)];
     let kernel = Arc::new(Sum { top_k });
-    Ok(one(cpu_kernel(kernel, &[slots, weights], &[(&shape, slots.dtype())])?))
+    Ok(one(node(kernel, &[slots, weights], &[(&shape, slots.dtype())])?))
 }
 
 struct Sum {

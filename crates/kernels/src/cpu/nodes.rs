@@ -5,10 +5,11 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use mlx::{
     Array, Dtype, Result,
-    cpu_kernel::{CpuKernel, Input, Operands, Output, cpu_kernel},
+    cpu_kernel::{CpuKernel, Input, Operands, Output},
 };
 
 use super::{
+    chain::node,
     matmul::matmul as dense_matmul,
     qmm::{self, QuantizedMatrix},
     values::{Values, ValuesMut},
@@ -39,7 +40,7 @@ pub fn quantized_matmul(
 ) -> Result<Array> {
     let kernel = Arc::new(QuantizedMatmul { group_size, bits });
     let outputs: &[(&[usize], Dtype)] = &[(&[x.dim(0), w.dim(0)], x.dtype())];
-    let mut out = cpu_kernel(kernel, &[x, w, scales, biases], outputs)?;
+    let mut out = node(kernel, &[x, w, scales, biases], outputs)?;
     Ok(out.remove(0))
 }
 
@@ -73,7 +74,7 @@ impl CpuKernel for QuantizedMatmul {
 /// Those of MLX. Shapes that do not fit fail when the node is evaluated.
 pub fn matmul(x: &Array, w: &Array) -> Result<Array> {
     let outputs: &[(&[usize], Dtype)] = &[(&[x.dim(0), w.dim(0)], x.dtype())];
-    let mut out = cpu_kernel(Arc::new(Matmul), &[x, w], outputs)?;
+    let mut out = node(Arc::new(Matmul), &[x, w], outputs)?;
     Ok(out.remove(0))
 }
 

@@ -24,6 +24,8 @@ const PARALLEL_MIN_WORK: usize = 32 << 10;
 const TASKS_PER_THREAD: usize = 6;
 /// Rows of `x` that are worked on at a time, which bounds the scratch memory.
 const MAX_ROWS: usize = 1024;
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 /// Values of `x` that one task prepares.
 const PREPARE_VALUES: usize = 16 << 10;
 
@@ -88,14 +90,24 @@ impl<'a> Packed<'a> {
         self.data.len() / self.rows
     }
 
-    /// Lends rows `first..first + len`.
+    /// Values of scratch memory that [`Packed::rows`] needs for a row.
+    fn scratch_per_row(&self) -> usize {
+        match self.groups {
+            None | Some(Groups { scales: Values::F32(_), biases: Values::F32(_), .. }) => 0,
+            Some(groups) => 2 * (self.columns / UNIT / groups.units),
+        }
+    }
+
+    /// Rows `first..first + len`, with scales and biases widened into `scratch`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
     #[inline(always)]
-    fn with_rows<T>(
-        &self,
-        isa: Isa,
+    unsafe fn rows<'s, V: Vector>(
+        &'s self,
         (first, len): (usize, usize),
-        code: impl FnOnce(Rows<'_>) -> T,
-    ) -> T {
+        scratch: &'s mut [f32],
+    ) -> Rows<'s> {
         let row_bytes = self.row_bytes();
         let units = self.columns / UNIT;
         let rows = Rows {
@@ -109,20 +121,49 @@ impl<'a> Packed<'a> {
             num_groups: usize::from(units > 0),
             group_units: units,
         };
-        let Some(groups) = self.groups else { return code(rows) };
+        let Some(groups) = self.groups else { return rows };
         let num_groups = units / groups.units;
         let rows = Rows { num_groups, group_units: groups.units, ..rows };
         let (first, len) = (first * num_groups, len * num_groups);
         if let (Values::F32(scales), Values::F32(biases)) = (groups.scales, groups.biases) {
             let (scales, biases) = (&scales[first..][..len], &biases[first..][..len]);
-            return code(Rows { scales, biases, ..rows });
+            return Rows { scales, biases, ..rows };
         }
-        Scratch::Scales.with(2 * len, |both| {
-            let (scales, biases) = both.split_at_mut(len);
-            with_vector(isa, Widen { from: groups.scales, first, to: scales });
-            with_vector(isa, Widen { from: groups.biases, first, to: biases });
-            code(Rows { scales, biases, ..rows })
-        })
+        let (scales, biases) = scratch[..2 * len].split_at_mut(len);
+        // SAFETY: the caller's promise.
+        unsafe {
+            Widen { from: groups.scales, first, to: scales }.run::<V>();
+            Widen { from: groups.biases, first, to: biases }.run::<V>();
+        }
+        Rows { scales, biases, ..rows }
+    }
+
+    /// Asks for the scales and biases of `len` rows from `first` on, if there are.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    unsafe fn prefetch_groups<V: Vector>(&self, (first, len): (usize, usize)) {
+        let Some(groups) = self.groups else { return };
+        let num_groups = self.columns / UNIT / groups.units;
+        for values in [groups.scales, groups.biases] {
+            let (data, size) = values.bytes();
+            let at = data.wrapping_add(first * num_groups * size);
+            // SAFETY: the caller's promise.
+            unsafe { prefetch::<V>(at, len * num_groups * size) };
+        }
+    }
+}
+
+/// Asks for `len` bytes from `data` on, of which any may be outside of memory.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[inline(always)]
+unsafe fn prefetch<V: Vector>(data: *const u8, len: usize) {
+    for line in (0..len).step_by(CACHE_LINE) {
+        // SAFETY: the caller's promise.
+        unsafe { V::prefetch(data.wrapping_add(line)) };
     }
 }
 
@@ -139,25 +180,28 @@ impl WithVector for Widen<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Self { from, first, to } = self;
-        let whole = to.len() / UNIT * UNIT;
-        let range = first..first + whole;
-        // The library converts eight at a time, each behind a call.
-        match from {
-            Values::F32(_) => return from.widen(first, to),
-            Values::Bf16(values) => {
-                for (to, unit) in to.chunks_exact_mut(UNIT).zip(values[range].chunks_exact(UNIT)) {
-                    // SAFETY: both are units; the CPU has been asked.
-                    unsafe { store_unit::<V>(V::unit_bf16(unit.as_ptr()), to.as_mut_ptr()) };
-                }
-            }
-            Values::F16(values) => {
-                for (to, unit) in to.chunks_exact_mut(UNIT).zip(values[range].chunks_exact(UNIT)) {
-                    // SAFETY: as above.
-                    unsafe { store_unit::<V>(V::unit_f16(unit.as_ptr()), to.as_mut_ptr()) };
-                }
-            }
+        if to.len() < UNIT || matches!(from, Values::F32(_)) {
+            return from.widen(first, to);
         }
-        from.widen(first + whole, &mut to[whole..]);
+        // The library converts eight at a time, each behind a call.
+        let mut at = 0;
+        while at < to.len() {
+            // The last unit may overlap the one before.
+            let start = at.min(to.len() - UNIT);
+            let range = first + start..first + start + UNIT;
+            let to = to[start..start + UNIT].as_mut_ptr();
+            // SAFETY: both are units; the CPU has been asked.
+            unsafe {
+                match from {
+                    Values::F32(values) => store_unit::<V>(V::unit_f32(values[range].as_ptr()), to),
+                    Values::Bf16(values) => {
+                        store_unit::<V>(V::unit_bf16(values[range].as_ptr()), to);
+                    }
+                    Values::F16(values) => store_unit::<V>(V::unit_f16(values[range].as_ptr()), to),
+                }
+            }
+            at += UNIT;
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use mlx::{
     Array, Dtype, Result,
-    cpu_kernel::{CpuKernel, Operands, cpu_kernel},
+    cpu_kernel::{CpuKernel, Operands},
 };
 
 use super::{
+    chain::node,
     floats::{to_f32, with_f32_output},
     lanes::{LANES, Vector, WithVector, with_best},
     parallel::parallel_for,
@@ -64,7 +65,7 @@ pub fn add_rms_norm(
     eps: f32,
 ) -> Result<(Array, Array)> {
     let output = (&hidden.shape()[..], hidden.dtype());
-    let out = cpu_kernel(Arc::new(Norm { eps }), &[hidden, weight, delta], &[output, output])?;
+    let out = node(Arc::new(Norm { eps }), &[hidden, weight, delta], &[output, output])?;
     let [sum, normed] = out.try_into().expect("two outputs were asked for");
     Ok((sum, normed))
 }
@@ -74,7 +75,7 @@ pub fn add_rms_norm(
 /// # Errors
 /// Those of MLX.
 pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array> {
-    let out = cpu_kernel(Arc::new(Norm { eps }), &[x, weight], &[(&x.shape(), x.dtype())])?;
+    let out = node(Arc::new(Norm { eps }), &[x, weight], &[(&x.shape(), x.dtype())])?;
     Ok(one(out))
 }
 
@@ -183,7 +184,7 @@ impl WithVector for NormRows<'_> {
 /// Those of MLX.
 pub fn silu_and_mul(gate_up: &Array) -> Result<Array> {
     let shape = [gate_up.dim(0), gate_up.dim(1) / 2];
-    Ok(one(cpu_kernel(Arc::new(SiluAndMul), &[gate_up], &[(&shape, gate_up.dtype())])?))
+    Ok(one(node(Arc::new(SiluAndMul), &[gate_up], &[(&shape, gate_up.dtype())])?))
 }
 
 struct SiluAndMul;
@@ -275,7 +276,7 @@ pub fn rope_split(
     let mut inputs = vec![qkv, cos, sin];
     inputs.extend(norms.iter().flat_map(|norms| [norms.q, norms.k]));
     let kernel = RopeSplit { head_dim, eps: norms.map_or(0.0, |norms| norms.eps) };
-    let out = cpu_kernel(Arc::new(kernel), &inputs, &outputs)?;
+    let out = node(Arc::new(kernel), &inputs, &outputs)?;
     Ok(out.try_into().expect("three outputs were asked for"))
 }
 

@@ -24,10 +24,12 @@ pub(crate) enum Scratch {
     Scales,
     /// Results of a task.
     Results,
+    /// What the kernels of a chain hand to each other.
+    Chain,
 }
 
 thread_local! {
-    static SCRATCH: [RefCell<Vec<Line>>; 4] = const { [const { RefCell::new(Vec::new()) }; 4] };
+    static SCRATCH: [RefCell<Vec<Line>>; 5] = const { [const { RefCell::new(Vec::new()) }; 5] };
 }
 
 impl Scratch {

@@ -39,6 +39,16 @@ impl Values<'_> {
         self.len() == 0
     }
 
+    /// Where they begin, and the bytes of one.
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> (*const u8, usize) {
+        match self {
+            Self::F32(values) => (values.as_ptr().cast(), size_of::<f32>()),
+            Self::Bf16(values) => (values.as_ptr().cast(), size_of::<bf16>()),
+            Self::F16(values) => (values.as_ptr().cast(), size_of::<f16>()),
+        }
+    }
+
     /// Copies those from `first` on, as many as `to` has room for.
     ///
     /// # Panics

@@ -1,9 +1,10 @@
 //! Few rows of activations: each weight is read once, into registers.
 
-use super::{Activations, Packed, Rows, Unpack, rows_per_task};
+use super::{Activations, Packed, Rows, Unpack, prefetch, rows_per_task};
 use crate::cpu::{
     isa::Isa,
     parallel::parallel_for,
+    scratch::Scratch,
     simd::{UNIT, Vector, WithVector, with_vector},
     values::SharedOut,
 };
@@ -13,6 +14,12 @@ use crate::cpu::{
 const MAX_COLUMNS: usize = 4;
 /// Packed weights in a task, in bytes, at most.
 const TASK_BYTES: usize = 128 << 10;
+/// How far before its use a weight is asked for, in bytes: rows are short, and
+/// what reads ahead by itself stops at each page.
+const AHEAD_BYTES: usize = 2 << 10;
+/// Packed weights, in bytes, whose scales are widened at a time: few enough that
+/// they stay in the first cache.
+const BLOCK_BYTES: usize = 8 << 10;
 
 /// The most rows that this is for.
 pub(super) fn max_rows(isa: Isa) -> usize {
@@ -38,23 +45,26 @@ pub(super) unsafe fn multiply<U: Unpack>(
 ) {
     let row_bytes = w.row_bytes().max(1);
     let step = rows_per_task(w.rows, x.rows * w.data.len(), TASK_BYTES / row_bytes, MAX_COLUMNS);
+    let block = (BLOCK_BYTES / row_bytes).clamp(1, step).next_multiple_of(MAX_COLUMNS);
     parallel_for(w.rows.div_ceil(step), |task| {
-        let first = task * step;
-        w.with_rows(isa, (first, step.min(w.rows - first)), |rows| {
+        let range = (task * step, step.min(w.rows - task * step));
+        Scratch::Scales.with(w.scratch_per_row() * block, |scratch| {
             let unpack = std::marker::PhantomData::<U>;
-            with_vector(isa, Direct { x, rows, first, y, width: w.rows, unpack });
+            with_vector(isa, Direct { x, w, range, block, scratch, y, unpack });
         });
     });
 }
 
 struct Direct<'a, U> {
     x: Activations<'a>,
-    rows: Rows<'a>,
-    /// The first of the rows.
-    first: usize,
+    w: &'a Packed<'a>,
+    /// The first of the rows, and how many.
+    range: (usize, usize),
+    /// Rows whose scales are widened at a time.
+    block: usize,
+    /// Room for scales and biases of a block.
+    scratch: &'a mut [f32],
     y: (SharedOut, usize),
-    /// Values in a row of `y`.
-    width: usize,
     unpack: std::marker::PhantomData<U>,
 }
 
@@ -86,16 +96,23 @@ impl<U: Unpack> Direct<'_, U> {
     /// # Safety
     /// The CPU has the instructions; there are `ROWS` rows of activations.
     #[inline(always)]
-    unsafe fn all<V: Vector, const ROWS: usize, const COLUMNS: usize>(&self) {
+    unsafe fn all<V: Vector, const ROWS: usize, const COLUMNS: usize>(self) {
         let (y, first_row) = self.y;
-        for column in (0..self.rows.len).step_by(COLUMNS) {
-            let len = COLUMNS.min(self.rows.len - column);
+        let (first, len) = self.range;
+        for block in (0..len).step_by(self.block) {
+            let range = (first + block, self.block.min(len - block));
             // SAFETY: the caller's promise; the task's columns of `y` are its own.
             unsafe {
-                let sums = self.columns::<V, ROWS, COLUMNS>(column);
-                for (row, sums) in sums.iter().enumerate() {
-                    let at = (first_row + row) * self.width + self.first + column;
-                    y.write(at, &sums[..len]);
+                let rows = self.w.rows::<V>(range, self.scratch);
+                self.w.prefetch_groups::<V>((range.0 + range.1, self.block));
+                for column in (0..rows.len).step_by(COLUMNS) {
+                    let ahead = rows.row(column).wrapping_add(AHEAD_BYTES);
+                    prefetch::<V>(ahead, COLUMNS * rows.row_bytes);
+                    let sums = Self::columns::<V, ROWS, COLUMNS>(self.x, &rows, column);
+                    for (row, sums) in sums.iter().enumerate() {
+                        let at = (first_row + row) * self.w.rows + range.0 + column;
+                        y.write(at, &sums[..COLUMNS.min(rows.len - column)]);
+                    }
                 }
             }
         }
@@ -105,17 +122,17 @@ impl<U: Unpack> Direct<'_, U> {
     /// As for [`Self::all`]; `column` is inside.
     #[inline(always)]
     unsafe fn columns<V: Vector, const ROWS: usize, const COLUMNS: usize>(
-        &self,
+        activations: Activations<'_>,
+        rows: &Rows<'_>,
         column: usize,
     ) -> [[f32; COLUMNS]; ROWS] {
-        let rows = &self.rows;
         // Past the end, the last row again.
         let index: [usize; COLUMNS] = std::array::from_fn(|j| (column + j).min(rows.len - 1));
         // SAFETY: the caller's promise; units and groups are inside of their row.
         unsafe {
             let mut sums = [[V::zero(); COLUMNS]; ROWS];
             let mut data = index.map(|row| rows.row(row));
-            let mut x = self.x.data.as_ptr();
+            let mut x = activations.data.as_ptr();
             for group in 0..rows.num_groups {
                 let mut groups = [rows.group::<V, U>(index[0], group); COLUMNS];
                 for j in 1..COLUMNS {
@@ -124,7 +141,7 @@ impl<U: Unpack> Direct<'_, U> {
                 for _ in 0..rows.group_units {
                     for j in 0..COLUMNS {
                         let unit = U::unit::<V>(data[j], groups[j]);
-                        self.add::<V, ROWS, COLUMNS>(&mut sums, j, unit, x);
+                        Self::add::<V, ROWS, COLUMNS>(&mut sums, j, unit, (x, activations.stride));
                         data[j] = data[j].add(U::UNIT_BYTES);
                     }
                     x = x.add(UNIT);
@@ -133,7 +150,7 @@ impl<U: Unpack> Direct<'_, U> {
             if rows.tail > 0 {
                 for (j, row) in index.into_iter().enumerate() {
                     let unit = rows.tail::<V, U>(row);
-                    self.add::<V, ROWS, COLUMNS>(&mut sums, j, unit, x);
+                    Self::add::<V, ROWS, COLUMNS>(&mut sums, j, unit, (x, activations.stride));
                 }
             }
             let mut out = [[0.0; COLUMNS]; ROWS];
@@ -153,17 +170,16 @@ impl<U: Unpack> Direct<'_, U> {
     /// As for [`Self::all`]; `x` points into the first row, a unit before its end.
     #[inline(always)]
     unsafe fn add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
-        &self,
         sums: &mut [[V; COLUMNS]; ROWS],
         j: usize,
         unit: V::Unit,
-        x: *const f32,
+        (x, stride): (*const f32, usize),
     ) {
         for (v, weights) in unit.as_ref().iter().enumerate() {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let x = V::load(x.add(row * self.x.stride + v * V::LANES));
+                    let x = V::load(x.add(row * stride + v * V::LANES));
                     sums[j] = sums[j].add_product(*weights, x);
                 }
             }

@@ -1,6 +1,6 @@
 //! Many rows of activations: rows of the matrix are unpacked into the cache.
 
-use super::{Activations, Packed, Rows, Unpack, rows_per_task, store_unit, stride};
+use super::{Activations, Packed, Unpack, rows_per_task, store_unit, stride};
 use crate::cpu::{
     isa::Isa,
     parallel::parallel_for,
@@ -37,9 +37,12 @@ pub(super) unsafe fn multiply<U: Unpack>(
         let first = task * step;
         let len = step.min(w.rows - first);
         Scratch::Weights.with(step * stride, |panel| {
-            w.with_rows(isa, (first, len), |rows| {
+            Scratch::Scales.with(w.scratch_per_row() * len, |scratch| {
                 let unpack = std::marker::PhantomData::<U>;
-                with_vector(isa, UnpackRows { rows, panel, stride, unpack });
+                with_vector(
+                    isa,
+                    UnpackRows { w, range: (first, len), scratch, panel, stride, unpack },
+                );
             });
             Scratch::Results.with(MAX_TILE_ROWS * step, |results| {
                 with_vector(isa, Tiles { x, panel, len, first, results, y, width: w.rows });
@@ -49,7 +52,10 @@ pub(super) unsafe fn multiply<U: Unpack>(
 }
 
 struct UnpackRows<'a, U> {
-    rows: Rows<'a>,
+    w: &'a Packed<'a>,
+    /// The first of the rows, and how many.
+    range: (usize, usize),
+    scratch: &'a mut [f32],
     panel: &'a mut [f32],
     stride: usize,
     unpack: std::marker::PhantomData<U>,
@@ -60,7 +66,8 @@ impl<U: Unpack> WithVector for UnpackRows<'_, U> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let rows = &self.rows;
+        // SAFETY: the caller's promise.
+        let rows = unsafe { self.w.rows::<V>(self.range, self.scratch) };
         for (row, to) in self.panel.chunks_exact_mut(self.stride).enumerate().take(rows.len) {
             let mut to = to.as_mut_ptr();
             // SAFETY: units and groups are inside of their row; `to` has room

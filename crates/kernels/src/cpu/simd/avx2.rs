@@ -34,6 +34,12 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(data: *const u8) {
+        // SAFETY: the caller's promise; a prefetch of any address is fine.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         // SAFETY: the caller's promise.
         unsafe { _mm256_fmadd_ps(a, b, self) }

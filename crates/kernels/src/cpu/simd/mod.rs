@@ -40,6 +40,12 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `LANES` values can be written.
     unsafe fn store(self, data: *mut f32);
+    /// Asks for the cache line at `data`, any address, to be at hand soon.
+    ///
+    /// # Safety
+    /// As for [`Vector::zero`].
+    #[inline(always)]
+    unsafe fn prefetch(_data: *const u8) {}
     /// `a * b + self`, rounded once where the CPU can.
     ///
     /// # Safety
