@@ -11,7 +11,7 @@ use attention::{
 };
 use mem_cache::PageTables;
 use mlx::{Array, Result};
-use scheduler::ScheduleBatch;
+use scheduler::{BatchRow, ScheduleBatch};
 use types::TokenId;
 
 use crate::EngineError;
@@ -24,6 +24,21 @@ pub(crate) struct Kv {
     pool: Rc<RefCell<KvPool>>,
     /// Sizes that decode batches are padded to, ascending.
     row_buckets: Vec<usize>,
+    /// Tokens of the largest prefill that runs as a decode step.
+    flat_rows: usize,
+    #[cfg(test)]
+    num_flat: std::cell::Cell<usize>,
+}
+
+/// Cached tokens that the rows of a flat step may read altogether: each reads its
+/// request's prefix for itself. 16 new tokens after 8000.
+const MAX_FLAT_CONTEXT: usize = 128 << 10;
+
+/// A scheduler's batch as the model sees it.
+pub(crate) struct Step {
+    pub(crate) forward: ForwardBatch,
+    /// `[num_sampled]` int32, the rows of the logits to sample from; `None`: all.
+    pub(crate) sampled: Option<Array>,
 }
 
 impl Kv {
@@ -32,11 +47,20 @@ impl Kv {
         layers: Vec<AttentionShape>,
         (prefill, decode): (&str, &str),
         config: KvPoolConfig,
-        row_buckets: Vec<usize>,
+        (row_buckets, flat_rows): (Vec<usize>, usize),
     ) -> std::result::Result<Self, EngineError> {
         let backend = attention::build(prefill, decode, &layers)?;
         let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config)?));
-        Ok(Self { layers, config, backend, pool, row_buckets })
+        Ok(Self {
+            layers,
+            config,
+            backend,
+            pool,
+            row_buckets,
+            flat_rows,
+            #[cfg(test)]
+            num_flat: std::cell::Cell::default(),
+        })
     }
 
     /// Bytes of the pool.
@@ -47,6 +71,17 @@ impl Kv {
     /// Sizes that decode batches are padded to.
     pub(crate) fn row_buckets(&self) -> &[usize] {
         &self.row_buckets
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_flat_rows(&mut self, flat_rows: usize) {
+        self.flat_rows = flat_rows;
+    }
+
+    /// Flat steps so far.
+    #[cfg(test)]
+    pub(crate) fn num_flat(&self) -> usize {
+        self.num_flat.get()
     }
 
     /// Whether a step may be handed over while the one before it runs.
@@ -70,11 +105,25 @@ impl Kv {
         Ok(())
     }
 
-    /// Rows of the step that runs `batch`: decode batches are padded to a size
-    /// that the device likes, if the backend can.
+    /// Whether a prefill runs as a decode step with a row for each token: a few tokens
+    /// after a cached prefix, as an agent's next turn brings, cost no more than a step
+    /// whose graph is there already. A token's K and V are written before any row of
+    /// its layer is attended, so rows may belong to one request.
+    fn is_flat(&self, batch: &ScheduleBatch) -> bool {
+        let context =
+            |row: &BatchRow| row.extend_len * (row.prefix_len + row.extend_len.div_ceil(2));
+        batch.mode == scheduler::ForwardMode::Extend
+            && batch.num_tokens() <= self.flat_rows
+            && self.backend.writes_in_place()
+            && batch.rows.iter().map(context).sum::<usize>() <= MAX_FLAT_CONTEXT
+    }
+
+    /// Rows of the step that runs `batch`: decode steps are padded to a size that the
+    /// device likes, if the backend can.
     pub(crate) fn num_rows(&self, batch: &ScheduleBatch) -> usize {
         let num_tokens = batch.num_tokens();
-        if batch.mode == scheduler::ForwardMode::Extend || !self.backend.pads_rows() {
+        let is_decode = batch.mode == scheduler::ForwardMode::Decode || self.is_flat(batch);
+        if !is_decode || !self.backend.pads_rows() {
             return num_tokens;
         }
         let bucket = self.row_buckets.iter().copied().find(|&bucket| bucket >= num_tokens);
@@ -84,23 +133,65 @@ impl Kv {
     /// A scheduler's batch as the model sees it, with as many rows as
     /// `input_ids`. A batch without sampled rows gets one anyway, the last: its
     /// logits tell when the batch is done.
-    pub(crate) fn forward_batch(
+    pub(crate) fn step(
         &self,
         batch: &ScheduleBatch,
         tables: &PageTables,
         input_ids: Array,
-    ) -> Result<ForwardBatch> {
+    ) -> Result<Step> {
         let num_rows = input_ids.dim(0);
+        let is_flat = self.is_flat(batch);
+        let (extents, mut sampled_rows) = self.extents(batch, tables, is_flat);
+        let mut sampled = None;
+        if is_flat {
+            #[cfg(test)]
+            self.num_flat.set(self.num_flat.get() + 1);
+            sampled = Some(Array::from_slice(&sampled_rows, &[sampled_rows.len()])?);
+            sampled_rows = (0..num_rows as i32).collect();
+        } else {
+            // The logits of padding cost less than leaving them out.
+            sampled_rows.extend(batch.num_tokens() as i32..num_rows as i32);
+        }
+        let mut positions: Vec<i32> =
+            batch.positions.iter().map(|&position| position as i32).collect();
+        positions.resize(num_rows, 0);
+        let mut out_cache_loc: Vec<i32> =
+            batch.out_cache_loc.iter().map(|slot| slot.0 as i32).collect();
+        out_cache_loc.resize(num_rows, -1);
+        let mode = match batch.mode {
+            scheduler::ForwardMode::Extend if !is_flat => ForwardMode::Extend,
+            _ => ForwardMode::Decode,
+        };
+        let inputs =
+            BatchInputs { mode, input_ids, positions, out_cache_loc, extents, sampled_rows };
+        Ok(Step { forward: self.forward_batch(inputs)?, sampled })
+    }
+
+    /// The extent of each request, or of each token in a flat step, and the rows that
+    /// are sampled.
+    fn extents(
+        &self,
+        batch: &ScheduleBatch,
+        tables: &PageTables,
+        is_flat: bool,
+    ) -> (Vec<Extent>, Vec<i32>) {
         let mut start = 0;
         let mut extents = Vec::with_capacity(batch.rows.len());
         let mut sampled_rows = Vec::with_capacity(batch.rows.len());
         for row in &batch.rows {
-            let (len, prefix_len) = (row.extend_len, row.prefix_len);
-            let num_pages = (prefix_len + len).div_ceil(self.config.page_size);
-            let pages = &tables.pages(row.table_row)[..num_pages];
-            let pages = pages.iter().map(|page| page.0).collect();
-            extents.push(Extent { start, len, prefix_len, pages });
-            start += len;
+            let pages = tables.pages(row.table_row);
+            let mut push = |start: usize, len: usize, prefix_len: usize| {
+                let pages = &pages[..(prefix_len + len).div_ceil(self.config.page_size)];
+                let pages = pages.iter().map(|page| page.0).collect();
+                extents.push(Extent { start, len, prefix_len, pages });
+            };
+            if is_flat {
+                (0..row.extend_len)
+                    .for_each(|token| push(start + token, 1, row.prefix_len + token));
+            } else {
+                push(start, row.extend_len, row.prefix_len);
+            }
+            start += row.extend_len;
             if row.sampled {
                 sampled_rows.push(start as i32 - 1);
             }
@@ -108,25 +199,7 @@ impl Kv {
         if sampled_rows.is_empty() {
             sampled_rows.push(start as i32 - 1);
         }
-        // The logits of padding cost less than leaving them out.
-        sampled_rows.extend(start as i32..num_rows as i32);
-        let mut positions: Vec<i32> =
-            batch.positions.iter().map(|&position| position as i32).collect();
-        positions.resize(num_rows, 0);
-        let mut out_cache_loc: Vec<i32> =
-            batch.out_cache_loc.iter().map(|slot| slot.0 as i32).collect();
-        out_cache_loc.resize(num_rows, -1);
-        self.step(BatchInputs {
-            mode: match batch.mode {
-                scheduler::ForwardMode::Extend => ForwardMode::Extend,
-                scheduler::ForwardMode::Decode => ForwardMode::Decode,
-            },
-            input_ids,
-            positions,
-            out_cache_loc,
-            extents,
-            sampled_rows,
-        })
+        (extents, sampled_rows)
     }
 
     /// A prompt alone in the pool, from its first page on, every row sampled.
@@ -134,7 +207,7 @@ impl Kv {
         let ids: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
         let rows: Vec<i32> = (0..prompt.len() as i32).collect();
         let pages = (0..prompt.len().div_ceil(self.config.page_size) as u32).collect();
-        self.step(BatchInputs {
+        self.forward_batch(BatchInputs {
             mode: ForwardMode::Extend,
             input_ids: Array::from_slice(&ids, &[ids.len()])?,
             positions: rows.clone(),
@@ -144,7 +217,7 @@ impl Kv {
         })
     }
 
-    fn step(&self, inputs: BatchInputs) -> Result<ForwardBatch> {
+    fn forward_batch(&self, inputs: BatchInputs) -> Result<ForwardBatch> {
         ForwardBatch::new(inputs, Rc::clone(&self.backend), Rc::clone(&self.pool))
     }
 }

@@ -180,7 +180,7 @@ fn runner(
         tracing::info!("{text}");
     }
     let buckets = graph_runner::row_buckets(platform.entry.row_buckets, max_graph_rows);
-    let kv = Kv::new(layers.clone(), (prefill, decode), pool, buckets)?;
+    let kv = Kv::new(layers.clone(), (prefill, decode), pool, (buckets, max_graph_rows))?;
     Ok(ModelRunner::new(model, graph, kv, weight_bytes, platform.entry.kind))
 }
 

@@ -79,6 +79,11 @@ impl ModelRunner {
         self.kv.row_buckets()
     }
 
+    #[cfg(test)]
+    pub(crate) fn kv_mut(&mut self) -> &mut Kv {
+        &mut self.kv
+    }
+
     /// Hands a batch to the device.
     fn submit(&mut self, ids: &Array, fence: Option<&Array>) -> mlx::Result<()> {
         let results: Vec<&Array> = std::iter::once(ids).chain(fence).collect();
@@ -155,9 +160,12 @@ impl Executor for ModelRunner {
         // A batch without a sampled row still yields one logit row, for `wait`.
         let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
         let num_sampled = sampling.len();
-        let forward = self.kv.forward_batch(batch, tables, input_ids)?;
+        let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
-        let logits = self.graph.run(self.model.as_ref(), &forward)?;
+        let mut logits = self.graph.run(self.model.as_ref(), &step.forward)?;
+        if let Some(rows) = &step.sampled {
+            logits = logits.take(rows, 0)?;
+        }
         let ids = sample(&logits, &sampling)?;
         let fence = self.kv.fence(&ids)?;
         self.clock.mark(Stage::Graph);

@@ -155,11 +155,24 @@ struct Outcome {
     /// By request, in the order given.
     tokens: Vec<Vec<TokenId>>,
     stats: types::SchedulerStats,
+    /// Prefills that ran as decode steps.
+    num_flat: usize,
 }
 
 /// Runs requests to their end, all at once or one after the other.
 fn run(config: &EngineConfig, requests: &[GenerateReq], together: bool) -> Outcome {
+    run_flat(config, 0, requests, together)
+}
+
+/// The same with prefills of up to `flat_rows` tokens as decode steps.
+fn run_flat(
+    config: &EngineConfig,
+    flat_rows: usize,
+    requests: &[GenerateReq],
+    together: bool,
+) -> Outcome {
     let mut scheduler = loading::load(config, &Quiet).unwrap().scheduler;
+    scheduler.executor_mut().kv_mut().set_flat_rows(flat_rows);
     let mut tokens = vec![Vec::new(); requests.len()];
     let mut events = Vec::new();
     let size = if together { requests.len() } else { 1 };
@@ -176,7 +189,8 @@ fn run(config: &EngineConfig, requests: &[GenerateReq], together: bool) -> Outco
             panic!("request {index} was aborted: {message}");
         }
     }
-    Outcome { tokens, stats: scheduler.stats() }
+    let num_flat = scheduler.executor_mut().kv_mut().num_flat();
+    Outcome { tokens, stats: scheduler.stats(), num_flat }
 }
 
 #[test]
@@ -225,6 +239,29 @@ fn tokens_do_not_depend_on_batch_pool_or_schedule() {
     let memory = MemoryOptions { page_size: 1, ..base.memory.clone() };
     let token_pages = EngineConfig { memory, ..base };
     assert_eq!(run(&token_pages, &requests, true).tokens, alone.tokens, "in pages of 1");
+}
+
+#[test]
+fn a_short_prefill_may_run_as_a_decode_step() {
+    let _alone = alone();
+    let folder = tiny_llama();
+    let base = config(folder.path());
+    let requests = requests();
+    let expected = run(&base, &requests, false);
+    assert_eq!(expected.num_flat, 0);
+    // Of the prompts of 3 to 100 tokens, one at a time, one of 100 is too long; the
+    // other has a cached prefix.
+    let alone = run_flat(&base, 64, &requests, false);
+    assert_eq!((alone.tokens, alone.num_flat), (expected.tokens.clone(), 7));
+    // All of them in pieces of 16, several requests in one step.
+    let memory = MemoryOptions {
+        chunked_prefill: ChunkedPrefill::Tokens(16),
+        page_size: 1,
+        ..base.memory.clone()
+    };
+    let chunked = run_flat(&EngineConfig { memory, ..base }, 64, &requests, true);
+    assert_eq!(chunked.tokens, expected.tokens);
+    assert!(chunked.num_flat > 10, "{}", chunked.num_flat);
 }
 
 #[test]
