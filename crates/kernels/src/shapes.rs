@@ -1,8 +1,8 @@
-//! Checks that all launchers share.
+//! Checks that all launchers share, and the launch that several have.
 
-use mlx::Array;
+use mlx::{Array, Dtype};
 
-use crate::{AttentionSpec, KernelError};
+use crate::{AttentionSpec, Call, Kernel, KernelError};
 
 pub(crate) fn check(
     kernel: &'static str,
@@ -27,6 +27,62 @@ pub(crate) fn check_pools(
     let expected = [slots, spec.num_kv_heads, spec.head_dim];
     check(kernel, "k_pool", k_pool, &expected)?;
     check(kernel, "v_pool", v_pool, &expected)
+}
+
+/// Rows and width of a matrix; `what` names its rank in the error.
+pub(crate) fn matrix(
+    kernel: &'static str,
+    what: &'static str,
+    array: &Array,
+) -> Result<[usize; 2], KernelError> {
+    let size = array.ndim();
+    <[usize; 2]>::try_from(array.shape()).map_err(|_| KernelError::Size { kernel, what, size })
+}
+
+/// Refuses arrays of another element type.
+pub(crate) fn check_dtype(dtype: Dtype, arrays: &[&Array]) -> Result<(), KernelError> {
+    match arrays.iter().find(|array| array.dtype() != dtype) {
+        Some(array) => Err(KernelError::ElementType { dtype: array.dtype() }),
+        None => Ok(()),
+    }
+}
+
+/// Packs of 16 bytes in a row of `width`, if it is whole packs.
+pub(crate) fn packs(width: usize, dtype: Dtype) -> Option<usize> {
+    let pack = 16 / dtype.size_in_bytes();
+    (width > 0 && width.is_multiple_of(pack)).then_some(width / pack)
+}
+
+/// The launch of a kernel whose threads have a pack of the result each, `rows` rows of
+/// `width`. Its constants are `WIDTH` and `more`.
+///
+/// # Errors
+/// Rows that are not a multiple of 16 bytes.
+pub(crate) fn pack_a_thread(
+    kernel: &'static Kernel,
+    [rows, width]: [usize; 2],
+    dtype: Dtype,
+    more: &[(&'static str, usize)],
+) -> Result<Call, KernelError> {
+    let Some(packs) = packs(width, dtype) else {
+        return Err(KernelError::Size { kernel: kernel.name, what: "a row", size: width });
+    };
+    let threads = packs.next_multiple_of(32).min(128);
+    let width_constant = std::iter::once(("WIDTH", width));
+    let constants = width_constant.chain(more.iter().copied());
+    Ok(Call {
+        kernel,
+        types: vec![("T", dtype)],
+        constants: constants.map(|(name, size)| (name, size.into())).collect(),
+        groups: [packs.div_ceil(threads), rows, 1],
+        threads,
+        outputs: vec![(vec![rows, width], dtype)],
+    })
+}
+
+/// Whether [`pack_a_thread`] takes rows of `width`.
+pub(crate) fn has_packs(width: usize, dtype: Dtype) -> bool {
+    dtype.is_float() && packs(width, dtype).is_some()
 }
 
 /// The output of a kernel that has one.

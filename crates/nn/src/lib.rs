@@ -6,6 +6,8 @@
 mod activation;
 mod device;
 mod embedding;
+#[cfg(test)]
+mod held;
 pub mod hf_config;
 mod linear;
 mod moe;

@@ -15,24 +15,12 @@ pub static KERNEL: Kernel = Kernel { name: "add_gated", body: include_str!("body
 /// # Errors
 /// Rows that are not a multiple of 16 bytes.
 pub fn call(rows: usize, width: usize, dtype: Dtype) -> Result<Call, KernelError> {
-    let pack = 16 / dtype.size_in_bytes();
-    if !width.is_multiple_of(pack) || width == 0 {
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
-    }
-    let threads = (width / pack).next_multiple_of(32).min(128);
-    Ok(Call {
-        kernel: &KERNEL,
-        types: vec![("T", dtype)],
-        constants: vec![("WIDTH", width.into())],
-        groups: [(width / pack).div_ceil(threads), rows, 1],
-        threads,
-        outputs: vec![(vec![rows, width], dtype)],
-    })
+    shapes::pack_a_thread(&KERNEL, [rows, width], dtype, &[])
 }
 
 /// Whether the kernel knows rows of `width`.
 pub fn supports(width: usize, dtype: Dtype) -> bool {
-    dtype.is_float() && call(1, width, dtype).is_ok()
+    shapes::has_packs(width, dtype)
 }
 
 /// `x + values * sigmoid(gates)`: `x` and `values` `[rows, width]`, `gates`
@@ -46,17 +34,10 @@ pub fn add_gated(
     values: &Array,
     gates: &Array,
 ) -> Result<Array, KernelError> {
-    let [rows, width] = *x.shape() else {
-        let size = x.ndim();
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a rank of x", size });
-    };
+    let [rows, width] = shapes::matrix(KERNEL.name, "a rank of x", x)?;
     shapes::check(KERNEL.name, "values", values, &[rows, width])?;
     shapes::check(KERNEL.name, "gates", gates, &[rows, 1])?;
-    for array in [values, gates] {
-        if array.dtype() != x.dtype() {
-            return Err(KernelError::ElementType { dtype: array.dtype() });
-        }
-    }
+    shapes::check_dtype(x.dtype(), &[values, gates])?;
     let call = call(rows, width, x.dtype())?;
     Ok(shapes::single(kernels.run(&call, &[x, values, gates])?))
 }

@@ -16,14 +16,25 @@ pub static KERNEL: Kernel = Kernel { name: "add_rms_norm", body: include_str!("b
 /// Rows that are not a multiple of 16 bytes, or longer than 16 packs of them for
 /// each of 1024 threads.
 pub fn call(rows: usize, width: usize, dtype: Dtype, eps: f32) -> Result<Call, KernelError> {
-    let size = 16 / dtype.size_in_bytes();
-    let packs = width / size;
-    let threads = packs.next_multiple_of(32).min(if packs > 2048 { 1024 } else { 256 });
-    if !width.is_multiple_of(size) || width == 0 || packs > 16 * threads {
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
-    }
+    norm_call(&KERNEL, [rows, width], dtype, eps, 2)
+}
+
+/// The launch of a kernel that norms rows and gives `num_outputs` arrays of their shape.
+///
+/// # Errors
+/// As for [`call`].
+pub(crate) fn norm_call(
+    kernel: &'static Kernel,
+    [rows, width]: [usize; 2],
+    dtype: Dtype,
+    eps: f32,
+    num_outputs: usize,
+) -> Result<Call, KernelError> {
+    let Some((packs, threads)) = packs_and_threads(width, dtype) else {
+        return Err(KernelError::Size { kernel: kernel.name, what: "a row", size: width });
+    };
     Ok(Call {
-        kernel: &KERNEL,
+        kernel,
         types: vec![("T", dtype)],
         constants: vec![
             ("WIDTH", width.into()),
@@ -33,13 +44,20 @@ pub fn call(rows: usize, width: usize, dtype: Dtype, eps: f32) -> Result<Call, K
         ],
         groups: [rows, 1, 1],
         threads,
-        outputs: vec![(vec![rows, width], dtype), (vec![rows, width], dtype)],
+        outputs: vec![(vec![rows, width], dtype); num_outputs],
     })
+}
+
+/// Packs of a row and threads that share them, if the kernel knows such rows.
+fn packs_and_threads(width: usize, dtype: Dtype) -> Option<(usize, usize)> {
+    let packs = shapes::packs(width, dtype)?;
+    let threads = packs.next_multiple_of(32).min(if packs > 2048 { 1024 } else { 256 });
+    (packs <= 16 * threads).then_some((packs, threads))
 }
 
 /// Whether the kernel knows rows of this width.
 pub fn supports(width: usize, dtype: Dtype) -> bool {
-    dtype.is_float() && call(1, width, dtype, 0.0).is_ok()
+    dtype.is_float() && packs_and_threads(width, dtype).is_some()
 }
 
 /// `hidden + delta`, and its RMS norm times `weight`. All `[rows, width]`, the
@@ -54,17 +72,10 @@ pub fn add_rms_norm(
     weight: &Array,
     eps: f32,
 ) -> Result<(Array, Array), KernelError> {
-    let [rows, width] = *hidden.shape() else {
-        let size = hidden.ndim();
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a rank of hidden", size });
-    };
+    let [rows, width] = shapes::matrix(KERNEL.name, "a rank of hidden", hidden)?;
     shapes::check(KERNEL.name, "delta", delta, &[rows, width])?;
     shapes::check(KERNEL.name, "weight", weight, &[width])?;
-    for array in [delta, weight] {
-        if array.dtype() != hidden.dtype() {
-            return Err(KernelError::ElementType { dtype: array.dtype() });
-        }
-    }
+    shapes::check_dtype(hidden.dtype(), &[delta, weight])?;
     let call = call(rows, width, hidden.dtype(), eps)?;
     let mut outputs = kernels.run(&call, &[hidden, delta, weight])?;
     let normed = outputs.pop();

@@ -14,19 +14,7 @@ pub static KERNEL: Kernel = Kernel { name: "moe_sum", body: include_str!("body.i
 /// # Errors
 /// Rows that are not a multiple of 16 bytes.
 pub fn call(rows: usize, width: usize, top_k: usize, dtype: Dtype) -> Result<Call, KernelError> {
-    let pack = 16 / dtype.size_in_bytes();
-    if !width.is_multiple_of(pack) || width == 0 {
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
-    }
-    let threads = (width / pack).next_multiple_of(32).min(128);
-    Ok(Call {
-        kernel: &KERNEL,
-        types: vec![("T", dtype)],
-        constants: vec![("WIDTH", width.into()), ("TOP_K", top_k.into())],
-        groups: [(width / pack).div_ceil(threads), rows, 1],
-        threads,
-        outputs: vec![(vec![rows, width], dtype)],
-    })
+    shapes::pack_a_thread(&KERNEL, [rows, width], dtype, &[("TOP_K", top_k)])
 }
 
 /// `slots` (`[rows * top_k, width]`) by `weights` (`[rows * top_k]` f32) to
@@ -40,10 +28,7 @@ pub fn moe_sum(
     weights: &Array,
     top_k: usize,
 ) -> Result<Array, KernelError> {
-    let [num_slots, width] = *slots.shape() else {
-        let size = slots.ndim();
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a rank of slots", size });
-    };
+    let [num_slots, width] = shapes::matrix(KERNEL.name, "a rank of slots", slots)?;
     shapes::check(KERNEL.name, "weights", weights, &[num_slots])?;
     let call = call(num_slots / top_k.max(1), width, top_k, slots.dtype())?;
     Ok(shapes::single(kernels.run(&call, &[slots, weights])?))

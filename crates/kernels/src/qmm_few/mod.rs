@@ -109,7 +109,7 @@ impl GatherSpec {
 
 /// Whether the kernel knows this product.
 pub fn supports(spec: &QmvSpec) -> bool {
-    call(spec, QmmTiling::new(spec)).is_ok()
+    spec.rows <= MAX_ROWS && check(spec, 1).is_ok()
 }
 
 /// The launch.
@@ -139,12 +139,8 @@ pub fn gather_call(spec: &GatherSpec, tiling: QmmTiling) -> Result<Call, KernelE
     any_call(&spec.product, tiling, Some(spec))
 }
 
-fn any_call(
-    spec: &QmvSpec,
-    tiling: QmmTiling,
-    gather: Option<&GatherSpec>,
-) -> Result<Call, KernelError> {
-    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
+/// What the kernel asks of a product, whatever the tiling.
+fn check(spec: &QmvSpec, num_experts: usize) -> Result<(), KernelError> {
     if ![Dtype::Float16, Dtype::Bfloat16].contains(&spec.dtype) {
         return Err(KernelError::ElementType { dtype: spec.dtype });
     }
@@ -152,6 +148,20 @@ fn any_call(
         return Err(KernelError::ElementType { dtype: spec.scale_dtype });
     }
     spec.check(KERNEL.name)?;
+    let elements = spec.inputs * spec.outputs * num_experts;
+    if elements > MAX_ELEMENTS {
+        return Err(KernelError::Size { kernel: KERNEL.name, what: "a matrix", size: elements });
+    }
+    Ok(())
+}
+
+fn any_call(
+    spec: &QmvSpec,
+    tiling: QmmTiling,
+    gather: Option<&GatherSpec>,
+) -> Result<Call, KernelError> {
+    let refuse = |what, size| Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    check(spec, gather.map_or(1, |spec| spec.num_experts))?;
     let QmmTiling { row_tiles, token_tiles, groups_ahead, octets_ahead, simdgroups } = tiling;
     let splits = splits(spec, gather);
     if !simdgroups.is_multiple_of(splits) || !(1..=8).contains(&simdgroups) {
@@ -162,10 +172,6 @@ fn any_call(
     }
     if ![1, 2, 4].contains(&groups_ahead) {
         return refuse("a number of groups", groups_ahead);
-    }
-    let elements = spec.inputs * spec.outputs * gather.map_or(1, |spec| spec.num_experts);
-    if elements > MAX_ELEMENTS {
-        return refuse("a matrix", elements);
     }
     let rows = gather.map_or(spec.rows, GatherSpec::num_slots);
     let groups_of_rows = gather.map_or(spec.rows.div_ceil(8 * token_tiles), |_| rows);
@@ -243,4 +249,43 @@ pub fn gather_qmm_few(
     }
     let arrays = [x, weights.w, weights.scales, weights.biases, experts];
     Ok(shapes::single(kernels.run(&call, &arrays)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_supported_has_a_launch_and_nothing_else_has() {
+        let good = QmvSpec {
+            rows: 8,
+            inputs: 256,
+            outputs: 32,
+            bits: 4,
+            group_size: 64,
+            dtype: Dtype::Float16,
+            scale_dtype: Dtype::Float16,
+        };
+        let mut specs = vec![
+            QmvSpec { dtype: Dtype::Float32, ..good },
+            QmvSpec { scale_dtype: Dtype::Bfloat16, ..good },
+            QmvSpec { inputs: 1 << 20, outputs: 1 << 20, ..good },
+            QmvSpec { outputs: 8192, ..good },
+        ];
+        for rows in [0, 1, 8, 16, 17, 33, MAX_ROWS, MAX_ROWS + 1] {
+            for (bits, group_size) in [(4, 32), (4, 64), (4, 128), (8, 64), (6, 64), (4, 48)] {
+                for inputs in [0, 64, 256, 300] {
+                    specs.push(QmvSpec { rows, bits, group_size, inputs, ..good });
+                }
+            }
+        }
+        let mut supported = 0;
+        for spec in &specs {
+            let launches = call(spec, QmmTiling::new(spec)).is_ok();
+            assert_eq!(supports(spec), launches, "{spec:?}");
+            supported += usize::from(launches);
+        }
+        // A wide one, and six counts of rows by seven that fit of packing and width.
+        assert_eq!(supported, 1 + 6 * 7);
+    }
 }

@@ -71,7 +71,7 @@ pub struct QmvWeights<'a> {
 
 /// Whether the kernel knows this product.
 pub fn supports(spec: &QmvSpec) -> bool {
-    spec.dtype.is_float() && spec.scale_dtype.is_float() && call(spec).is_ok()
+    spec.dtype.is_float() && spec.scale_dtype.is_float() && check(spec).is_ok()
 }
 
 /// The launch.
@@ -79,11 +79,7 @@ pub fn supports(spec: &QmvSpec) -> bool {
 /// # Errors
 /// A size that the kernel does not know.
 pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
-    spec.check(KERNEL.name)?;
-    if spec.rows > MAX_ROWS {
-        let (what, size) = ("a number of rows", spec.rows);
-        return Err(KernelError::Size { kernel: KERNEL.name, what, size });
-    }
+    check(spec)?;
     Ok(Call {
         kernel: &KERNEL,
         types: vec![("T", spec.dtype), ("S", spec.scale_dtype)],
@@ -100,6 +96,15 @@ pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
         threads: 32 * SIMDGROUPS,
         outputs: vec![(vec![spec.rows, spec.outputs], spec.dtype)],
     })
+}
+
+fn check(spec: &QmvSpec) -> Result<(), KernelError> {
+    spec.check(KERNEL.name)?;
+    if spec.rows > MAX_ROWS {
+        let (what, size) = ("a number of rows", spec.rows);
+        return Err(KernelError::Size { kernel: KERNEL.name, what, size });
+    }
+    Ok(())
 }
 
 /// Whether the arrays are those that the spec describes. `outer` are dimensions of

@@ -14,8 +14,7 @@ pub static KERNEL: Kernel = Kernel { name: "rms_norm", body: include_str!("body.
 /// # Errors
 /// As for [`add_rms_norm`].
 pub fn call(rows: usize, width: usize, dtype: Dtype, eps: f32) -> Result<Call, KernelError> {
-    let call = add_rms_norm::call(rows, width, dtype, eps)?;
-    Ok(Call { kernel: &KERNEL, outputs: vec![(vec![rows, width], dtype)], ..call })
+    add_rms_norm::norm_call(&KERNEL, [rows, width], dtype, eps, 1)
 }
 
 /// The norm of `hidden`, `[rows, width]`, times `weight`, `[width]`, of one element
@@ -29,14 +28,9 @@ pub fn rms_norm(
     weight: &Array,
     eps: f32,
 ) -> Result<Array, KernelError> {
-    let [rows, width] = *hidden.shape() else {
-        let size = hidden.ndim();
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a rank of hidden", size });
-    };
+    let [rows, width] = shapes::matrix(KERNEL.name, "a rank of hidden", hidden)?;
     shapes::check(KERNEL.name, "weight", weight, &[width])?;
-    if weight.dtype() != hidden.dtype() {
-        return Err(KernelError::ElementType { dtype: weight.dtype() });
-    }
+    shapes::check_dtype(hidden.dtype(), &[weight])?;
     let call = call(rows, width, hidden.dtype(), eps)?;
     Ok(shapes::single(kernels.run(&call, &[hidden, weight])?))
 }

@@ -14,24 +14,12 @@ pub static KERNEL: Kernel = Kernel { name: "silu_and_mul", body: include_str!("b
 /// # Errors
 /// Rows that are not a multiple of 16 bytes.
 pub fn call(rows: usize, width: usize, dtype: Dtype) -> Result<Call, KernelError> {
-    let pack = 16 / dtype.size_in_bytes();
-    if !width.is_multiple_of(pack) || width == 0 {
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
-    }
-    let threads = (width / pack).next_multiple_of(32).min(128);
-    Ok(Call {
-        kernel: &KERNEL,
-        types: vec![("T", dtype)],
-        constants: vec![("WIDTH", width.into())],
-        groups: [(width / pack).div_ceil(threads), rows, 1],
-        threads,
-        outputs: vec![(vec![rows, width], dtype)],
-    })
+    shapes::pack_a_thread(&KERNEL, [rows, width], dtype, &[])
 }
 
 /// Whether the kernel knows rows of `width` results.
 pub fn supports(width: usize, dtype: Dtype) -> bool {
-    dtype.is_float() && call(1, width, dtype).is_ok()
+    shapes::has_packs(width, dtype)
 }
 
 /// `[rows, 2 * width]` (gate, then up) to `silu(gate) * up`, `[rows, width]`.
@@ -39,10 +27,7 @@ pub fn supports(width: usize, dtype: Dtype) -> bool {
 /// # Errors
 /// An odd width, or an error of MLX.
 pub fn silu_and_mul(kernels: &Kernels, gate_up: &Array) -> Result<Array, KernelError> {
-    let [rows, width] = *gate_up.shape() else {
-        let size = gate_up.ndim();
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a rank of gate_up", size });
-    };
+    let [rows, width] = shapes::matrix(KERNEL.name, "a rank of gate_up", gate_up)?;
     if !width.is_multiple_of(2) {
         return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
     }

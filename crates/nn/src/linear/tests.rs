@@ -7,31 +7,14 @@ use mlx::{
 };
 
 use super::*;
-use crate::{LoadOptions, TensorSource, Unpack, WeightStore};
-
-struct Held(Array, Vec<usize>);
-
-impl TensorSource for Held {
-    fn shape(&self) -> &[usize] {
-        &self.1
-    }
-
-    fn dtype(&self) -> Dtype {
-        self.0.dtype()
-    }
-
-    fn load(&self) -> Result<Array, LoadError> {
-        Ok(self.0.clone())
-    }
-}
+use crate::{LoadOptions, Unpack, WeightStore, held::Held};
 
 /// Layers `a`, `[3, 64]`, and `b`, `[2, 64]`, with biases, packed in so many bits.
 fn checkpoint(bits: [Option<usize>; 2]) -> Weights {
     let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::WithoutKernel };
     let mut store = WeightStore::new(options);
     let mut insert = |name: String, array: Array| {
-        let shape = array.shape();
-        store.insert(name, Box::new(Held(array, shape))).unwrap();
+        store.insert(name, Held::boxed(array)).unwrap();
     };
     for ((name, rows), bits) in [("a", 3), ("b", 2)].into_iter().zip(bits) {
         let values: Vec<f32> = (0..rows * 64).map(|i| (i * 5 % 31) as f32 / 16.0 - 1.0).collect();

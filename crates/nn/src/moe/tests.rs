@@ -6,26 +6,10 @@ use mlx::{
 };
 
 use super::*;
-use crate::{LoadOptions, TensorSource, Unpack, WeightStore};
+use crate::{LoadOptions, Unpack, WeightStore, held::Held};
 
 const DIMS: MoeDims = MoeDims { num_experts: 6, hidden: 64, inner: 32 };
 const NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
-
-struct Held(Array, Vec<usize>);
-
-impl TensorSource for Held {
-    fn shape(&self) -> &[usize] {
-        &self.1
-    }
-
-    fn dtype(&self) -> Dtype {
-        self.0.dtype()
-    }
-
-    fn load(&self) -> std::result::Result<Array, LoadError> {
-        Ok(self.0.clone())
-    }
-}
 
 fn numbers(seed: usize, shape: &[usize]) -> Array {
     let len: usize = shape.iter().product();
@@ -54,8 +38,7 @@ fn checkpoint(stacked: bool, bits: Option<usize>) -> Weights {
             ];
         }
         for (name, array) in tensors {
-            let shape = array.shape();
-            store.insert(format!("{module}.{name}"), Box::new(Held(array, shape))).unwrap();
+            store.insert(format!("{module}.{name}"), Held::boxed(array)).unwrap();
         }
     };
     for (place, name) in NAMES.iter().enumerate() {

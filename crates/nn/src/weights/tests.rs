@@ -3,35 +3,15 @@
 use mlx::quantized::{QuantMode, quantize};
 
 use super::*;
+use crate::held::Held;
 
 const F32: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
 const DENSE: LoadOptions = LoadOptions { unpack: Unpack::Always, ..F32 };
 
-/// A tensor that is in memory already.
-struct Held {
-    array: Array,
-    shape: Vec<usize>,
-}
-
-impl TensorSource for Held {
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn dtype(&self) -> Dtype {
-        self.array.dtype()
-    }
-
-    fn load(&self) -> Result<Array, LoadError> {
-        Ok(self.array.clone())
-    }
-}
-
 fn store(options: LoadOptions, tensors: &[(&str, &Array)]) -> WeightStore {
     let mut store = WeightStore::new(options);
     for (name, array) in tensors {
-        let held = Held { array: (*array).clone(), shape: array.shape() };
-        store.insert(*name, Box::new(held)).unwrap();
+        store.insert(*name, Held::boxed((*array).clone())).unwrap();
     }
     store
 }
@@ -83,7 +63,7 @@ fn every_strictness_names_the_weight() {
 fn a_name_cannot_come_twice() {
     let matrix = zeros(&[1]);
     let mut store = store(F32, &[("w", &matrix)]);
-    let again = store.insert("w", Box::new(Held { array: matrix, shape: vec![1] }));
+    let again = store.insert("w", Held::boxed(matrix));
     assert_eq!(text(again), "weight w occurs twice in the checkpoint");
 }
 
