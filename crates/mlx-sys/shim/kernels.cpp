@@ -202,6 +202,15 @@ int32_t mlxs_cpu_kernel(
   });
 }
 
+// The elements of a computed array in row-major order; null if it is not computed
+// or they lie apart.
+const void* mlxs_array_elements(const mlxs_array* a) {
+  if (a->status() != mx::array::Status::available || !a->flags().row_contiguous) {
+    return nullptr;
+  }
+  return a->data<char>();
+}
+
 // Whether a CPU kernel that was not handed over yet is among what `a` comes from.
 bool mlxs_awaits_cpu_kernel(const mlxs_array* a) {
   try {

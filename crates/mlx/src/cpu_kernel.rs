@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytemuck::AnyBitPattern;
-use mlx_sys::{RawOperand, mlxs_awaits_cpu_kernel, mlxs_cpu_kernel, mlxs_set_error};
+use mlx_sys::{
+    RawOperand, mlxs_array_elements, mlxs_awaits_cpu_kernel, mlxs_cpu_kernel, mlxs_set_error,
+};
 
 use crate::{
     Array, Dtype, Element, Result,
@@ -167,6 +169,60 @@ pub unsafe fn cpu_kernel_in_place(
 ) -> Result<Vec<Array>> {
     let all: Vec<&Array> = inputs.iter().chain(in_place).copied().collect();
     add(State { kernel, num_in_place: in_place.len() }, &all, outputs)
+}
+
+/// An array that is computed, for kernels that hold it themselves: weights.
+pub struct Constant {
+    /// Keeps the elements where they are.
+    array: Array,
+    data: *const u8,
+    nbytes: usize,
+    shape: Vec<i32>,
+    dtype: Dtype,
+}
+
+// SAFETY: only the elements are used, which do not change; the array's handle is
+// cloned by one thread and dropped by one, and MLX counts its users atomically.
+unsafe impl Send for Constant {}
+// SAFETY: as above.
+unsafe impl Sync for Constant {}
+
+impl std::fmt::Debug for Constant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Constant").field("shape", &self.shape).field("dtype", &self.dtype).finish()
+    }
+}
+
+impl Constant {
+    /// `None` if the array is not computed or its elements lie apart.
+    pub fn new(array: &Array) -> Option<Self> {
+        // SAFETY: the handle is alive.
+        let data = unsafe { mlxs_array_elements(array.as_raw()) };
+        let shape = array.shape();
+        let nbytes = array.nbytes();
+        (!data.is_null() || nbytes == 0).then(|| Self {
+            data: data.cast(),
+            nbytes,
+            shape: shape.iter().map(|&size| size as i32).collect(),
+            dtype: array.dtype(),
+            array: array.clone(),
+        })
+    }
+
+    /// The array.
+    pub fn array(&self) -> &Array {
+        &self.array
+    }
+
+    /// It as an operand.
+    pub fn input(&self) -> Input<'_> {
+        let bytes: &[u8] = match self.nbytes {
+            0 => &[],
+            // SAFETY: the array's elements, alive as long as it is.
+            len => unsafe { std::slice::from_raw_parts(self.data, len) },
+        };
+        Input { bytes, shape: &self.shape, dtype: self.dtype }
+    }
 }
 
 /// Arrays that no kernel gives yet: to be told apart, asked for shape and type,

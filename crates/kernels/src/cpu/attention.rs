@@ -33,7 +33,7 @@ mod tile;
 use tile::{BLOCK, Merge, Partial, Queries, STRIP, Scratch, Segment};
 
 /// Keys of a segment.
-const SEGMENT: usize = 4 * BLOCK;
+const SEGMENT: usize = 2 * BLOCK;
 /// Query rows of a tile, about.
 const TILE_ROWS: usize = 64;
 
@@ -186,23 +186,22 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// `len` elements, widened into `row` if need be.
-    fn read<'r>(&self, at: usize, len: usize, row: &'r mut Vec<f32>) -> &'r [f32]
-    where
-        'a: 'r,
-    {
+    /// Widens as many elements from `at` on as `row` has.
+    fn read(&self, at: usize, row: &mut [f32]) {
+        let range = at..at + row.len();
         match self {
-            Self::F32(pool) => return &pool[at..at + len],
+            Self::F32(pool) => row.copy_from_slice(&pool[range]),
             Self::Bf16(pool) => {
-                row.clear();
-                row.extend(pool[at..at + len].iter().map(|value| value.to_f32()));
+                for (to, from) in row.iter_mut().zip(&pool[range]) {
+                    *to = from.to_f32();
+                }
             }
             Self::F16(pool) => {
-                row.clear();
-                row.extend(pool[at..at + len].iter().map(|value| value.to_f32()));
+                for (to, from) in row.iter_mut().zip(&pool[range]) {
+                    *to = from.to_f32();
+                }
             }
         }
-        row
     }
 }
 
@@ -217,25 +216,11 @@ struct KvRows<'a> {
     head_dim: usize,
 }
 
-impl<'a> KvRows<'a> {
+impl KvRows<'_> {
     fn at(&self, key: usize) -> usize {
         let page = self.pages[key / self.page_size] as usize;
         let slot = page * self.page_size + key % self.page_size;
         (slot * self.num_kv_heads + self.kv_head) * self.head_dim
-    }
-
-    fn k<'r>(&self, key: usize, row: &'r mut Vec<f32>) -> &'r [f32]
-    where
-        'a: 'r,
-    {
-        self.pools[0].read(self.at(key), self.head_dim, row)
-    }
-
-    fn v<'r>(&self, key: usize, row: &'r mut Vec<f32>) -> &'r [f32]
-    where
-        'a: 'r,
-    {
-        self.pools[1].read(self.at(key), self.head_dim, row)
     }
 }
 

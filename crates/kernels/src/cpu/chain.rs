@@ -16,7 +16,7 @@ use std::{
 
 use mlx::{
     Array, Dtype, Result,
-    cpu_kernel::{self, CpuKernel, Input, Operands, Output},
+    cpu_kernel::{self, Constant, CpuKernel, Input, Operands, Output},
 };
 
 use super::scratch::Scratch;
@@ -50,10 +50,21 @@ thread_local! {
 /// Shapes and types of a kernel's results.
 type Specs = Vec<(Vec<usize>, Dtype)>;
 
-/// Records steps; keeps their stand-ins for the next one.
+/// Records steps, and keeps for the next one what is the same in it.
 #[derive(Debug, Default)]
 pub struct ChainRecorder {
+    kept: Kept,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By stage.
     stand_ins: Vec<(Specs, Vec<Array>)>,
+    /// Inputs of the step before. Alive, so that no other array has their ids.
+    inputs: HashMap<usize, Array>,
+    /// Inputs of two steps in a row, by id: weights, which the node holds instead
+    /// of MLX, who would count and copy hundreds of handles.
+    constants: HashMap<usize, Arc<Constant>>,
 }
 
 impl ChainRecorder {
@@ -78,14 +89,14 @@ impl ChainRecorder {
                 RECORDING.take();
             }
         }
-        let stand_ins = std::mem::take(&mut self.stand_ins);
-        RECORDING.set(Some(Recording { stand_ins, ..Recording::default() }));
+        let kept = std::mem::take(&mut self.kept);
+        RECORDING.set(Some(Recording { kept, ..Recording::default() }));
         let ends = Ends;
         let result = step();
         let recording = RECORDING.take().unwrap_or_default();
         drop(ends);
-        let (node, stand_ins) = recording.finish(&result?)?;
-        self.stand_ins = stand_ins;
+        let (node, kept) = recording.finish(&result?)?;
+        self.kept = kept;
         Ok(node)
     }
 }
@@ -136,6 +147,8 @@ fn record(
 enum Operand {
     /// Place among the node's inputs.
     Input(usize),
+    /// Place among the constants.
+    Constant(usize),
     /// Place among the values.
     Value(usize),
 }
@@ -166,10 +179,11 @@ struct Recording {
     stages: Vec<Stage>,
     values: Vec<Value>,
     inputs: Vec<Array>,
+    constants: Vec<Arc<Constant>>,
     in_place: Vec<Array>,
     /// By the ids of arrays, which stay alive in here.
     known: HashMap<usize, Operand>,
-    stand_ins: Vec<(Specs, Vec<Array>)>,
+    kept: Kept,
     failed: Option<ChainError>,
 }
 
@@ -220,13 +234,33 @@ impl Recording {
             }
             return operand;
         }
-        if cpu_kernel::awaits_cpu_kernel(array) {
-            self.failed.get_or_insert(ChainError::Foreign);
-        }
-        let operand = Operand::Input(self.inputs.len());
+        let operand = match self.constant(array) {
+            Some(constant) => {
+                self.constants.push(constant);
+                Operand::Constant(self.constants.len() - 1)
+            }
+            None => {
+                if cpu_kernel::awaits_cpu_kernel(array) {
+                    self.failed.get_or_insert(ChainError::Foreign);
+                }
+                self.inputs.push(array.clone());
+                Operand::Input(self.inputs.len() - 1)
+            }
+        };
         self.known.insert(array.id(), operand);
-        self.inputs.push(array.clone());
         operand
+    }
+
+    /// The array as a constant, if it was an input of the step before, too.
+    fn constant(&mut self, array: &Array) -> Option<Arc<Constant>> {
+        let id = array.id();
+        if let Some(constant) = self.kept.constants.get(&id) {
+            return Some(Arc::clone(constant));
+        }
+        self.kept.inputs.get(&id)?;
+        let constant = Arc::new(Constant::new(array)?);
+        self.kept.constants.insert(id, Arc::clone(&constant));
+        Some(constant)
     }
 
     /// Those of the step before, if they are alike.
@@ -235,41 +269,38 @@ impl Recording {
             specs.len() == outputs.len()
                 && specs.iter().zip(outputs).all(|(a, b)| (a.0.as_slice(), a.1) == *b)
         };
-        if let Some((_, arrays)) = self.stand_ins.get(stage).filter(is_alike) {
+        if let Some((_, arrays)) = self.kept.stand_ins.get(stage).filter(is_alike) {
             return Ok(arrays.clone());
         }
         let arrays = cpu_kernel::stand_ins(outputs)?;
-        self.stand_ins.truncate(stage);
+        self.kept.stand_ins.truncate(stage);
         let specs = outputs.iter().map(|(shape, dtype)| (shape.to_vec(), *dtype)).collect();
-        self.stand_ins.push((specs, arrays.clone()));
+        self.kept.stand_ins.push((specs, arrays.clone()));
         Ok(arrays)
     }
 
-    /// The node that gives `result`, and the stand-ins for the next step.
-    #[expect(clippy::type_complexity, reason = "one caller")]
-    fn finish(
-        mut self,
-        result: &Array,
-    ) -> Result<(std::result::Result<Array, ChainError>, Vec<(Specs, Vec<Array>)>)> {
-        let stand_ins = std::mem::take(&mut self.stand_ins);
+    /// The node that gives `result`, and what is kept for the next step.
+    fn finish(mut self, result: &Array) -> Result<(std::result::Result<Array, ChainError>, Kept)> {
+        let mut kept = std::mem::take(&mut self.kept);
         if let Some(error) = self.failed {
-            return Ok((Err(error), stand_ins));
+            return Ok((Err(error), kept));
         }
         let Some(&Operand::Value(result)) = self.known.get(&result.id()) else {
-            return Ok((Err(ChainError::ForeignResult), stand_ins));
+            return Ok((Err(ChainError::ForeignResult), kept));
         };
+        kept.inputs = self.inputs.iter().map(|array| (array.id(), array.clone())).collect();
         let nbytes = place(&self.stages, &mut self.values, result);
-        let Self { stages, values, inputs, in_place, .. } = self;
+        let Self { stages, values, inputs, constants, in_place, .. } = self;
         let shape: Vec<usize> = values[result].shape.iter().map(|&size| size as usize).collect();
         let outputs: &[(&[usize], Dtype)] = &[(&shape, values[result].dtype)];
         let inputs: Vec<&Array> = inputs.iter().collect();
         let in_place: Vec<&Array> = in_place.iter().collect();
-        let kernel = Arc::new(Chain { stages, values, result, nbytes });
+        let kernel = Arc::new(Chain { stages, values, constants, result, nbytes });
         // SAFETY: promised by the callers of `node_in_place`; that no array is
         // read and changed, or changed twice, was seen to while recording.
         let mut node =
             unsafe { cpu_kernel::cpu_kernel_in_place(kernel, &inputs, &in_place, outputs)? };
-        Ok((Ok(node.remove(0)), stand_ins))
+        Ok((Ok(node.remove(0)), kept))
     }
 }
 
@@ -289,7 +320,7 @@ fn place(stages: &[Stage], values: &mut [Value], result: usize) -> usize {
         }
         let read = stage.inputs.iter().filter_map(|operand| match operand {
             Operand::Value(value) => Some(*value),
-            Operand::Input(_) => None,
+            Operand::Input(_) | Operand::Constant(_) => None,
         });
         let mut done: Vec<usize> = read.chain(stage.outputs.clone()).collect();
         done.sort_unstable();
@@ -306,6 +337,7 @@ fn place(stages: &[Stage], values: &mut [Value], result: usize) -> usize {
 struct Chain {
     stages: Vec<Stage>,
     values: Vec<Value>,
+    constants: Vec<Arc<Constant>>,
     /// Place among the values.
     result: usize,
     nbytes: usize,
@@ -332,6 +364,7 @@ impl Chain {
         for stage in &self.stages {
             let input = |operand: &Operand| match *operand {
                 Operand::Input(place) => inputs[place],
+                Operand::Constant(place) => self.constants[place].input(),
                 Operand::Value(place) => {
                     let value = &self.values[place];
                     // SAFETY: an earlier kernel filled it, and none writes there

@@ -33,6 +33,28 @@ pub(super) trait Vector: Copy {
     /// `self` where `x >= limit`, else 0.
     fn zero_below(self, x: Self, limit: Self) -> Self;
 
+    /// Lane `j` of vector `i` to lane `i` of vector `j`.
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut from = [[0.0; LANES]; LANES];
+        for (from, row) in from.iter_mut().zip(rows) {
+            *from = row.to_array();
+        }
+        let mut out = rows;
+        for (j, out) in out.iter_mut().enumerate() {
+            let mut column = [0.0; LANES];
+            for (to, from) in column.iter_mut().zip(&from) {
+                *to = from[j];
+            }
+            // SAFETY: sixteen floats.
+            *out = unsafe { Self::load(column.as_ptr()) };
+        }
+        out
+    }
+    /// Asks for the cache line at an address, any, to be at hand soon.
+    #[inline(always)]
+    fn prefetch(_data: *const f32) {}
+
     fn to_array(self) -> [f32; LANES] {
         let mut out = [0.0; LANES];
         // SAFETY: `out` has sixteen floats.
@@ -224,6 +246,44 @@ impl Vector for Avx512 {
         scale2(n) = _mm512_scalef_ps;
     }
     #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut a = rows;
+        let mut b = rows;
+        // SAFETY: AVX-512F was detected.
+        unsafe {
+            // Pairs, then fours of neighbours, within quarters of a vector.
+            for i in (0..LANES).step_by(2) {
+                b[i].0 = _mm512_unpacklo_ps(a[i].0, a[i + 1].0);
+                b[i + 1].0 = _mm512_unpackhi_ps(a[i].0, a[i + 1].0);
+            }
+            for i in (0..LANES).step_by(4) {
+                for j in 0..2 {
+                    let low = _mm512_castps_pd(b[i + j].0);
+                    let high = _mm512_castps_pd(b[i + j + 2].0);
+                    a[i + 2 * j].0 = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                    a[i + 2 * j + 1].0 = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+                }
+            }
+            // Quarters: those of vectors four apart, then eight apart.
+            for i in (0..LANES).step_by(8) {
+                for j in 0..4 {
+                    b[i + j].0 = _mm512_shuffle_f32x4::<0x88>(a[i + j].0, a[i + j + 4].0);
+                    b[i + j + 4].0 = _mm512_shuffle_f32x4::<0xdd>(a[i + j].0, a[i + j + 4].0);
+                }
+            }
+            for i in 0..8 {
+                a[i].0 = _mm512_shuffle_f32x4::<0x88>(b[i].0, b[i + 8].0);
+                a[i + 8].0 = _mm512_shuffle_f32x4::<0xdd>(b[i].0, b[i + 8].0);
+            }
+        }
+        a
+    }
+    #[inline(always)]
+    fn prefetch(data: *const f32) {
+        // SAFETY: a prefetch of any address is fine.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.cast()) }
+    }
+    #[inline(always)]
     fn zero_below(self, x: Self, limit: Self) -> Self {
         // SAFETY: AVX-512F was detected.
         Self(unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x.0, limit.0), self.0) })
@@ -278,6 +338,11 @@ impl Vector for Avx2 {
         round() = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>;
     }
     #[inline(always)]
+    fn prefetch(data: *const f32) {
+        // SAFETY: a prefetch of any address is fine.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.cast()) }
+    }
+    #[inline(always)]
     fn scale2(self, n: Self) -> Self {
         let half = |x: __m256, n: __m256| {
             // SAFETY: AVX2 was detected.
@@ -312,6 +377,34 @@ mod tests {
                 self.1.extend(unsafe { V::load(x.as_ptr()) }.exp().to_array());
             }
         }
+    }
+
+    struct Transpose<'a>(&'a [f32], &'a mut Vec<f32>);
+
+    impl WithVector for Transpose<'_> {
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let mut rows = [V::splat(0.0); LANES];
+            for (row, from) in rows.iter_mut().zip(self.0.chunks_exact(LANES)) {
+                // SAFETY: sixteen floats.
+                *row = unsafe { V::load(from.as_ptr()) };
+            }
+            for row in V::transpose(rows) {
+                self.1.extend(row.to_array());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_become_columns_on_every_path() {
+        let rows: Vec<f32> = (0..LANES * LANES).map(|at| at as f32).collect();
+        let columns: Vec<f32> =
+            (0..LANES * LANES).map(|at| (at % LANES * LANES + at / LANES) as f32).collect();
+        let (mut best, mut portable) = (Vec::new(), Vec::new());
+        with_best(Transpose(&rows, &mut best));
+        Transpose(&rows, &mut portable).run::<Portable>();
+        assert_eq!(best, columns);
+        assert_eq!(portable, columns);
     }
 
     #[test]

@@ -206,20 +206,25 @@ impl WithVector for Widen<'_> {
 }
 
 impl Rows<'_> {
+    /// Where a row's scales and biases begin; without groups nothing is there.
+    #[inline(always)]
+    fn shared(&self, row: usize) -> [*const f32; 2] {
+        let at = row * self.num_groups;
+        [self.scales.as_ptr().wrapping_add(at), self.biases.as_ptr().wrapping_add(at)]
+    }
+
     /// Unpacks a group's shared values.
     ///
     /// # Safety
-    /// The CPU has the instructions; row and group are inside.
+    /// The CPU has the instructions; `shared` is a row's, and the group is inside.
     #[inline(always)]
-    unsafe fn group<V: Vector, U: Unpack>(&self, row: usize, group: usize) -> U::Group<V> {
-        let at = row * self.num_groups + group;
+    unsafe fn group<V: Vector, U: Unpack>(
+        &self,
+        [scales, biases]: [*const f32; 2],
+        group: usize,
+    ) -> U::Group<V> {
         // SAFETY: the caller's promise; without groups the pointers are not read.
-        unsafe {
-            U::group::<V>(
-                self.scales.as_ptr().wrapping_add(at),
-                self.biases.as_ptr().wrapping_add(at),
-            )
-        }
+        unsafe { U::group::<V>(scales.wrapping_add(group), biases.wrapping_add(group)) }
     }
 
     /// Where a row begins.

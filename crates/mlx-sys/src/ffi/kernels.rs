@@ -33,6 +33,7 @@ unsafe extern "C" {
         codes: *const i32,
         num_outputs: usize,
     ) -> i32;
+    pub fn mlxs_array_elements(a: *const RawArray) -> *const c_void;
     pub fn mlxs_awaits_cpu_kernel(a: *const RawArray) -> bool;
     pub fn mlxs_gpu_kernel_new(
         out: *mut *mut RawGpuKernel,

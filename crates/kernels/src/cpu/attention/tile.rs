@@ -3,13 +3,14 @@
 //!
 //! Keys come in blocks of 64 that begin at multiples of 64, whatever the chunk:
 //! a row's sums then have the same order in every batch, so that its result is
-//! the same to the last bit. Blocks are copied to scratch first, K transposed:
-//! it makes scores sums of vectors over keys, widens narrow types, and keeps
-//! what lies in the pool beyond the sequence out.
+//! the same to the last bit. K is transposed into scratch first, which makes
+//! scores sums of vectors over keys; V is read where it is, unless it has to be
+//! widened. What lies in the pool beyond the sequence is kept out: zeros stand
+//! for it.
 
 use std::ops::Range;
 
-use super::{AttentionParams, KvRows};
+use super::{AttentionParams, KvRows, Pool};
 use crate::cpu::lanes::{LANES, Vector, WithVector};
 
 /// Keys of a block.
@@ -53,11 +54,42 @@ pub(super) struct Queries {
 pub(super) struct Scratch {
     /// `[width, BLOCK]`.
     k: Vec<f32>,
-    /// `[BLOCK, width]`.
+    /// `[BLOCK, width]` each, where the pool's rows have to be widened.
+    rows: Vec<f32>,
     v: Vec<f32>,
+    /// Where the block's rows of V begin, `width` floats each.
+    values: ValueRows,
     /// `[STRIP, BLOCK]`.
     scores: Vec<f32>,
-    row: Vec<f32>,
+    /// `[width]`, for keys beyond the last.
+    zeros: Vec<f32>,
+}
+
+struct ValueRows([*const f32; BLOCK]);
+
+impl Default for ValueRows {
+    fn default() -> Self {
+        Self([std::ptr::null(); BLOCK])
+    }
+}
+
+/// Rows of `width` floats to `[width, BLOCK]`.
+#[inline(always)]
+fn transpose_keys<V: Vector>(keys: &[*const f32; BLOCK], k: &mut [f32], width: usize) {
+    let k = k[..width * BLOCK].as_mut_ptr();
+    for first in (0..BLOCK).step_by(LANES) {
+        for at in (0..width).step_by(LANES) {
+            let mut rows = [V::splat(0.0); LANES];
+            for (row, key) in rows.iter_mut().zip(&keys[first..first + LANES]) {
+                // SAFETY: `width` is whole vectors, and keys are rows of that width.
+                *row = unsafe { V::load(key.add(at)) };
+            }
+            for (index, column) in V::transpose(rows).into_iter().enumerate() {
+                // SAFETY: inside of `k`.
+                unsafe { column.store(k.add((at + index) * BLOCK + first)) };
+            }
+        }
+    }
 }
 
 /// The work on one segment of keys, for `with_best`.
@@ -79,7 +111,7 @@ impl WithVector for Segment<'_> {
         let mut first = self.keys.start;
         while first < self.keys.end {
             let count = BLOCK.min(self.keys.end - first);
-            self.copy_block(first, count);
+            self.read_block::<V>(first, count);
             for strip in 0..self.queries.visible.len() / STRIP {
                 self.strip::<V>(strip * STRIP, first);
             }
@@ -89,27 +121,44 @@ impl WithVector for Segment<'_> {
 }
 
 impl Segment<'_> {
-    /// K transposed, V as it is, widened, zeros beyond `count`.
-    fn copy_block(&mut self, first: usize, count: usize) {
+    /// K transposed, where rows of V are, zeros beyond `count`.
+    #[inline(always)]
+    fn read_block<V: Vector>(&mut self, first: usize, count: usize) {
         let (dim, width) = (self.params.head_dim, self.params.width());
-        let Scratch { k, v, row, scores } = &mut *self.scratch;
+        let Scratch { k, v, values, scores, zeros, rows } = &mut *self.scratch;
         k.resize(width * BLOCK, 0.0);
-        v.resize(width * BLOCK, 0.0);
         scores.resize(STRIP * BLOCK, 0.0);
+        zeros.resize(width, 0.0);
+        values.0 = [zeros.as_ptr(); BLOCK];
+        let [k_pool, v_pool] = self.rows.pools;
+        // Rows that are f32 and whole vectors are read where they are.
+        let in_place = dim == width && matches!((k_pool, v_pool), (Pool::F32(_), Pool::F32(_)));
+        if in_place {
+            let (Pool::F32(k_pool), Pool::F32(v_pool)) = (k_pool, v_pool) else { return };
+            let mut keys = [zeros.as_ptr(); BLOCK];
+            for key in 0..count {
+                let at = self.rows.at(first + key);
+                keys[key] = k_pool[at..at + dim].as_ptr();
+                values.0[key] = v_pool[at..at + dim].as_ptr();
+                for line in (0..dim).step_by(LANES) {
+                    V::prefetch(values.0[key].wrapping_add(line));
+                }
+            }
+            return transpose_keys::<V>(&keys, k, width);
+        }
+        v.resize(width * BLOCK, 0.0);
+        rows.resize(width * BLOCK, 0.0);
+        let mut keys = [zeros.as_ptr(); BLOCK];
         for key in 0..count {
-            let keys = self.rows.k(first + key, row);
-            for (at, value) in keys.iter().enumerate() {
-                k[at * BLOCK + key] = *value;
-            }
-            let values = self.rows.v(first + key, row);
-            v[key * width..][..dim].copy_from_slice(values);
+            let at = self.rows.at(first + key);
+            k_pool.read(at, &mut rows[key * width..][..dim]);
+            v_pool.read(at, &mut v[key * width..][..dim]);
+            rows[key * width + dim..(key + 1) * width].fill(0.0);
+            v[key * width + dim..(key + 1) * width].fill(0.0);
+            keys[key] = rows[key * width..][..width].as_ptr();
+            values.0[key] = v[key * width..][..width].as_ptr();
         }
-        if count < BLOCK {
-            for at in 0..dim {
-                k[at * BLOCK + count..(at + 1) * BLOCK].fill(0.0);
-            }
-            v[count * width..].fill(0.0);
-        }
+        transpose_keys::<V>(&keys, k, width);
     }
 
     #[inline(always)]
@@ -223,8 +272,9 @@ impl Segment<'_> {
         let width = self.params.width();
         let acc = self.out.acc[row * width..][..STRIP * width].as_mut_ptr();
         let weights = self.scratch.scores[..STRIP * BLOCK].as_ptr();
-        let v = self.scratch.v[..BLOCK * width].as_ptr();
-        // SAFETY: inside the slices above: `column + N * LANES <= width`.
+        let values = &self.scratch.values.0;
+        // SAFETY: inside the slices above and the block's rows of V, which
+        // `read_block` has seen: `column + N * LANES <= width`.
         unsafe {
             let mut sums = [[V::splat(0.0); N]; STRIP];
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -233,9 +283,10 @@ impl Segment<'_> {
                 }
             }
             for key in 0..BLOCK {
+                let row = values[key].add(column);
                 let mut values = [V::splat(0.0); N];
                 for (n, value) in values.iter_mut().enumerate() {
-                    *value = V::load(v.add(key * width + column + n * LANES));
+                    *value = V::load(row.add(n * LANES));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let weight = V::splat(*weights.add(r * BLOCK + key));

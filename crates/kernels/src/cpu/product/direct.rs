@@ -111,7 +111,11 @@ impl<U: Unpack> Direct<'_, U> {
                     let sums = Self::columns::<V, ROWS, COLUMNS>(self.x, &rows, column);
                     for (row, sums) in sums.iter().enumerate() {
                         let at = (first_row + row) * self.w.rows + range.0 + column;
-                        y.write(at, &sums[..COLUMNS.min(rows.len - column)]);
+                        match rows.len - column {
+                            // Of a length that is known, no call copies them.
+                            left if left >= COLUMNS => y.write(at, sums),
+                            left => y.write(at, &sums[..left]),
+                        }
                     }
                 }
             }
@@ -133,18 +137,25 @@ impl<U: Unpack> Direct<'_, U> {
             let mut sums = [[V::zero(); COLUMNS]; ROWS];
             let mut data = index.map(|row| rows.row(row));
             let mut x = activations.data.as_ptr();
+            let shared = index.map(|row| rows.shared(row));
             for group in 0..rows.num_groups {
-                let mut groups = [rows.group::<V, U>(index[0], group); COLUMNS];
+                let mut groups = [rows.group::<V, U>(shared[0], group); COLUMNS];
                 for j in 1..COLUMNS {
-                    groups[j] = rows.group::<V, U>(index[j], group);
+                    groups[j] = rows.group::<V, U>(shared[j], group);
                 }
-                for _ in 0..rows.group_units {
+                // Most often one, and then there is no loop.
+                let mut units = rows.group_units;
+                loop {
                     for j in 0..COLUMNS {
                         let unit = U::unit::<V>(data[j], groups[j]);
                         Self::add::<V, ROWS, COLUMNS>(&mut sums, j, unit, (x, activations.stride));
                         data[j] = data[j].add(U::UNIT_BYTES);
                     }
                     x = x.add(UNIT);
+                    units -= 1;
+                    if units == 0 {
+                        break;
+                    }
                 }
             }
             if rows.tail > 0 {

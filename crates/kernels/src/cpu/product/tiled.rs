@@ -75,7 +75,7 @@ impl<U: Unpack> WithVector for UnpackRows<'_, U> {
             unsafe {
                 let mut data = rows.row(row);
                 for group in 0..rows.num_groups {
-                    let shared = rows.group::<V, U>(row, group);
+                    let shared = rows.group::<V, U>(rows.shared(row), group);
                     for _ in 0..rows.group_units {
                         store_unit::<V>(U::unit::<V>(data, shared), to);
                         data = data.add(U::UNIT_BYTES);
