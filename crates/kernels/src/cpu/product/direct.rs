@@ -16,7 +16,7 @@ const MAX_COLUMNS: usize = 4;
 const TASK_BYTES: usize = 128 << 10;
 /// How far before its use a weight is asked for, in bytes: rows are short, and
 /// what reads ahead by itself stops at each page.
-const AHEAD_BYTES: usize = 2 << 10;
+const AHEAD_BYTES: usize = 4 << 10;
 /// Packed weights, in bytes, whose scales are widened at a time: few enough that
 /// they stay in the first cache.
 const BLOCK_BYTES: usize = 8 << 10;
