@@ -8,16 +8,14 @@
 //! kernel is an input of that node. An operation of MLX between two kernels
 //! cannot be told from its stand-ins, so such a step is refused.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use mlx::{
     Array, Dtype, Result,
     cpu_kernel::{self, Constant, CpuKernel, Input, Operands, Output},
 };
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::scratch::Scratch;
 
@@ -61,10 +59,10 @@ struct Kept {
     /// By stage.
     stand_ins: Vec<(Specs, Vec<Array>)>,
     /// Inputs of the step before. Alive, so that no other array has their ids.
-    inputs: HashMap<usize, Array>,
+    inputs: FxHashMap<usize, Array>,
     /// Inputs of two steps in a row, by id: weights, which the node holds instead
     /// of MLX, who would count and copy hundreds of handles.
-    constants: HashMap<usize, Arc<Constant>>,
+    constants: FxHashMap<usize, Arc<Constant>>,
 }
 
 impl ChainRecorder {
@@ -181,8 +179,10 @@ struct Recording {
     inputs: Vec<Array>,
     constants: Vec<Arc<Constant>>,
     in_place: Vec<Array>,
+    /// Their ids.
+    changed: FxHashSet<usize>,
     /// By the ids of arrays, which stay alive in here.
-    known: HashMap<usize, Operand>,
+    known: FxHashMap<usize, Operand>,
     kept: Kept,
     failed: Option<ChainError>,
 }
@@ -199,9 +199,7 @@ impl Recording {
         let inputs = inputs.iter().map(|array| self.operand(array, stage)).collect();
         let first_in_place = self.in_place.len();
         for array in in_place {
-            if self.known.contains_key(&array.id())
-                || self.in_place.iter().any(|other| other.id() == array.id())
-            {
+            if self.known.contains_key(&array.id()) || !self.changed.insert(array.id()) {
                 self.failed.get_or_insert(ChainError::SharedInPlace);
             }
             self.in_place.push((*array).clone());

@@ -16,7 +16,7 @@ const MAX_COLUMNS: usize = 4;
 const TASK_BYTES: usize = 128 << 10;
 /// How far before its use a weight is asked for, in bytes: rows are short, and
 /// what reads ahead by itself stops at each page.
-const AHEAD_BYTES: usize = 2 << 10;
+const AHEAD_BYTES: usize = 4 << 10;
 /// Packed weights, in bytes, whose scales are widened at a time: few enough that
 /// they stay in the first cache.
 const BLOCK_BYTES: usize = 8 << 10;
@@ -106,8 +106,6 @@ impl<U: Unpack> Direct<'_, U> {
                 let rows = self.w.rows::<V>(range, self.scratch);
                 self.w.prefetch_groups::<V>((range.0 + range.1, self.block));
                 for column in (0..rows.len).step_by(COLUMNS) {
-                    let ahead = rows.row(column).wrapping_add(AHEAD_BYTES);
-                    prefetch::<V>(ahead, COLUMNS * rows.row_bytes);
                     let sums = Self::columns::<V, ROWS, COLUMNS>(self.x, &rows, column);
                     for (row, sums) in sums.iter().enumerate() {
                         let at = (first_row + row) * self.w.rows + range.0 + column;
@@ -137,6 +135,7 @@ impl<U: Unpack> Direct<'_, U> {
             let mut sums = [[V::zero(); COLUMNS]; ROWS];
             let mut data = index.map(|row| rows.row(row));
             let mut x = activations.data.as_ptr();
+            let mut ahead = data[0].wrapping_add(AHEAD_BYTES);
             let shared = index.map(|row| rows.shared(row));
             for group in 0..rows.num_groups {
                 let mut groups = [rows.group::<V, U>(shared[0], group); COLUMNS];
@@ -146,6 +145,8 @@ impl<U: Unpack> Direct<'_, U> {
                 // Most often one, and then there is no loop.
                 let mut units = rows.group_units;
                 loop {
+                    prefetch::<V>(ahead, COLUMNS * U::UNIT_BYTES);
+                    ahead = ahead.wrapping_add(COLUMNS * U::UNIT_BYTES);
                     for j in 0..COLUMNS {
                         let unit = U::unit::<V>(data[j], groups[j]);
                         Self::add::<V, ROWS, COLUMNS>(&mut sums, j, unit, (x, activations.stride));
