@@ -18,8 +18,8 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) decode_attention_backend: Option<String>,
 
-    /// auto, or the name of a graph runner: compiled (decode steps as CUDA graphs), eager
-    /// (ours).
+    /// auto, or the name of a graph runner: compiled (decode steps as CUDA graphs, or as
+    /// one node on the CPU), eager (ours).
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) graph_runner: String,
 

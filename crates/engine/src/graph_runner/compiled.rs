@@ -1,4 +1,5 @@
-//! Decode steps as CUDA graphs, one for each shape of a step.
+//! Decode steps as CUDA graphs, one for each shape of a step. The CPU's way to fewer
+//! nodes has the same name and its own file, `chained.rs`.
 //!
 //! A step of a new shape is recorded and launched as a graph at once. The second
 //! one is recorded again, which costs the host a few ms: only if both tapes are

@@ -1,5 +1,5 @@
-//! Builds the graph anew each step. The reference, and the CPU's runner: tracing
-//! there would shell out to a compiler.
+//! Builds the graph anew each step. The reference, and what the other runners fall
+//! back to.
 
 use attention::ForwardBatch;
 use mlx::{Array, Result};

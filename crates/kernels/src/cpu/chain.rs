@@ -286,6 +286,8 @@ impl Recording {
         let Some(&Operand::Value(result)) = self.known.get(&result.id()) else {
             return Ok((Err(ChainError::ForeignResult), kept));
         };
+        // What this step did not read is no weight, or a weight of another model.
+        kept.constants.retain(|id, _| self.known.contains_key(id));
         kept.inputs = self.inputs.iter().map(|array| (array.id(), array.clone())).collect();
         let nbytes = place(&self.stages, &mut self.values, result);
         let Self { stages, values, inputs, constants, in_place, .. } = self;

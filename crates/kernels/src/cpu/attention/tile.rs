@@ -136,12 +136,13 @@ impl Segment<'_> {
         if in_place {
             let (Pool::F32(k_pool), Pool::F32(v_pool)) = (k_pool, v_pool) else { return };
             let mut keys = [zeros.as_ptr(); BLOCK];
-            for key in 0..count {
-                let at = self.rows.at(first + key);
-                keys[key] = k_pool[at..at + dim].as_ptr();
-                values.0[key] = v_pool[at..at + dim].as_ptr();
+            let rows = keys.iter_mut().zip(&mut values.0).take(count);
+            for (index, (key, value)) in rows.enumerate() {
+                let at = self.rows.at(first + index);
+                *key = k_pool[at..at + dim].as_ptr();
+                *value = v_pool[at..at + dim].as_ptr();
                 for line in (0..dim).step_by(LANES) {
-                    V::prefetch(values.0[key].wrapping_add(line));
+                    V::prefetch(value.wrapping_add(line));
                 }
             }
             return transpose_keys::<V>(&keys, k, width);
