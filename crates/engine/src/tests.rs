@@ -17,6 +17,8 @@ use crate::{
     MemoryOptions, Overlap, Quiet, ScheduleConfig, StartedEngine, loading,
 };
 
+mod broken_checkpoints;
+
 const VOCAB: usize = 300;
 
 const HIDDEN: usize = 64;

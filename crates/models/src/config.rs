@@ -1,22 +1,33 @@
 //! What the families' configs have in common.
 
 use nn::{Activation, HfConfig, LeftOver, LoadError};
+use serde_json::Value;
 
 /// Whether the head is the embedding. Untied where config.json says nothing.
-pub(crate) fn is_tied(hf: &HfConfig) -> bool {
-    hf.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(false)
+pub(crate) fn is_tied(hf: &HfConfig) -> Result<bool, LoadError> {
+    let field = "tie_word_embeddings";
+    match hf.get(field) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(is_tied)) => Ok(*is_tied),
+        Some(other) => Err(config_error(field, format!("{other} is neither true nor false"))),
+    }
 }
 
 pub(crate) fn config_error(field: &str, reason: String) -> LoadError {
     LoadError::Config { file: "config.json", field: field.to_owned(), reason }
 }
 
-/// Refuses the first field that is zero.
-pub(crate) fn check_positive(fields: &[(&str, usize)]) -> Result<(), LoadError> {
-    match fields.iter().find(|(_, value)| *value == 0) {
-        Some((field, _)) => Err(config_error(field, "must be positive".to_owned())),
-        None => Ok(()),
+/// Refuses the first size that is zero, or more than any dimension of an array.
+pub(crate) fn check_sizes(fields: &[(&str, usize)]) -> Result<(), LoadError> {
+    for &(field, size) in fields {
+        if size == 0 {
+            return Err(config_error(field, "must be positive".to_owned()));
+        }
+        if i32::try_from(size).is_err() {
+            return Err(config_error(field, format!("{size} is too large")));
+        }
     }
+    Ok(())
 }
 
 /// Each head of K and V serves as many of the queries'.
@@ -32,7 +43,7 @@ pub(crate) fn check_kv_heads(heads: usize, kv_heads: usize) -> Result<(), LoadEr
 /// stored a second time.
 pub(crate) fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
     let mut allowed = vec![LeftOver::Suffix("rotary_emb.inv_freq")];
-    if is_tied(config) {
+    if is_tied(config).unwrap_or(false) {
         allowed.push(LeftOver::Module("lm_head"));
     }
     allowed

@@ -4,7 +4,7 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_positive, config_error, default_act, is_tied};
+use crate::config::{check_kv_heads, check_sizes, config_error, default_act, is_tied};
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct LlamaConfig {
@@ -41,7 +41,7 @@ enum LayerType {
 impl LlamaConfig {
     pub(super) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
-        config.tie_word_embeddings = is_tied(hf);
+        config.tie_word_embeddings = is_tied(hf)?;
         config.check()?;
         if config.sliding_window.is_some() && config.layer_types.is_none() && !slides(hf) {
             config.sliding_window = None;
@@ -80,7 +80,7 @@ impl LlamaConfig {
             ("num_key_value_heads", self.num_kv_heads()),
             ("vocab_size", self.vocab_size),
         ];
-        check_positive(&positive)?;
+        check_sizes(&positive)?;
         if self.head_dim() == 0 {
             return Err(config_error("head_dim", "must be positive".to_owned()));
         }

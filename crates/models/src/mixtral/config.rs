@@ -4,7 +4,7 @@
 use nn::{Activation, HfConfig, LoadError, RopeConfig};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_positive, default_act, is_tied};
+use crate::config::{check_kv_heads, check_sizes, default_act, is_tied};
 
 /// Base of the rotary frequencies where config.json names none.
 const DEFAULT_THETA: f32 = 1e6;
@@ -35,7 +35,7 @@ pub(super) struct MixtralConfig {
 impl MixtralConfig {
     pub(super) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
-        config.tie_word_embeddings = is_tied(hf);
+        config.tie_word_embeddings = is_tied(hf)?;
         config.check()?;
         Ok(config)
     }
@@ -60,7 +60,7 @@ impl MixtralConfig {
             ("num_local_experts", self.num_local_experts),
             ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
-        check_positive(&positive)?;
+        check_sizes(&positive)?;
         check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_positive, config_error, default_act, is_tied};
+use crate::config::{check_kv_heads, check_sizes, config_error, default_act, is_tied};
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Qwen2Config {
@@ -59,7 +59,7 @@ enum LayerType {
 impl Qwen2Config {
     pub(crate) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
-        config.tie_word_embeddings = is_tied(hf);
+        config.tie_word_embeddings = is_tied(hf)?;
         config.check()?;
         Ok(config)
     }
@@ -101,7 +101,7 @@ impl Qwen2Config {
             ("decoder_sparse_step", self.moe.decoder_sparse_step.unwrap_or(1)),
             ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
-        check_positive(&positive)?;
+        check_sizes(&positive)?;
         check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         match &self.layer_types {
             Some(types) if types.len() != self.num_hidden_layers => {

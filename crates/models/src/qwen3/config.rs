@@ -4,7 +4,7 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_positive, default_act, is_tied};
+use crate::config::{check_kv_heads, check_sizes, default_act, is_tied};
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Qwen3Config {
@@ -45,7 +45,7 @@ pub(crate) struct MoeConfig {
 impl Qwen3Config {
     pub(crate) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
-        config.tie_word_embeddings = is_tied(hf);
+        config.tie_word_embeddings = is_tied(hf)?;
         config.check()?;
         Ok(config)
     }
@@ -77,7 +77,7 @@ impl Qwen3Config {
             ("head_dim", self.head_dim()),
             ("decoder_sparse_step", self.moe.decoder_sparse_step.unwrap_or(1)),
         ];
-        check_positive(&positive)?;
+        check_sizes(&positive)?;
         check_kv_heads(self.num_attention_heads, self.num_kv_heads())?;
         if self.use_sliding_window {
             let value = "true".to_owned();

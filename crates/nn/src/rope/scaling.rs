@@ -117,7 +117,20 @@ impl RopeConfig {
 impl RopeScaling {
     fn parse(parameters: &Map<String, Value>, field: &str) -> Result<Self, LoadError> {
         let kind = parameters.get("rope_type").or_else(|| parameters.get("type"));
-        let kind = kind.and_then(Value::as_str).unwrap_or("default");
+        let kind = match kind {
+            None | Some(Value::Null) => {
+                // Parameters of no kind would be ignored, and tokens be wrong.
+                let known = ["rope_theta", "partial_rotary_factor", "rope_type", "type"];
+                if let Some(other) = parameters.keys().find(|key| !known.contains(&key.as_str())) {
+                    return Err(config_error(field, &format!("{other} without a rope_type")));
+                }
+                "default"
+            }
+            Some(Value::String(kind)) => kind,
+            Some(other) => {
+                return Err(config_error(field, &format!("rope_type {other} is not a name")));
+            }
+        };
         match kind {
             "default" => Ok(Self::Default),
             "linear" => Ok(Self::Linear { factor: factor(parameters, field)? }),

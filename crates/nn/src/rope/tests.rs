@@ -200,6 +200,14 @@ fn what_changes_the_graph_is_refused_by_name() {
         "config.json: rope_scaling: factor must be a positive number"
     );
     assert_eq!(
+        error(json!({"rope_scaling": {"factor": 2.0}})),
+        "config.json: rope_scaling: factor without a rope_type"
+    );
+    assert_eq!(
+        error(json!({"rope_parameters": {"rope_type": 7}})),
+        "config.json: rope_parameters: rope_type 7 is not a name"
+    );
+    assert_eq!(
         error(json!({"rope_theta": "big"})),
         "config.json: rope_theta: expected a positive number"
     );
