@@ -22,7 +22,7 @@ pub use activation::Activation;
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};
-pub use moe::{FusedMoe, MoeDims, TopK, add_gated};
+pub use moe::{ExpertGroups, FusedMoe, GroupScore, MoeDims, Routing, Scoring, TopK, add_gated};
 pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};

@@ -18,8 +18,10 @@ use crate::{
 };
 
 mod experts;
+mod routing;
 
 use experts::Experts;
+pub use routing::{ExpertGroups, GroupScore, Routing, Scoring};
 
 /// Rows of a gathered product from which sorting them by expert pays.
 const SORTED_ROWS: usize = 64;
@@ -44,11 +46,8 @@ struct Chosen {
 impl TopK {
     /// Softmax over `logits` `[num_tokens, num_experts]`, then the largest.
     fn choose(self, logits: &Array) -> Result<Chosen> {
-        let (top_k, num_experts) = (self.top_k as i32, logits.dim(1) as i32);
         let probs = logits.astype(Dtype::Float32)?.softmax(-1, true)?;
-        let order = probs.argpartition(num_experts - top_k, -1)?;
-        let rows = logits.dim(0) as i32;
-        let experts = order.slice(&[0, num_experts - top_k], &[rows, num_experts], &[1, 1])?;
+        let experts = routing::largest(&probs, self.top_k)?;
         let mut weights = probs.take_along_axis(&experts, -1)?;
         if self.renormalize {
             weights = weights.divide(&weights.sum(&[-1], true)?)?;
@@ -60,6 +59,8 @@ impl TopK {
 /// The experts of a layer: gated MLPs of one shape.
 pub struct FusedMoe {
     top_k: TopK,
+    /// None: the plain rule, which has kernels.
+    routing: Option<Routing>,
     num_experts: usize,
     gate_up: Experts,
     down: Experts,
@@ -105,11 +106,21 @@ impl FusedMoe {
         };
         Ok(Self {
             top_k,
+            routing: None,
             num_experts,
             gate_up: matrices(&[gate, up], hidden, inner)?,
             down: matrices(&[down], inner, hidden)?,
             act,
         })
+    }
+
+    /// Chooses by `routing` in place of softmax and the largest.
+    ///
+    /// # Errors
+    /// A number does not fit the others; the error names its field.
+    pub fn with_routing(self, routing: Routing) -> Result<Self, LoadError> {
+        routing.check(self.top_k.top_k, self.num_experts)?;
+        Ok(Self { routing: Some(routing), ..self })
     }
 
     /// `x` `[num_tokens, hidden]` and the router's `logits` `[num_tokens,
@@ -130,13 +141,22 @@ impl FusedMoe {
     /// A token's result does not depend on the others, bit by bit.
     fn forward_on_cpu(&self, x: &Array, logits: &Array) -> Result<Array> {
         let TopK { top_k, renormalize } = self.top_k;
-        let (experts, weights) = cpu::moe::moe_topk(logits, top_k, renormalize)?;
+        let (experts, weights) = match &self.routing {
+            None => cpu::moe::moe_topk(logits, top_k, renormalize)?,
+            Some(routing) => {
+                let Chosen { experts, weights } = routing.choose(self.top_k, logits)?;
+                (experts.flatten(0, 1)?, weights.flatten(0, 1)?)
+            }
+        };
         let inner = self.act.and_mul(&self.gate_up.gather_on_cpu(x, &experts)?)?;
         cpu::moe::moe_sum(&self.down.gather_on_cpu(&inner, &experts)?, &weights, top_k)
     }
 
     fn forward_by_mlx(&self, x: &Array, logits: &Array) -> Result<Array> {
-        let chosen = self.top_k.choose(logits)?;
+        let chosen = match &self.routing {
+            None => self.top_k.choose(logits)?,
+            Some(routing) => routing.choose(self.top_k, logits)?,
+        };
         let slots = x.dim(0) * self.top_k.top_k;
         let out = match slots < SORTED_ROWS {
             true => self.forward_in_order(x, &chosen.experts)?,
@@ -174,6 +194,7 @@ impl FusedMoe {
     /// If our kernels take this step.
     fn kernels(&self, x: &Array, logits: &Array) -> Option<Rc<Kernels>> {
         let is_known = on_cuda()
+            && self.routing.is_none()
             && self.act == Activation::Silu
             && x.dim(0) * self.top_k.top_k <= qmm_few::MAX_SLOTS
             && x.dim(0) <= qmm_few::MAX_ROWS

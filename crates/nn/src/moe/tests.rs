@@ -156,3 +156,37 @@ fn a_token_has_no_more_experts_than_there_are() {
     let error = FusedMoe::load(places, NAMES, DIMS, top_k, Activation::Silu).err().unwrap();
     assert_eq!(error.to_string(), "experts of a token \"7 of 6\" is not supported");
 }
+
+/// Groups of two experts: with all of them open it is the plain rule times the factor,
+/// with one open the experts of a token are neighbours.
+#[test]
+fn groups_and_a_factor_reach_both_forwards() {
+    let top_k = TopK { top_k: 2, renormalize: true };
+    let routed = |top_groups, scale| {
+        let groups = ExpertGroups { num_groups: 3, top_groups, score: GroupScore::Best };
+        let groups = Some(groups);
+        let routing = Routing { scoring: Scoring::Softmax, groups, bias: None, scale };
+        load(true, None, top_k).with_routing(routing).unwrap()
+    };
+    for rows in [3, 60] {
+        let (x, logits) = (numbers(56, &[rows, 64]), numbers(57, &[rows, 6]));
+        let open = reference(&x, &logits, top_k);
+        let open: Vec<f32> = open.iter().map(|value| value * 2.5).collect();
+        let best: Vec<f32> = logits.to_vec().unwrap();
+        let closed: Vec<f32> = (best.chunks(6))
+            .flat_map(|row| {
+                let best = (0..6).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+                (0..6).map(move |at| if at / 2 == best / 2 { row[at] } else { -100.0 })
+            })
+            .collect();
+        let closed = Array::from_slice(&closed, &[rows, 6]).unwrap();
+        let closed = reference(&x, &closed, top_k);
+        for (moe, expected) in [(routed(3, 2.5), open), (routed(1, 1.0), closed)] {
+            let ours = moe.forward(&x, &logits).unwrap();
+            for out in [ours, moe.forward_by_mlx(&x, &logits).unwrap()] {
+                let off = distance(&out.to_vec().unwrap(), &expected);
+                assert!(off < 1e-4, "{rows} rows: off by {off}");
+            }
+        }
+    }
+}

@@ -136,7 +136,7 @@ impl RopeScaling {
             "linear" => Ok(Self::Linear { factor: factor(parameters, field)? }),
             "dynamic" => Ok(Self::Dynamic { factor: factor(parameters, field)? }),
             "llama3" => typed(parameters, field).map(Self::Llama3),
-            "yarn" => typed(parameters, field).map(Self::Yarn),
+            "yarn" | "deepseek_yarn" => typed(parameters, field).map(Self::Yarn),
             other => Err(LoadError::Unsupported { what: "rope type", value: other.to_owned() }),
         }
     }
@@ -145,6 +145,16 @@ impl RopeScaling {
     pub fn mscale(&self) -> f32 {
         match self {
             Self::Yarn(yarn) => yarn.mscale(),
+            _ => 1.0,
+        }
+    }
+
+    /// Factor on the scale of attention, for models that leave parts of q and k
+    /// unrotated and so out of reach of [`RopeScaling::mscale`] (DeepSeek's
+    /// `mscale_all_dim`). Models without such parts do not ask.
+    pub fn attention_mscale(&self) -> f32 {
+        match self {
+            Self::Yarn(yarn) => yarn.grown(yarn.mscale_all_dim).powi(2) as f32,
             _ => 1.0,
         }
     }
@@ -204,10 +214,11 @@ impl Yarn {
         if let Some(factor) = self.attention_factor {
             return factor as f32;
         }
-        let grown = |mscale: f64| {
-            if self.factor <= 1.0 { 1.0 } else { 0.1 * mscale * self.factor.ln() + 1.0 }
-        };
-        (grown(self.mscale) / grown(self.mscale_all_dim)) as f32
+        (self.grown(self.mscale) / self.grown(self.mscale_all_dim)) as f32
+    }
+
+    fn grown(&self, mscale: f64) -> f64 {
+        if self.factor <= 1.0 { 1.0 } else { 0.1 * mscale * self.factor.ln() + 1.0 }
     }
 }
 

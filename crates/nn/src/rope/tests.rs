@@ -152,6 +152,29 @@ fn yarn_scales_q_and_k_too() {
     }
 }
 
+/// The fields of DeepSeek-V2-Lite: nothing on what rotates, 1.5896 on all of attention.
+#[test]
+fn mscale_all_dim_moves_to_the_scale_of_attention() {
+    let scaling = |kind: &str, mscale: f64, all: f64, factor: f64| {
+        let fields = json!({"rope_scaling": {
+            "type": kind, "factor": factor, "original_max_position_embeddings": 4096,
+            "mscale": mscale, "mscale_all_dim": all,
+        }});
+        config(fields).unwrap().scaling
+    };
+    let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-4, "{a} {b}");
+    for kind in ["yarn", "deepseek_yarn"] {
+        let both = scaling(kind, 0.707, 0.707, 40.0);
+        close(both.mscale(), 1.0);
+        close(both.attention_mscale(), 1.589_63);
+    }
+    let rotated_only = scaling("yarn", 1.0, 0.0, 40.0);
+    close(rotated_only.mscale(), 1.368_89);
+    close(rotated_only.attention_mscale(), 1.0);
+    close(scaling("yarn", 1.0, 1.0, 1.0).attention_mscale(), 1.0);
+    close(RopeScaling::Default.attention_mscale(), 1.0);
+}
+
 #[test]
 fn narrow_types_stay_narrow() {
     for fused in [false, true] {
