@@ -80,7 +80,7 @@ cpu)
     start --max-total-tokens 8192 --chunked-prefill-size 128 "$@"
     shared ttft_warm --prefix-len 1024 --rounds 1 -- "$@"
     shared steady_state --streams 2 --steps 120 --first 20 -- "$@"
-    shared beside_long_prompt --streams 2 --stream-len 150 --undisturbed 20 --long-len 1024 --chunk 128 -- "$@"
+    shared beside_long_prompt --streams 2 --stream-len 400 --undisturbed 20 --long-len 1024 --chunk 128 -- "$@"
     [ -z "${SOAK_MINUTES:-}" ] ||
         LIMIT=$((SOAK_MINUTES * 60 + 300)) shared soak --clients 4 --minutes "$SOAK_MINUTES" --output-len 32 -- "$@"
     ;;
