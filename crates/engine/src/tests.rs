@@ -32,11 +32,8 @@ fn alone() -> MutexGuard<'static, ()> {
     DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A folder with a tiny random Llama. Its weights are large enough for its
-/// tokens to depend on every token before them.
-fn tiny_llama() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let config = serde_json::json!({
+fn llama_config() -> serde_json::Value {
+    serde_json::json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": HIDDEN,
@@ -52,8 +49,14 @@ fn tiny_llama() -> tempfile::TempDir {
         "tie_word_embeddings": false,
         "eos_token_id": 2,
         "torch_dtype": "float32",
-    });
-    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    })
+}
+
+/// A folder with a tiny random Llama. Its weights are large enough for its
+/// tokens to depend on every token before them.
+fn tiny_llama() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), llama_config().to_string()).unwrap();
     let mut weights = BTreeMap::new();
     let mut add = |name: String, shape: &[usize]| {
         let key = mlx::random::key(weights.len() as u64).unwrap();

@@ -47,8 +47,17 @@ impl TopK {
     /// Softmax over `logits` `[num_tokens, num_experts]`, then the largest.
     fn choose(self, logits: &Array) -> Result<Chosen> {
         let probs = logits.astype(Dtype::Float32)?.softmax(-1, true)?;
-        let experts = routing::largest(&probs, self.top_k)?;
-        let mut weights = probs.take_along_axis(&experts, -1)?;
+        self.pick(&probs, &probs)
+    }
+
+    /// The experts of the largest `ranks`, weighed by their `scores`; both are
+    /// `[num_tokens, num_experts]` f32.
+    fn pick(self, ranks: &Array, scores: &Array) -> Result<Chosen> {
+        let (rows, num_experts) = (ranks.dim(0) as i32, ranks.dim(1) as i32);
+        let first = num_experts - self.top_k as i32;
+        let order = ranks.argpartition(first, -1)?;
+        let experts = order.slice(&[0, first], &[rows, num_experts], &[1, 1])?;
+        let mut weights = scores.take_along_axis(&experts, -1)?;
         if self.renormalize {
             weights = weights.divide(&weights.sum(&[-1], true)?)?;
         }

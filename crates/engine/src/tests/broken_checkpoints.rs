@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{alone, config};
+use super::{alone, config, llama_config};
 use crate::{Quiet, loading};
 
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
@@ -27,23 +27,16 @@ enum Break {
 use Break::{Config, Files, Header, Tensors as OfTensors};
 
 fn good_config() -> Value {
-    json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 96,
-        "max_position_embeddings": 256,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": false,
-        "torch_dtype": "float16",
-        "quantization": {"group_size": 64, "bits": 4},
-    })
+    let mut config = llama_config();
+    for (field, value) in [
+        ("intermediate_size", json!(128)),
+        ("vocab_size", json!(96)),
+        ("torch_dtype", json!("float16")),
+        ("quantization", json!({"group_size": 64, "bits": 4})),
+    ] {
+        config[field] = value;
+    }
+    config
 }
 
 fn good_tensors() -> Tensors {

@@ -180,7 +180,7 @@ impl WithVector for Widen<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Self { from, first, to } = self;
-        if to.len() < UNIT || matches!(from, Values::F32(_)) {
+        if to.len() < UNIT {
             return from.widen(first, to);
         }
         // The library converts eight at a time, each behind a call.

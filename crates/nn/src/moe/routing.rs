@@ -112,13 +112,8 @@ impl Routing {
         if let Some(groups) = self.groups {
             ranks = groups.leave_out(&ranks)?;
         }
-        let experts = largest(&ranks, top_k.top_k)?;
-        let mut weights = scores.take_along_axis(&experts, -1)?;
-        if top_k.renormalize {
-            weights = weights.divide(&weights.sum(&[-1], true)?)?;
-        }
-        let weights = weights.mul_scalar(self.scale)?;
-        Ok(Chosen { experts: experts.astype(Dtype::Int32)?, weights })
+        let Chosen { experts, weights } = top_k.pick(&ranks, &scores)?;
+        Ok(Chosen { experts, weights: weights.mul_scalar(self.scale)? })
     }
 }
 
@@ -142,14 +137,6 @@ impl ExpertGroups {
         let mask = mask.put_along_axis(&worst, &nothing, -1)?.expand_dims(-1)?;
         grouped.add(&mask)?.reshape(&[rows, num_experts])
     }
-}
-
-/// Places of the `count` largest of each row, in no order, `[num_rows, count]` uint32.
-pub(super) fn largest(values: &Array, count: usize) -> Result<Array> {
-    let (rows, columns) = (values.dim(0) as i32, values.dim(1) as i32);
-    let first = columns - count as i32;
-    let order = values.argpartition(first, -1)?;
-    order.slice(&[0, first], &[rows, columns], &[1, 1])
 }
 
 #[cfg(test)]

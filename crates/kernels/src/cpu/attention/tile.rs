@@ -132,9 +132,9 @@ impl Segment<'_> {
         values.0 = [zeros.as_ptr(); BLOCK];
         let [k_pool, v_pool] = self.rows.pools;
         // Rows that are f32 and whole vectors are read where they are.
-        let in_place = dim == width && matches!((k_pool, v_pool), (Pool::F32(_), Pool::F32(_)));
-        if in_place {
-            let (Pool::F32(k_pool), Pool::F32(v_pool)) = (k_pool, v_pool) else { return };
+        if let (Pool::F32(k_pool), Pool::F32(v_pool)) = (k_pool, v_pool)
+            && dim == width
+        {
             let mut keys = [zeros.as_ptr(); BLOCK];
             let rows = keys.iter_mut().zip(&mut values.0).take(count);
             for (index, (key, value)) in rows.enumerate() {
