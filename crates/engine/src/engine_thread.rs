@@ -280,15 +280,16 @@ impl<D: Device> EngineThread<D> {
     fn end_pass(&mut self, progress: Progress) {
         let device = self.scheduler.executor_mut();
         let (launched, read) = (device.take_launched(), device.take_read());
+        let mode = launched.as_ref().map(LaunchedBatch::mode);
         if let Some(profiler) = &mut self.profiler {
             device.clock().mark(Stage::Publish);
-            let pass = Pass { launched: launched.map(|batch| batch.mode()), read };
+            let pass = Pass { launched: mode, read };
             profiler.add(&device.clock().times(), pass, device.runs_on_submit());
             if let Some(tables) = profiler.due(Instant::now()) {
                 tracing::info!("{tables}");
             }
         }
-        if let Some(count) = read.and_then(|mode| self.pace.read(mode, Instant::now())) {
+        if let Some(count) = self.pace.pass(mode, read, Instant::now()) {
             self.scheduler.set_decodes_per_piece(count);
         }
         if progress == Progress::Idle {

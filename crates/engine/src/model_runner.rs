@@ -88,6 +88,7 @@ impl ModelRunner {
     fn submit(&mut self, ids: &Array, fence: Option<&Array>) -> mlx::Result<()> {
         let results: Vec<&Array> = std::iter::once(ids).chain(fence).collect();
         mlx::async_eval(&results)?;
+        nn::quant::end_step(ids)?;
         self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())

@@ -7,7 +7,7 @@
 //! Upstream: none; SGLang mixes prompt and decode tokens in one batch instead
 //! (`--enable-mixed-chunk`).
 
-use std::time::{Duration, Instant};
+use std::{mem::take, time::Instant};
 
 use scheduler::ForwardMode;
 
@@ -16,75 +16,132 @@ use scheduler::ForwardMode;
 const SLOWDOWN: f64 = 2.2;
 /// However slow a piece is, the prompt must move.
 const MAX_DECODES: f64 = 64.0;
+/// Between two pieces, so that some decode step is handed over and read without one.
+const MIN_DECODES: f64 = 2.0;
 /// Weight of the newest decode step in the mean.
 const NEWEST: f64 = 0.25;
 
-/// Times of the steps that were read.
+/// Times of the passes of the engine's loop.
+///
+/// A pass hands one step over and reads another one. On some devices the host waits
+/// for much of a piece while it hands it over, so the decode step that such a pass
+/// reads seems slow: only passes without any piece tell what a decode step takes.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    last_read: Option<Instant>,
+    last_pass: Option<Instant>,
     /// Mean seconds of a decode step.
     decode: Option<f64>,
+    /// Seconds of the passes with the piece that is not read yet.
+    piece: f64,
+    /// Decode steps that were read in these passes.
+    decodes_in_piece: f64,
 }
 
 impl Pace {
-    /// Nothing runs: the time to the next step is nobody's.
+    /// Nothing runs: the time to the next pass is nobody's.
     pub(crate) fn idle(&mut self) {
-        self.last_read = None;
+        self.last_pass = None;
     }
 
-    /// A step was read. Gives the number of decode steps after a prefill step, once
-    /// both have been seen.
-    pub(crate) fn read(&mut self, mode: ForwardMode, now: Instant) -> Option<usize> {
-        let begin = self.last_read.replace(now)?;
-        let seconds = now.duration_since(begin).max(Duration::from_nanos(1)).as_secs_f64();
-        match mode {
-            ForwardMode::Decode => {
+    /// A pass has ended. Gives the number of decode steps after a prefill step, when
+    /// one was read.
+    pub(crate) fn pass(
+        &mut self,
+        launched: Option<ForwardMode>,
+        read: Option<ForwardMode>,
+        now: Instant,
+    ) -> Option<usize> {
+        let begin = self.last_pass.replace(now)?;
+        let seconds = now.duration_since(begin).as_secs_f64();
+        let is_decode = read == Some(ForwardMode::Decode);
+        if launched != Some(ForwardMode::Extend) && read != Some(ForwardMode::Extend) {
+            if is_decode {
                 let mean = self.decode.unwrap_or(seconds);
                 self.decode = Some(mean + NEWEST * (seconds - mean));
-                None
             }
-            ForwardMode::Extend => {
-                let decodes = seconds / ((SLOWDOWN - 1.0) * self.decode?);
-                Some(decodes.ceil().clamp(1.0, MAX_DECODES) as usize)
-            }
+            return None;
         }
+        self.piece += seconds;
+        self.decodes_in_piece += f64::from(u8::from(is_decode));
+        (read == Some(ForwardMode::Extend)).then(|| self.decodes_per_piece())
+    }
+
+    /// A piece was read.
+    fn decodes_per_piece(&mut self) -> usize {
+        let (piece, decodes) = (take(&mut self.piece), take(&mut self.decodes_in_piece));
+        let Some(decode) = self.decode.filter(|&seconds| seconds > 0.0) else {
+            return MIN_DECODES as usize;
+        };
+        let count = (piece - decodes * decode) / ((SLOWDOWN - 1.0) * decode);
+        count.ceil().clamp(MIN_DECODES, MAX_DECODES) as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ForwardMode::{Decode, Extend};
+
+    use std::time::Duration;
+
     use super::*;
 
-    /// Reads these steps after so many ms each.
-    fn paces(steps: &[(ForwardMode, u64)]) -> Vec<Option<usize>> {
+    type Pass = (Option<ForwardMode>, Option<ForwardMode>, u64);
+
+    /// What these passes of so many ms each say.
+    fn paces(passes: &[Pass]) -> Vec<Option<usize>> {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
-        let read = |&(mode, ms): &(ForwardMode, u64)| {
+        let pass = |&(launched, read, ms): &Pass| {
             now += Duration::from_millis(ms);
-            pace.read(mode, now)
+            pace.pass(launched, read, now)
         };
-        steps.iter().map(read).collect()
+        passes.iter().map(pass).collect()
     }
+
+    const START: Pass = (Some(Decode), None, 9);
+    const DECODE: Pass = (Some(Decode), Some(Decode), 4);
 
     #[test]
     fn pieces_and_decode_steps_take_turns_in_time() {
-        use ForwardMode::{Decode, Extend};
-        let steps = [(Decode, 9), (Decode, 4), (Extend, 4), (Extend, 7), (Extend, 60)];
         // (60 + 13 * 4) / 13 ms a token is 2.2 times 4 ms.
-        assert_eq!(paces(&steps), [None, None, Some(1), Some(2), Some(13)]);
-        assert_eq!(paces(&[(Decode, 9), (Decode, 1), (Extend, 9000)])[2], Some(64));
-        assert_eq!(paces(&[(Decode, 9), (Decode, 4), (Decode, 8), (Extend, 60)])[3], Some(10));
+        let ahead =
+            [START, DECODE, (Some(Extend), Some(Decode), 4), (Some(Decode), Some(Extend), 60)];
+        assert_eq!(paces(&ahead), [None, None, None, Some(13)]);
+        // A step is read before the next one is handed over.
+        let in_turn = [START, DECODE, (Some(Extend), Some(Extend), 60)];
+        assert_eq!(paces(&in_turn)[2], Some(13));
+        // The host waits for the piece while it hands it over.
+        let held = [
+            START,
+            DECODE,
+            (Some(Extend), Some(Decode), 62),
+            (Some(Decode), Some(Extend), 2),
+            DECODE,
+        ];
+        assert_eq!(paces(&held), [None, None, None, Some(13), None]);
+        let slow = [START, (Some(Decode), Some(Decode), 1), (Some(Extend), Some(Extend), 9000)];
+        assert_eq!(paces(&slow)[2], Some(64));
+        let quick = [START, DECODE, (Some(Extend), Some(Extend), 1)];
+        assert_eq!(paces(&quick)[2], Some(2));
     }
 
     #[test]
-    fn without_a_decode_step_there_is_no_pace() {
-        use ForwardMode::{Decode, Extend};
-        assert_eq!(paces(&[(Extend, 5), (Extend, 5)]), [None, None]);
+    fn a_pass_with_a_piece_says_nothing_of_decode_steps() {
+        let cycle = [(Some(Extend), Some(Decode), 62), (Some(Decode), Some(Extend), 2)];
+        let passes = [&[START, DECODE][..], &cycle, &cycle, &cycle].concat();
+        assert_eq!(paces(&passes)[3..], [Some(13), None, Some(13), None, Some(13)]);
+        // With no other pass there is no pace; two decode steps make one.
+        let unknown = [&[START][..], &cycle, &[DECODE], &cycle].concat();
+        assert_eq!(paces(&unknown), [None, None, Some(2), None, None, Some(13)]);
+    }
+
+    #[test]
+    fn a_pause_is_nobodys_time() {
         let (mut pace, now) = (Pace::default(), Instant::now());
-        pace.read(Decode, now);
+        let seconds = |seconds| now + Duration::from_secs(seconds);
+        pace.pass(Some(Decode), None, now);
+        pace.pass(Some(Decode), Some(Decode), seconds(1));
         pace.idle();
-        // The first step after a pause has no beginning.
-        pace.read(Decode, now + Duration::from_secs(9));
-        assert_eq!(pace.read(Extend, now + Duration::from_secs(10)), None);
+        pace.pass(Some(Extend), None, seconds(99));
+        assert_eq!(pace.pass(Some(Decode), Some(Extend), seconds(111)), Some(10));
     }
 }

@@ -34,6 +34,19 @@ pub(crate) fn count(product: &Array, nbytes: usize) -> Result<()> {
     count_to(MARK_BYTES, product, nbytes)
 }
 
+/// The step that gives `result` was handed over. Its end is a mark, so that every step
+/// has its marks at the same places and none needs more memory than the one before.
+///
+/// # Errors
+/// Those of MLX, of anything handed over so far.
+pub fn end_step(result: &Array) -> Result<()> {
+    let before = MARKS.with_borrow_mut(|marks| {
+        let has_unpacked = std::mem::take(&mut marks.nbytes) > 0;
+        has_unpacked.then(|| marks.last.replace(result.clone())).flatten()
+    });
+    before.map_or(Ok(()), |before| before.eval())
+}
+
 fn count_to(limit: usize, product: &Array, nbytes: usize) -> Result<()> {
     let before = MARKS.with_borrow_mut(|marks| {
         marks.nbytes += nbytes;
@@ -74,5 +87,25 @@ mod tests {
         // Every second one is a mark; what comes before it is up to its graph.
         assert_eq!(computed, [0, 1, 1, 2, 2, 3, 3]);
         assert_eq!(products[3].to_vec::<f32>().unwrap(), [9.0; 16]);
+    }
+
+    #[test]
+    fn the_end_of_a_step_is_a_mark() {
+        device::set_default(DeviceKind::Cpu).unwrap();
+        let product = |i| Array::full(&[4, 4], i as f32, Dtype::Float32).unwrap().square().unwrap();
+        let arrays: Vec<Array> = (0..6).map(product).collect();
+        let [mark, tail, result, next, next_mark, other] = arrays.try_into().unwrap();
+        count_to(100, &mark, 100).unwrap();
+        count_to(100, &tail, 50).unwrap();
+        end_step(&result).unwrap();
+        // Counts from the end of the step, not from the last mark, and waits for it.
+        count_to(100, &next, 50).unwrap();
+        assert!(!next.is_computed() && !result.is_computed());
+        count_to(100, &next_mark, 50).unwrap();
+        assert!(next_mark.is_computed() && result.is_computed());
+        // A step that unpacks nothing leaves the marks alone.
+        end_step(&other).unwrap();
+        count_to(100, &next, 100).unwrap();
+        assert!(!other.is_computed());
     }
 }

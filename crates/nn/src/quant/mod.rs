@@ -13,8 +13,8 @@ mod in_flight;
 mod mlx_quant;
 mod registry;
 
-pub use in_flight::MARK_BYTES;
 pub(crate) use in_flight::count;
+pub use in_flight::{MARK_BYTES, end_step};
 pub use registry::{METHODS, QuantMethod, method};
 
 /// A packed `[out_dims, in_dims]` matrix.
