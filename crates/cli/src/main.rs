@@ -38,6 +38,8 @@ enum Commands {
     /// Measure a running server: throughput and latencies under load.
     #[command(alias = "bench_serving")]
     BenchServing(Box<commands::bench_serving::BenchServingArgs>),
+    /// Write a model as a folder in the MLX format, quantized if asked for.
+    Convert(Box<commands::convert::ConvertArgs>),
     /// Report the platform, MLX and what is missing.
     #[command(alias = "check_env")]
     CheckEnv(commands::check_env::CheckEnvArgs),
@@ -72,6 +74,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Commands::Generate(args) => commands::generate::run(&args),
         Commands::BenchOneBatch(args) => commands::bench_one_batch::run(&args),
         Commands::BenchServing(args) => commands::bench_serving::run(&args),
+        Commands::Convert(args) => commands::convert::run(&args),
         Commands::CheckEnv(args) => commands::check_env::run(&args),
     }
 }

@@ -109,12 +109,7 @@ impl ModelArgs {
     }
 
     fn load_config(&self) -> Result<LoadConfig> {
-        if let Some(method) = &self.quantization {
-            bail!(
-                "--quantization {method} is not supported: checkpoints that are already \
-                 quantized need no flag; see {DOCUMENT}"
-            );
-        }
+        let quantization = self.quantization.as_deref().map(engine::parse_quantization);
         if self.kv_cache_dtype != "auto" {
             bail!(
                 "--kv-cache-dtype {} is not supported (only `auto`); see {DOCUMENT}",
@@ -130,6 +125,7 @@ impl ModelArgs {
             download_dir: self.download_dir.clone(),
             config_overrides: json_object(&self.json_model_override_args)
                 .context("--json-model-override-args")?,
+            quantization: quantization.transpose().context("--quantization")?,
         })
     }
 }

@@ -209,6 +209,8 @@ pub struct LoadConfig {
     pub download_dir: Option<PathBuf>,
     /// Merged over the model's config.json.
     pub config_overrides: serde_json::Map<String, serde_json::Value>,
+    /// `--quantization`: matrices that are stored dense are packed like this.
+    pub quantization: Option<nn::QuantSpec>,
 }
 
 #[cfg(test)]

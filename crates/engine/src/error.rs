@@ -29,6 +29,29 @@ pub enum EngineError {
     /// Its weights do not fit its config, or cannot be read.
     #[error(transparent)]
     Load(#[from] nn::LoadError),
+    /// `--quantization` of a checkpoint that needs none.
+    #[error(
+        "the checkpoint is quantized already, it cannot be packed as {asked}: leave the flag out, \
+         or start from the original weights"
+    )]
+    QuantizedAlready {
+        /// What was asked for.
+        asked: nn::QuantSpec,
+    },
+    /// A recipe and a mode that do not go together.
+    #[error("recipe {recipe} is for affine packing, not for {mode}")]
+    Recipe {
+        /// Name of the recipe.
+        recipe: models::MixedRecipe,
+        /// What was asked for.
+        mode: mlx::quantized::QuantMode,
+    },
+    /// Only folders and hub ids are converted.
+    #[error("{path} is a GGUF file: it is served as it is, only folders are converted")]
+    ConvertFile {
+        /// The model.
+        path: std::path::PathBuf,
+    },
     /// A prompt that the model cannot read.
     #[error("token id {id} is outside the vocabulary of {vocab_size}")]
     TokenId {

@@ -9,6 +9,7 @@
 
 mod bench;
 mod config;
+mod convert;
 mod engine_thread;
 mod error;
 pub mod graph_runner;
@@ -19,6 +20,7 @@ mod model_runner;
 mod pace;
 pub mod platform;
 mod profiler;
+mod quantization;
 mod sampler;
 mod stage_clock;
 mod start;
@@ -32,11 +34,15 @@ pub use config::{
     ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions, Overlap,
     ScheduleConfig, UnknownName,
 };
+pub use convert::{ConvertOptions, convert};
 pub use error::EngineError;
 pub use loading::{check_attention_backend, check_graph_runner, dump_prompt_logits, inspect};
 pub use memory_plan::{Bytes, MemoryPlan, ModelShape, PlanError};
-pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource};
+pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource, Written};
+pub use models::{MixedRecipe, UnknownRecipe};
+pub use nn::QuantSpec;
 pub use platform::Platform;
+pub use quantization::{QUANTIZATIONS, parse_quantization};
 pub use scheduler::SchedulePolicy;
 pub use start::{StartedEngine, TextSource, start};
 pub use step_clock::StepClock;

@@ -16,9 +16,9 @@ use scheduler::{
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
 use crate::{
-    Bytes, EngineConfig, EngineError, MemoryOptions, MemoryPlan, ModelShape, PlanError, Platform,
-    TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
-    platform::PlatformEntry,
+    Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
+    Platform, TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
+    platform::PlatformEntry, quantization::on_load,
 };
 
 /// An engine before its first request.
@@ -118,7 +118,7 @@ pub fn inspect(
     progress: &dyn LoadProgress,
 ) -> Result<TextSource, EngineError> {
     let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
-    Ok(text_source(&open(config, options, progress)?))
+    Ok(text_source(&open(&config.model_path, &config.load, options, 0, progress)?))
 }
 
 /// Runs a prompt in one step and writes its logits, `[tokens, vocab]` f32, as
@@ -232,29 +232,44 @@ fn open_for(
     platform: &Platform,
     progress: &dyn LoadProgress,
 ) -> Result<LoadedModel, EngineError> {
-    let options = |compute_dtype| LoadOptions { compute_dtype, unpack: platform.entry.unpack };
+    let open_in = |compute_dtype| {
+        let options = LoadOptions { compute_dtype, unpack: platform.entry.unpack };
+        open(&config.model_path, &config.load, options, config.random_seed, progress)
+    };
     let guess = platform.dtype(config.dtype, None);
-    let opened = open(config, options(guess), progress)?;
+    let mut opened = open_in(guess)?;
     let dtype = platform.dtype(config.dtype, opened.config.dtype());
     tracing::info!("computing in {dtype:?}");
-    if dtype == guess { Ok(opened) } else { open(config, options(dtype), progress) }
+    if dtype != guess {
+        opened = open_in(dtype)?;
+    }
+    if let Some(spec) = config.load.quantization
+        && let Some(how) = on_load(&opened, spec)?
+    {
+        tracing::info!("packing the weights while they are loaded: {spec}");
+        opened.weights.quantize_on_load(how);
+    }
+    Ok(opened)
 }
 
-fn open(
-    config: &EngineConfig,
+/// Opens a model; `dummy_seed` for weights that are made up.
+pub(crate) fn open(
+    model_path: &str,
+    load: &LoadConfig,
     weights: LoadOptions,
+    dummy_seed: u64,
     progress: &dyn LoadProgress,
 ) -> Result<LoadedModel, EngineError> {
-    let source = ModelSource::resolve(&config.model_path, config.load.revision.as_deref())?;
+    let source = ModelSource::resolve(model_path, load.revision.as_deref())?;
     let mut hub = HubOptions::from_env();
-    if let Some(folder) = &config.load.download_dir {
+    if let Some(folder) = &load.download_dir {
         hub.cache_dir.clone_from(folder);
     }
     let options = LoaderOptions {
-        format: config.load.format,
-        override_args: serde_json::Value::Object(config.load.config_overrides.clone()).to_string(),
+        format: load.format,
+        override_args: serde_json::Value::Object(load.config_overrides.clone()).to_string(),
         hub,
-        dummy_seed: config.random_seed,
+        dummy_seed,
         check_config: models::check,
         ..LoaderOptions::new(weights)
     };
@@ -283,7 +298,10 @@ fn check_room(
     }
     let file_bytes = weight_file_bytes(path);
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
-    let compute_bits = dtype.size_in_bytes() * 8;
+    let compute_bits = match config.load.quantization {
+        Some(spec) if !is_unpacked(platform, spec) => spec.bits + 1,
+        _ => dtype.size_in_bytes() * 8,
+    };
     let stored_bits = match hf_config.quant().default_spec() {
         // Scales and biases add about one bit to each weight.
         Some(spec) if is_unpacked(platform, spec) => spec.bits + 1,

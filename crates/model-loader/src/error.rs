@@ -17,6 +17,10 @@ pub enum LoadError {
     #[error("cannot read {path}")]
     Io { path: PathBuf, source: io::Error },
 
+    /// The file system does not take a model that is written.
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+
     /// A safetensors or GGUF file, or an index, that breaks its format.
     #[error("{path}: {problem}")]
     File { path: PathBuf, problem: FileProblem },

@@ -5,11 +5,12 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
+    rc::Rc,
 };
 
-use mlx::{Dtype, memory};
+use mlx::{Dtype, memory, quantized::QuantMode};
 use model_loader::{LoaderOptions, ModelSource, Quiet, load};
-use nn::{LoadOptions, Unpack};
+use nn::{LoadOptions, QuantChoice, QuantSpec, QuantizeOnLoad, Unpack};
 
 const MIB: usize = 1 << 20;
 const SHARDS: usize = 3;
@@ -53,10 +54,10 @@ fn stays_below_the_weights_and_a_piece() {
     fs::write(folder.path().join("config.json"), "{}").unwrap();
     for shard in 0..SHARDS {
         let tensors: Vec<_> =
-            (0..TENSORS).map(|i| (format!("w{shard}.{i}"), "BF16", SMALL)).collect();
+            (0..TENSORS).map(|i| (format!("w{shard}.{i}.weight"), "BF16", SMALL)).collect();
         write_shard(&folder.path().join(format!("model-{shard}.safetensors")), &tensors).unwrap();
     }
-    let large = [("large".to_owned(), "F32", LARGE)];
+    let large = [("large.weight".to_owned(), "F32", LARGE)];
     write_shard(&folder.path().join("model-9.safetensors"), &large).unwrap();
 
     let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
@@ -67,13 +68,13 @@ fn stays_below_the_weights_and_a_piece() {
     assert_eq!(memory::peak_bytes(), 0, "opening reads no weight");
     let mut weights = Vec::new();
     for (shard, i) in (0..SHARDS).flat_map(|shard| (0..TENSORS).map(move |i| (shard, i))) {
-        weights.push(model.weights.take(&format!("w{shard}.{i}"), &SMALL).unwrap());
+        weights.push(model.weights.take(&format!("w{shard}.{i}.weight"), &SMALL).unwrap());
     }
     let small_bytes = SHARDS * TENSORS * 8 * MIB;
     let peak = memory::peak_bytes();
     assert!(peak <= small_bytes + 5 * MIB, "{} MiB", peak / MIB);
 
-    weights.push(model.weights.take("large", &LARGE).unwrap());
+    weights.push(model.weights.take("large.weight", &LARGE).unwrap());
     let all_bytes = small_bytes + 192 * MIB;
     let peak = memory::peak_bytes();
     assert!((all_bytes..=all_bytes + 65 * MIB).contains(&peak), "{} MiB", peak / MIB);
@@ -89,4 +90,32 @@ fn stays_below_the_weights_and_a_piece() {
     let expected: Vec<f32> = (262_136..262_144).map(|i| i as f32).collect();
     assert_eq!(tail, expected);
     model.weights.finish(&[]).unwrap();
+    drop(weights);
+    packing_holds_one_matrix_unpacked(&source);
+}
+
+/// Packing on load (`--quantization`): what is packed so far, and one matrix as stored.
+#[expect(clippy::unwrap_used, reason = "a part of the test above")]
+fn packing_holds_one_matrix_unpacked(source: &ModelSource) {
+    let options = LoadOptions { compute_dtype: Dtype::Bfloat16, unpack: Unpack::Never };
+    let model = load(source, &LoaderOptions::new(options), &Quiet).unwrap();
+    model.weights.quantize_on_load(QuantizeOnLoad {
+        spec: QuantSpec::of_mode(QuantMode::Affine),
+        dtype: None,
+        choose: Rc::new(|_| QuantChoice::Default),
+    });
+    memory::clear_cache();
+    memory::reset_peak();
+    let before = memory::active_bytes();
+    let mut packed = Vec::new();
+    for (shard, i) in (0..SHARDS).flat_map(|shard| (0..TENSORS).map(move |i| (shard, i))) {
+        let weights = model.weights.at(&format!("w{shard}.{i}"));
+        packed.push(weights.linear_parts(SMALL[1], SMALL[0]).unwrap());
+    }
+    // Half a byte for each element, and 2 bf16 for each 64.
+    let packed_bytes = SHARDS * TENSORS * (SMALL[0] * SMALL[1] / 2 + SMALL[0] * SMALL[1] / 64 * 4);
+    let (peak, active) = (memory::peak_bytes() - before, memory::active_bytes() - before);
+    assert!((packed_bytes..=packed_bytes + MIB).contains(&active), "{active} for {packed_bytes}");
+    let stored = SMALL[0] * SMALL[1] * 2;
+    assert!(peak <= packed_bytes + stored + MIB, "{} KiB", peak / 1024);
 }

@@ -1,6 +1,7 @@
 //! What the families' configs have in common.
 
-use nn::{Activation, HfConfig, LeftOver, LoadError};
+use mlx::quantized::QuantMode;
+use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec};
 use serde_json::Value;
 
 /// Whether the head is the embedding. Untied where config.json says nothing.
@@ -48,6 +49,15 @@ pub(crate) fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
     }
     allowed
 }
+
+/// No exceptions from packing all matrices alike.
+pub(crate) fn pack_all(_path: &str) -> QuantChoice {
+    QuantChoice::Default
+}
+
+/// A router chooses wrong experts sooner than a matrix of them is off by much.
+pub(crate) const ROUTER_PACKING: QuantChoice =
+    QuantChoice::Like(QuantSpec { group_size: 64, bits: 8, mode: QuantMode::Affine });
 
 pub(crate) fn default_act() -> Activation {
     Activation::Silu

@@ -8,6 +8,7 @@
 mod causal_lm;
 mod config;
 mod llama;
+mod mixed_recipe;
 mod mixtral;
 mod qwen2;
 mod qwen2_moe;
@@ -17,5 +18,8 @@ mod registry;
 mod seed_oss;
 
 pub use causal_lm::CausalLm;
+pub use mixed_recipe::{MixedRecipe, UnknownRecipe};
 pub use nn::HfConfig;
-pub use registry::{LoadModel, MODELS, ModelEntry, check, known_architectures, load};
+pub use registry::{
+    LoadModel, MODELS, ModelEntry, QuantRule, check, known_architectures, load, quant_rule,
+};

@@ -12,7 +12,10 @@ use nn::{
     RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry, config::left_over};
+use crate::{
+    CausalLm, ModelEntry,
+    config::{left_over, pack_all},
+};
 
 mod config;
 
@@ -23,6 +26,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["llama", "mistral"],
     models: "Llama 2 and 3, TinyLlama, SmolLM, Yi, Mistral 7B",
     left_over,
+    quant: pack_all,
     load: |config, weights| Ok(Box::new(LlamaForCausalLm::load(config, weights)?)),
 };
 

@@ -9,7 +9,10 @@ use nn::{
     RopeConfig, RopePositions, TopK, Weights,
 };
 
-use crate::{CausalLm, ModelEntry, config::left_over};
+use crate::{
+    CausalLm, ModelEntry,
+    config::{left_over, pack_all},
+};
 
 mod config;
 
@@ -20,6 +23,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["mixtral"],
     models: "Mixtral 8x7B and 8x22B",
     left_over,
+    quant: pack_all,
     load: |config, weights| Ok(Box::new(MixtralForCausalLm::load(config, weights)?)),
 };
 

@@ -9,7 +9,7 @@ use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights, 
 
 use crate::{
     CausalLm, ModelEntry,
-    config::left_over,
+    config::{left_over, pack_all},
     qwen2::{Feedforward, Mlp, Qwen2Config, Qwen2Model},
 };
 
@@ -18,6 +18,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["qwen2_moe"],
     models: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B",
     left_over,
+    quant: pack_all,
     load: |config, weights| Ok(Box::new(Qwen2MoeForCausalLm::load(config, weights)?)),
 };
 

@@ -9,7 +9,10 @@ use nn::{
     RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry, config::left_over};
+use crate::{
+    CausalLm, ModelEntry,
+    config::{left_over, pack_all},
+};
 
 mod config;
 
@@ -20,6 +23,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["qwen3"],
     models: "Qwen3, dense",
     left_over,
+    quant: pack_all,
     load: |config, weights| Ok(Box::new(Qwen3ForCausalLm::load(config, weights)?)),
 };
 

@@ -5,11 +5,11 @@
 
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
-use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights};
+use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights};
 
 use crate::{
     CausalLm, ModelEntry,
-    config::left_over,
+    config::{ROUTER_PACKING, left_over},
     qwen3::{Feedforward, Mlp, Qwen3Config, Qwen3Model},
 };
 
@@ -18,6 +18,10 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["qwen3_moe"],
     models: "Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder",
     left_over,
+    quant: |path| match path.ends_with("mlp.gate") {
+        true => ROUTER_PACKING,
+        false => QuantChoice::Default,
+    },
     load: |config, weights| Ok(Box::new(Qwen3MoeForCausalLm::load(config, weights)?)),
 };
 

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `sglang/srt/models/registry.py`.
 
-use nn::{HfConfig, LeftOver, LoadError, Weights};
+use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{CausalLm, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss};
 
@@ -19,9 +19,15 @@ pub struct ModelEntry {
     pub models: &'static str,
     /// Tensors that some checkpoints hold and the model has no use for.
     pub left_over: fn(&HfConfig) -> Vec<LeftOver<'static>>,
+    /// How a matrix is packed when the model is quantized, by its module path: as
+    /// mlx-lm does it.
+    pub quant: QuantRule,
     /// Builds the model.
     pub load: LoadModel,
 }
+
+/// A family's exceptions from packing all matrices alike.
+pub type QuantRule = fn(&str) -> QuantChoice;
 
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
@@ -53,6 +59,14 @@ pub fn load(config: &HfConfig, weights: &Weights) -> Result<Box<dyn CausalLm>, L
 /// It does not; lists the known.
 pub fn check(config: &HfConfig) -> Result<(), LoadError> {
     find(config).map(|_| ())
+}
+
+/// The exceptions from packing all matrices of this model alike.
+///
+/// # Errors
+/// As for [`check`].
+pub fn quant_rule(config: &HfConfig) -> Result<QuantRule, LoadError> {
+    Ok(find(config)?.quant)
 }
 
 /// Every architecture that [`load`] knows, sorted.

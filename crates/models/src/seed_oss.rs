@@ -10,5 +10,6 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["seed_oss"],
     models: "Seed-OSS-36B",
     left_over: llama::ENTRY.left_over,
+    quant: llama::ENTRY.quant,
     load: llama::ENTRY.load,
 };

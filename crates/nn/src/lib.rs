@@ -27,5 +27,6 @@ pub use norm::RmsNorm;
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};
 pub use weights::{
-    LeftOver, LinearWeight, LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights,
+    LeftOver, LinearWeight, LoadError, LoadOptions, QuantChoice, QuantizeOnLoad, TensorSource,
+    Unpack, WeightSink, WeightStore, Weights,
 };

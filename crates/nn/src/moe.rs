@@ -106,19 +106,20 @@ impl FusedMoe {
             return Err(LoadError::Unsupported { what: "experts of a token", value });
         }
         let [gate, up, down] = names;
-        let matrices = |names: &[&str], in_dims, out_dims| {
+        let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
             if single.is_empty() {
-                Experts::stacked(stacked, names, num_experts, in_dims, out_dims)
+                let names: Vec<&str> = names.iter().map(|name| name.0).collect();
+                Experts::stacked(stacked, &names, num_experts, in_dims, out_dims)
             } else {
-                Experts::single(single, names, num_experts, in_dims, out_dims)
+                Experts::single((stacked, single), names, num_experts, in_dims, out_dims)
             }
         };
         Ok(Self {
             top_k,
             routing: None,
             num_experts,
-            gate_up: matrices(&[gate, up], hidden, inner)?,
-            down: matrices(&[down], inner, hidden)?,
+            gate_up: matrices(&[(gate, "gate_proj"), (up, "up_proj")], hidden, inner)?,
+            down: matrices(&[(down, "down_proj")], inner, hidden)?,
             act,
         })
     }

@@ -42,6 +42,30 @@ impl QuantSpec {
         Self { group_size, bits, mode }
     }
 
+    /// The packing of a mode by name; group size and bits where they are given.
+    ///
+    /// # Errors
+    /// MLX has no such packing.
+    pub fn new(
+        mode: &str,
+        group_size: Option<usize>,
+        bits: Option<usize>,
+    ) -> Result<Self, LoadError> {
+        let unsupported = |value: String| LoadError::Unsupported { what: "quantization", value };
+        let default = mode.parse().map(Self::of_mode).map_err(|_| unsupported(mode.to_owned()))?;
+        let spec = Self {
+            group_size: group_size.unwrap_or(default.group_size),
+            bits: bits.unwrap_or(default.bits),
+            ..default
+        };
+        let is_affine = spec.mode == QuantMode::Affine;
+        match (spec.group_size, spec.bits) {
+            (32 | 64 | 128, 2..=6 | 8) if is_affine => Ok(spec),
+            _ if !is_affine && spec == default => Ok(spec),
+            _ => Err(unsupported(spec.to_string())),
+        }
+    }
+
     /// Whether the scales come with biases.
     pub fn has_biases(&self) -> bool {
         self.mode == QuantMode::Affine
@@ -190,6 +214,24 @@ mod tests {
         assert_eq!(config, QuantConfig::uniform(expected));
         assert_eq!(parse(json!({"quantization": null})).unwrap(), QuantConfig::default());
         assert_eq!(parse(json!({})).unwrap(), QuantConfig::default());
+    }
+
+    #[test]
+    fn a_packing_by_name() {
+        let new = |mode, group_size, bits| QuantSpec::new(mode, group_size, bits);
+        let spec = |group_size, bits, mode| QuantSpec { group_size, bits, mode };
+        assert_eq!(new("affine", None, None).unwrap(), spec(64, 4, QuantMode::Affine));
+        assert_eq!(new("affine", Some(32), Some(3)).unwrap(), spec(32, 3, QuantMode::Affine));
+        assert_eq!(new("nvfp4", None, Some(4)).unwrap(), spec(16, 4, QuantMode::Nvfp4));
+        for (mode, group_size, bits, text) in [
+            ("affine", Some(16), None, "affine 4-bit, group size 16"),
+            ("affine", None, Some(7), "affine 7-bit, group size 64"),
+            ("mxfp4", None, Some(8), "mxfp4 8-bit, group size 32"),
+            ("ternary", None, None, "ternary"),
+        ] {
+            let error = new(mode, group_size, bits).unwrap_err().to_string();
+            assert_eq!(error, format!("quantization \"{text}\" is not supported"));
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{QuantConfig, QuantSpec};
 mod dummy;
 mod error;
 mod linear;
+mod on_load;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use dummy::DummyTensors;
 
 pub use error::LoadError;
 pub use linear::LinearWeight;
+pub use on_load::{QuantChoice, QuantizeOnLoad, WeightSink};
 
 /// Packed matrices that are unpacked on load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct WeightStore {
     quant: QuantConfig,
     options: LoadOptions,
     dummy: Option<DummyTensors>,
+    quantize: Option<QuantizeOnLoad>,
+    sink: Option<Box<dyn WeightSink>>,
 }
 
 /// A left-over tensor that is no mistake.
@@ -89,12 +93,21 @@ pub enum LeftOver<'a> {
 pub struct Weights {
     store: Rc<RefCell<WeightStore>>,
     path: String,
+    /// Hides what is taken from the store's sink.
+    is_silent: bool,
 }
 
 impl WeightStore {
     /// An empty store.
     pub fn new(options: LoadOptions) -> Self {
-        Self { sources: BTreeMap::new(), quant: QuantConfig::default(), options, dummy: None }
+        Self {
+            sources: BTreeMap::new(),
+            quant: QuantConfig::default(),
+            options,
+            dummy: None,
+            quantize: None,
+            sink: None,
+        }
     }
 
     /// A store that answers every name with small random numbers in the shape
@@ -158,13 +171,13 @@ impl WeightStore {
 impl Weights {
     /// The whole checkpoint.
     pub fn new(store: WeightStore) -> Self {
-        Self { store: Rc::new(RefCell::new(store)), path: String::new() }
+        Self { store: Rc::new(RefCell::new(store)), path: String::new(), is_silent: false }
     }
 
     /// The view below a module: `at("self_attn")`.
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
-        Self { store: Rc::clone(&self.store), path: self.full(name) }
+        Self { path: self.full(name), ..self.clone() }
     }
 
     /// The view below one element of a list of modules.
@@ -212,7 +225,9 @@ impl Weights {
             let name = self.full(name);
             return Err(LoadError::Dtype { name, expected: "floating-point", found });
         }
-        self.place(name, array.astype(dtype))
+        let array = self.place(name, array.astype(dtype))?;
+        self.report_tensor(name, &array)?;
+        Ok(array)
     }
 
     /// Takes a tensor in the element type of the checkpoint, evaluated.
@@ -224,7 +239,9 @@ impl Weights {
             return dummy.float(&self.full(name), shape, Dtype::Float32);
         }
         let array = self.load(name, shape)?;
-        self.place(name, Ok(array))
+        let array = self.place(name, Ok(array))?;
+        self.report_tensor(name, &array)?;
+        Ok(array)
     }
 
     /// Fails on tensors that were never taken, except the allowed ones. Names

@@ -43,7 +43,8 @@ pub(crate) struct ModelArgs {
     #[serde(serialize_with = "super::as_text")]
     pub(crate) dtype: DtypeChoice,
 
-    /// Quantize on load. Checkpoints that are quantized need no flag.
+    /// Quantize on load: mlx_4bit, mlx_8bit (mlx_2bit to mlx_8bit, mlx_q4 and so on are
+    /// the same), mxfp4, mxfp8, nvfp4. Checkpoints that are quantized need no flag.
     #[arg(long, value_name = "METHOD")]
     pub(crate) quantization: Option<String>,
 

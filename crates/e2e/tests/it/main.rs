@@ -8,6 +8,7 @@ mod bad_input;
 mod batching;
 mod cache;
 mod command_line;
+mod convert;
 mod lifecycle;
 mod load_errors;
 mod openai;

@@ -220,13 +220,13 @@ fn values(name: &str, len: usize) -> Vec<f32> {
     (1..=len as u64).map(value).collect()
 }
 
-struct InMemory {
+pub(crate) struct InMemory {
     array: Array,
     shape: Vec<usize>,
 }
 
 impl InMemory {
-    fn new(array: Array) -> Self {
+    pub(crate) fn new(array: Array) -> Self {
         Self { shape: array.shape(), array }
     }
 }

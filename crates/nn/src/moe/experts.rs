@@ -43,24 +43,28 @@ impl Experts {
         Self::new(LinearWeight::stacked_along(1, &parts)?, w)
     }
 
-    /// From one module for each expert.
+    /// From one module for each expert. In the MLX format they are stacks, at `stacked`:
+    /// each name comes with the one it has there.
     pub(super) fn single(
-        w: &Weights,
-        names: &[&str],
+        (stacked, w): (&Weights, &Weights),
+        names: &[(&str, &str)],
         num_experts: usize,
         in_dims: usize,
         out_dims: usize,
     ) -> Result<Self, LoadError> {
-        let mut experts = Vec::with_capacity(num_experts);
-        for expert in 0..num_experts {
-            let parts = names
-                .iter()
-                .map(|name| w.layer(expert).at(name).linear_parts(in_dims, out_dims))
-                .collect::<Result<Vec<_>, _>>()?;
-            let merged = LinearWeight::stacked_along(0, &parts)?;
-            experts.push(merged.ok_or_else(|| mixed(w))?.expand_dims()?);
-        }
-        Self::new(LinearWeight::stacked_along(0, &experts)?, w)
+        let stack = |(name, stacked_name): &(&str, &str)| {
+            let experts = (0..num_experts)
+                .map(|expert| {
+                    let w = w.layer(expert).at(name).silent();
+                    Ok(w.linear_parts(in_dims, out_dims)?.expand_dims()?)
+                })
+                .collect::<Result<Vec<_>, LoadError>>()?;
+            let stack = LinearWeight::stacked_along(0, &experts)?.ok_or_else(|| mixed(w))?;
+            stacked.at(stacked_name).report(&stack)?;
+            Ok::<_, LoadError>(stack)
+        };
+        let parts = names.iter().map(stack).collect::<Result<Vec<_>, _>>()?;
+        Self::new(LinearWeight::stacked_along(1, &parts)?, w)
     }
 
     fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {

@@ -66,6 +66,10 @@ pub enum LoadError {
     #[error("weight {name} cannot be placed on the device")]
     Place { name: String, source: mlx::Error },
 
+    /// Whoever was told of a weight could not go on.
+    #[error(transparent)]
+    Sink { source: Box<dyn StdError + Send + Sync> },
+
     /// Computing something from weights or config failed.
     #[error("MLX failed while loading")]
     Mlx(#[from] mlx::Error),

@@ -94,7 +94,8 @@ impl Weights {
 
     /// Whether the CPU device multiplies this module packed.
     fn has_kernel(&self, in_dims: usize) -> Result<bool, LoadError> {
-        Ok(self.quant_spec(in_dims)?.is_some_and(|spec| spec.has_cpu_kernel()))
+        let spec = self.quant_spec(in_dims)?.or_else(|| self.spec_on_load(in_dims));
+        Ok(spec.is_some_and(|spec| spec.has_cpu_kernel()))
     }
 
     /// Takes the parts, floats in `dtype` or as stored.
@@ -105,25 +106,59 @@ impl Weights {
         dtype: Option<Dtype>,
     ) -> Result<LinearWeight, LoadError> {
         let shape = |last: usize| [rows, &[last]].concat();
-        let Some(spec) = self.quant_spec(in_dims)? else {
+        let stored = self.quant_spec(in_dims)?;
+        let Some(spec) = stored.or_else(|| self.spec_on_load(in_dims)) else {
             return self.take("weight", &shape(in_dims)).map(LinearWeight::Dense);
         };
         let groups = shape(in_dims / spec.group_size);
+        let words = shape(spec.packed_dims(in_dims));
         if let Some(dummy) = self.dummy() {
-            let words = shape(spec.packed_dims(in_dims));
             let dtype = dtype.unwrap_or(Dtype::Float16);
             return dummy.quantized(self.path(), &words, &groups, spec, dtype);
         }
-        let weight = self.load("weight", &shape(spec.packed_dims(in_dims)))?;
-        let weight = self.place("weight", Ok(weight))?;
-        let cast = |name: &str| {
-            let array = self.load(name, &groups)?;
-            let dtype = dtype.filter(|_| array.dtype().is_float()).unwrap_or(array.dtype());
-            self.place(name, array.astype(dtype))
+        let packed = match stored {
+            Some(_) => self.stored_parts(&words, &groups, spec)?,
+            None => self.packed_on_load(&shape(in_dims), spec)?,
         };
-        let scales = cast("scales")?;
-        let biases = spec.has_biases().then(|| cast("biases")).transpose()?;
+        let packed = self.with_scales_in(dtype, packed)?;
+        self.report(&packed)?;
+        Ok(packed)
+    }
+
+    fn stored_parts(
+        &self,
+        words: &[usize],
+        groups: &[usize],
+        spec: QuantSpec,
+    ) -> Result<LinearWeight, LoadError> {
+        let part = |name: &str, shape: &[usize]| self.place(name, Ok(self.load(name, shape)?));
+        let weight = part("weight", words)?;
+        let scales = part("scales", groups)?;
+        let biases = spec.has_biases().then(|| part("biases", groups)).transpose()?;
         Ok(LinearWeight::Quantized { weight, scales, biases, spec })
+    }
+
+    /// Floating-point scales and biases in `dtype`, if that is given.
+    fn with_scales_in(
+        &self,
+        dtype: Option<Dtype>,
+        packed: LinearWeight,
+    ) -> Result<LinearWeight, LoadError> {
+        let (Some(dtype), LinearWeight::Quantized { weight, scales, biases, spec }) =
+            (dtype, &packed)
+        else {
+            return Ok(packed);
+        };
+        let cast = |name: &str, part: &Array| match part.dtype().is_float() {
+            true => self.place(name, part.astype(dtype)),
+            false => Ok(part.clone()),
+        };
+        Ok(LinearWeight::Quantized {
+            weight: weight.clone(),
+            scales: cast("scales", scales)?,
+            biases: biases.as_ref().map(|biases| cast("biases", biases)).transpose()?,
+            spec: *spec,
+        })
     }
 
     /// How this module is packed; `None` if it is dense.
