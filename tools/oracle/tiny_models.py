@@ -166,7 +166,54 @@ SEED_OSS_CASES = {
     "seed-oss-q4": {"attention_bias": False, "attention_out_bias": True, "quantization": {"group_size": 64, "bits": 4}},
 }
 
+DEEPSEEK_V2 = LLAMA | {
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "model_type": "deepseek_v2",
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "q_lora_rank": None,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 32,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 64,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.0,
+    "scoring_func": "softmax",
+    "topk_method": "greedy",
+    "rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1},
+}
+PLAIN_ROUTERS = {f"model.layers.{layer}.mlp.gate": False for layer in range(3)}
+DEEPSEEK_V2_CASES = {
+    "deepseek-v2-lite": {},
+    "deepseek-v2-lite-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS},
+    "deepseek-v2-groups": {
+        "q_lora_rank": 64,
+        "topk_method": "group_limited_greedy",
+        "n_group": 4,
+        "topk_group": 2,
+        "routed_scaling_factor": 16.0,
+        "moe_layer_freq": 2,
+        "rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5},
+    },
+    "deepseek-v2-groups-q4": {
+        "q_lora_rank": 64,
+        "topk_method": "group_limited_greedy",
+        "n_group": 2,
+        "topk_group": 1,
+        "n_shared_experts": None,
+        "quantization": {"group_size": 32, "bits": 4} | PLAIN_ROUTERS,
+    },
+}
+
 FAMILIES = {
+    "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
@@ -211,12 +258,16 @@ def has_bias(config, name):
     return config.get("attention_bias") or config.get("qkv_bias") and "o_proj" not in name
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
 def mlp(config, layer):
     """Modules of a layer's second half, and their shapes. Quantized checkpoints stack their experts, as mlx-lm's
     converter leaves them; plain ones have a module for each, as published."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
-    experts = config.get("num_experts", config.get("num_local_experts", 0))
-    if experts == 0 or layer in config.get("mlp_only_layers", []):
+    experts = next((config[key] for key in EXPERTS if key in config), 0)
+    is_dense = layer in config.get("mlp_only_layers", []) or layer < config.get("first_k_dense_replace", 0)
+    if experts == 0 or is_dense or layer % config.get("moe_layer_freq", 1):
         return gated("mlp", hidden, inner)
     inner = config.get("moe_intermediate_size", inner)
     at = "block_sparse_moe" if config["model_type"] == "mixtral" else "mlp"
@@ -231,7 +282,26 @@ def mlp(config, layer):
     if "shared_expert_intermediate_size" in config:
         modules |= gated(f"{at}.shared_expert", hidden, config["shared_expert_intermediate_size"])
         modules |= {f"{at}.shared_expert_gate": (1, hidden)}
+    if config.get("n_shared_experts"):
+        modules |= gated(f"{at}.shared_experts", hidden, inner * config["n_shared_experts"])
     return modules
+
+
+def latent_attention(config):
+    """Modules and norms of multi-head latent attention."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    rank, rope, nope = config["kv_lora_rank"], config["qk_rope_head_dim"], config["qk_nope_head_dim"]
+    modules = {
+        "self_attn.kv_a_proj_with_mqa": (rank + rope, hidden),
+        "self_attn.kv_b_proj": (heads * (nope + config["v_head_dim"]), rank),
+        "self_attn.o_proj": (hidden, heads * config["v_head_dim"]),
+    }
+    norms = {"self_attn.kv_a_layernorm": rank}
+    q_rank, q = config["q_lora_rank"], heads * (nope + rope)
+    if q_rank is None:
+        return modules | {"self_attn.q_proj": (q, hidden)}, norms
+    modules |= {"self_attn.q_a_proj": (q_rank, hidden), "self_attn.q_b_proj": (q, q_rank)}
+    return modules, norms | {"self_attn.q_a_layernorm": q_rank}
 
 
 def shapes(config):
@@ -247,6 +317,9 @@ def shapes(config):
     norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
     if config["model_type"].startswith("qwen3"):
         norms |= {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
+    if "kv_lora_rank" in config:
+        attention, latent_norms = latent_attention(config)
+        norms |= latent_norms
     yield "model.embed_tokens.weight", (vocab, hidden)
     yield "model.norm.weight", (hidden,)
     if not config["tie_word_embeddings"]:

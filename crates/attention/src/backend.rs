@@ -65,7 +65,7 @@ pub struct Qkv<'a> {
     pub q: &'a Array,
     /// `[num_tokens, num_kv_heads, head_dim]`.
     pub k: &'a Array,
-    /// `[num_tokens, num_kv_heads, head_dim]`.
+    /// `[num_tokens, num_kv_heads, value_dim]`.
     pub v: &'a Array,
 }
 

@@ -19,11 +19,13 @@ use mlx::{Array, Dtype, Result};
 use crate::{AttentionError, AttentionShape, CacheKind};
 
 mod full;
+mod latent;
 mod slot_index;
 #[cfg(test)]
 mod tests;
 
 pub use full::FullCache;
+pub use latent::LatentCache;
 pub use slot_index::SlotIndex;
 
 /// Size and element type of a pool.
@@ -44,6 +46,38 @@ pub struct KvPoolConfig {
 pub enum LayerCache {
     /// K and V of every token.
     Full(FullCache),
+    /// One vector of every token.
+    Latent(LatentCache),
+}
+
+impl LayerCache {
+    fn new(shape: &AttentionShape, config: &KvPoolConfig) -> Result<Self, AttentionError> {
+        match shape.cache {
+            CacheKind::Full => FullCache::new(shape, config).map(Self::Full),
+            CacheKind::Latent { value_dim } => {
+                LatentCache::new(shape.head_dim, value_dim, config).map(Self::Latent)
+            }
+        }
+    }
+
+    fn nbytes(&self) -> usize {
+        match self {
+            Self::Full(cache) => cache.nbytes(),
+            Self::Latent(cache) => cache.nbytes(),
+        }
+    }
+
+    /// K and V of the tokens in some slots, `[num_reqs, num_kv_heads, num_keys,
+    /// head_dim]` each; V may be narrower.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn gather(&self, index: &SlotIndex) -> Result<(Array, Array)> {
+        match self {
+            Self::Full(cache) => cache.gather(index),
+            Self::Latent(cache) => cache.gather(index),
+        }
+    }
 }
 
 /// The caches of all layers; a slot means the same token in each of them.
@@ -64,9 +98,7 @@ impl KvPool {
     pub fn new(layers: &[AttentionShape], config: &KvPoolConfig) -> Result<Self, AttentionError> {
         let layers = layers
             .iter()
-            .map(|shape| match shape.cache {
-                CacheKind::Full => FullCache::new(shape, config).map(LayerCache::Full),
-            })
+            .map(|shape| LayerCache::new(shape, config))
             .collect::<Result<Vec<_>, _>>()?;
         let num_slots = config.num_pages * config.page_size;
         let chain = Array::zeros(&[CHAIN_LEN], Dtype::Int32)?;
@@ -86,11 +118,12 @@ impl KvPool {
 
     /// Bytes of all layers.
     pub fn nbytes(&self) -> usize {
-        self.layers.iter().map(|LayerCache::Full(cache)| cache.nbytes()).sum()
+        self.layers.iter().map(LayerCache::nbytes).sum()
     }
 
     /// Writes K and V of this step's tokens, `[num_tokens, num_kv_heads,
-    /// head_dim]`, to `slots`, `[num_tokens]` int32, when the graph runs.
+    /// head_dim]`, to `slots`, `[num_tokens]` int32, when the graph runs. A cache of
+    /// latents takes K alone.
     ///
     /// In place if at the time of `eval` no earlier step that reads the pool is
     /// still running.
@@ -100,6 +133,7 @@ impl KvPool {
     pub fn write(&mut self, layer_id: usize, slots: &Array, k: &Array, v: &Array) -> Result<()> {
         match &mut self.layers[layer_id] {
             LayerCache::Full(cache) => cache.write(slots, k, v),
+            LayerCache::Latent(cache) => cache.write(slots, k),
         }
     }
 

@@ -17,9 +17,10 @@ mod registry;
 mod shape;
 
 pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows, StepLayout};
+pub use backends::MAX_LATENT_SCORES;
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
-pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LayerCache, SlotIndex};
+pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LatentCache, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};
 pub use registry::{BACKENDS, BackendEntry, build, find};
 pub use shape::{AttentionShape, CacheKind};

@@ -94,8 +94,8 @@ impl RadixAttention {
     }
 
     /// Writes K and V to their slots and attends. `q` is `[num_tokens,
-    /// num_heads, head_dim]`, `k` and `v` likewise with `num_kv_heads`; returns
-    /// `[num_tokens, num_heads * head_dim]`.
+    /// num_heads, head_dim]`, `k` and `v` likewise with `num_kv_heads`, `v` as wide as
+    /// the layer's values; returns `[num_tokens, num_heads * value_dim]`.
     ///
     /// # Errors
     /// Those of MLX.
@@ -106,7 +106,7 @@ impl RadixAttention {
             ForwardMode::Decode => batch.backend.forward_decode(&call, &qkv),
         }?;
         // A pool of another element type must not promote the model's.
-        let width = self.shape.num_heads * self.shape.head_dim;
+        let width = self.shape.num_heads * self.shape.value_dim();
         let out = if out.ndim() == 2 { out } else { out.reshape(&[q.dim(0), width])? };
         out.astype(q.dtype())
     }

@@ -9,7 +9,7 @@ pub(crate) struct Sequence {
     pub(crate) v: Vec<f32>,
 }
 
-/// The output of one query, `[num_heads, head_dim]` flat. It stands at
+/// The output of one query, `[num_heads, value_dim]` flat. It stands at
 /// `position` and sees what is before, itself included.
 pub(crate) fn attend(
     shape: &AttentionShape,
@@ -38,7 +38,8 @@ pub(crate) fn attend(
         let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let mut sum = vec![0.0; dim];
+        // Of latents, the value is the key's first elements.
+        let mut sum = vec![0.0; shape.value_dim()];
         for (weight, token) in weights.iter().zip(first..) {
             for (sum, v) in sum.iter_mut().zip(&sequence.v[row(token)]) {
                 *sum += weight / total * f64::from(*v);

@@ -1,14 +1,21 @@
 //! What one attention layer looks like from outside: enough to size its cache
 //! and to choose a backend.
 
-/// Which cache a layer keeps for each token. One kind today; latent (MLA),
-/// recurrent and windowed caches become further kinds, each with its own
-/// variant of [`LayerCache`](crate::LayerCache).
+/// Which cache a layer keeps for each token, each kind with its own variant of
+/// [`LayerCache`](crate::LayerCache). Recurrent and windowed caches become further
+/// kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheKind {
     /// K and V of every token, for as long as the token lives.
     Full,
+    /// One vector a token, the key of all heads, whose first elements are the value:
+    /// multi-head latent attention with its projections absorbed into queries and
+    /// outputs. There is one K/V head.
+    Latent {
+        /// Width of the value.
+        value_dim: usize,
+    },
 }
 
 /// The shape of one attention layer.
@@ -31,10 +38,19 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Width of a head's output.
+    pub fn value_dim(&self) -> usize {
+        match self.cache {
+            CacheKind::Full => self.head_dim,
+            CacheKind::Latent { value_dim } => value_dim,
+        }
+    }
+
     /// Bytes of cache that one token takes in this layer.
     pub fn cache_bytes_per_token(&self, itemsize: usize) -> usize {
         match self.cache {
             CacheKind::Full => 2 * self.num_kv_heads * self.head_dim * itemsize,
+            CacheKind::Latent { .. } => self.head_dim * itemsize,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use attention::{AttentionShape, KvPoolConfig};
+use attention::{AttentionShape, CacheKind, KvPoolConfig, MAX_LATENT_SCORES};
 use mlx::Dtype;
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
@@ -348,7 +348,14 @@ fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> Mo
         hidden_size: model.hidden_size(),
         intermediate_size: model.intermediate_size(),
         num_heads: widest(|layer| layer.num_heads),
-        expanded_kv_dim: widest(|layer| layer.num_heads * layer.head_dim),
+        expanded_kv_dim: widest(|layer| match layer.cache {
+            CacheKind::Latent { .. } => layer.head_dim,
+            _ => layer.num_heads * layer.head_dim,
+        }),
+        latent_scores: match layers.iter().any(|layer| layer.cache != CacheKind::Full) {
+            true => MAX_LATENT_SCORES,
+            false => 0,
+        },
         vocab_size: model.vocab_size(),
         context_length: model.context_length(),
     }

@@ -37,6 +37,8 @@ pub struct ModelShape {
     pub num_heads: usize,
     /// Width of K (and of V) of the widest layer, repeated to the query heads.
     pub expanded_kv_dim: usize,
+    /// Scores that attention over latents computes at a time; 0 without latents.
+    pub latent_scores: usize,
     /// Entries of the vocabulary.
     pub vocab_size: usize,
     /// What the model was trained for.
@@ -266,7 +268,8 @@ const MIN_CHUNK: usize = 64;
 /// - attention of one layer: K and V of one whole context, gathered and repeated
 ///   to the query heads, and the mask of `step_tokens` queries against it, or
 ///   twice their scores in f32 where no fused kernel avoids them (a chunk
-///   belongs to few requests, so contexts do not add up);
+///   belongs to few requests, so contexts do not add up); over latents a bounded
+///   number of scores, four times (masked, exponentiated, and the next ones);
 /// - logits of `max_running` rows, in f32, 8 times (the sampler's sort, sums
 ///   and noise).
 fn activation_bytes(
@@ -283,7 +286,9 @@ fn activation_bytes(
     let per_pair = if scores { 2 * model.num_heads * F32 } else { model.itemsize };
     let scores = step_tokens * context_length * per_pair;
     let logits = 8 * max_running * model.vocab_size * F32;
-    stream + gathered + scores + logits
+    let latent_scores =
+        4 * F32 * model.latent_scores.min(step_tokens * context_length * model.num_heads);
+    stream + gathered + scores + latent_scores + logits
 }
 
 fn context_length(model: &ModelShape, options: &MemoryOptions) -> Result<usize, PlanError> {

@@ -7,9 +7,11 @@
 
 mod causal_lm;
 mod config;
+mod deepseek_v2;
 mod llama;
 mod mixed_recipe;
 mod mixtral;
+mod mla;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;

@@ -3,3 +3,5 @@
 pub(crate) mod paged;
 pub(crate) mod sdpa;
 pub(crate) mod split;
+
+pub use sdpa::MAX_LATENT_SCORES;

@@ -15,8 +15,8 @@ use mlx::{
 };
 
 use crate::{
-    AttentionBackend, AttentionCall, AttentionShape, CacheKind, ForwardMetadata, ForwardMode,
-    LayerCache, Qkv, SlotIndex, StepLayout, registry::BackendEntry,
+    AttentionBackend, AttentionCall, AttentionShape, CacheKind, ForwardMetadata, ForwardMode, Qkv,
+    SlotIndex, StepLayout, registry::BackendEntry,
 };
 
 mod plan;
@@ -29,7 +29,7 @@ pub(super) use plan::ExtendSeq;
 
 pub(crate) const ENTRY: BackendEntry = BackendEntry {
     name: "sdpa",
-    supports: |layers| layers.iter().all(|layer| layer.cache == CacheKind::Full),
+    supports: |layers| layers.iter().all(is_known),
     new: |layers| Rc::new(Sdpa::new(layers)),
 };
 
@@ -37,6 +37,17 @@ pub(crate) const ENTRY: BackendEntry = BackendEntry {
 /// come fresh from the system each time, and cost more than the calls that one
 /// call saves (figures in docs/notes/attention-sdpa.md).
 const MAX_GATHER_ON_CPU: usize = 1 << 20;
+
+/// Scores that a call over latents computes at most: no kernel of MLX's attends with keys
+/// so wide, so they exist. 16 heads, 2048 queries, 2048 keys.
+pub const MAX_LATENT_SCORES: usize = if cfg!(test) { 1 << 9 } else { 1 << 26 };
+
+fn is_known(layer: &AttentionShape) -> bool {
+    match layer.cache {
+        CacheKind::Full => true,
+        CacheKind::Latent { .. } => layer.sliding_window.is_none() && layer.num_kv_heads == 1,
+    }
+}
 
 struct Sdpa {
     /// Distinct windows of the model's layers.
@@ -99,7 +110,10 @@ impl AttentionBackend for Sdpa {
         let gather = |slots: &_| gather(call, slots);
         let outs = seqs
             .iter()
-            .map(|seq| extend_one((call, qkv), seq, gather))
+            .map(|seq| match call.shape.cache {
+                CacheKind::Full => extend_one((call, qkv), seq, gather),
+                CacheKind::Latent { .. } => extend_latents((call, qkv), seq, gather),
+            })
             .collect::<Result<Vec<_>>>()?;
         match outs.as_slice() {
             [out] => Ok(out.clone()),
@@ -139,9 +153,7 @@ fn write(call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<()> {
 
 /// Keys and values in some slots.
 fn gather(call: &AttentionCall<'_>, slots: &SlotIndex) -> Result<(Array, Array)> {
-    let pool = call.kv_pool.borrow();
-    let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
-    cache.gather(slots)
+    call.kv_pool.borrow().layer(call.shape.layer_id).gather(slots)
 }
 
 /// Rows of one request, `[len, num_heads, head_dim]`. `gather` gives the keys and
@@ -160,6 +172,41 @@ pub(super) fn extend_one(
     let mask = seq.mask.as_sdpa();
     let out = scaled_dot_product_attention(&own(qkv.q)?, &k, &v, call.shape.scale, mask, None)?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
+}
+
+/// The same over latents, whose scores exist: by as many queries at a time as keep them
+/// few.
+fn extend_latents(
+    (call, qkv): (&AttentionCall<'_>, &Qkv<'_>),
+    seq: &ExtendSeq,
+    gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
+) -> Result<Array> {
+    let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
+    let (k, v) = match &seq.slots {
+        Some(slots) => gather(slots)?,
+        None => (own(qkv.k)?, own(qkv.v)?),
+    };
+    let num_keys = k.dim(2);
+    let block = (MAX_LATENT_SCORES / (call.shape.num_heads * num_keys)).clamp(1, seq.len);
+    let prefix_len = num_keys - seq.len;
+    let attend = |first: usize| {
+        let len = block.min(seq.len - first);
+        let keys = |x: &Array| {
+            let stops = [1, 1, (prefix_len + first + len) as i32, x.dim(3) as i32];
+            x.slice(&[0; 4], &stops, &[1; 4])
+        };
+        let q = batch_of_one(&rows(qkv.q, seq.start + first, len)?)?;
+        // Queries are the last keys.
+        let mask = if len == 1 { SdpaMask::None } else { SdpaMask::Causal };
+        let (k, v) = (keys(&k)?, keys(&v)?);
+        let out = scaled_dot_product_attention(&q, &k, &v, call.shape.scale, mask, None)?;
+        out.squeeze(0)?.transpose(&[1, 0, 2])
+    };
+    let outs = (0..seq.len).step_by(block).map(attend).collect::<Result<Vec<_>>>()?;
+    match outs.as_slice() {
+        [out] => Ok(out.clone()),
+        outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
+    }
 }
 
 /// Rows of the requests of a group, in the group's order.
@@ -182,7 +229,7 @@ fn decode_group(
         q.expand_dims(2)?
     };
     let out = scaled_dot_product_attention(&q, &k, &v, scale, group.mask.as_sdpa(), None)?;
-    out.reshape(&[group.num_reqs, num_heads, head_dim])
+    out.reshape(&[group.num_reqs, num_heads, call.shape.value_dim()])
 }
 
 /// `[tokens, heads, head_dim]` to `[1, heads, tokens, head_dim]`.

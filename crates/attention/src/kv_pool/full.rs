@@ -81,7 +81,11 @@ impl FullCache {
 }
 
 /// `zero` is added to the index, for what it depends on.
-fn gather_from(parts: &[Array], index: &SlotIndex, zero: Option<&Array>) -> Result<Array> {
+pub(super) fn gather_from(
+    parts: &[Array],
+    index: &SlotIndex,
+    zero: Option<&Array>,
+) -> Result<Array> {
     let gather = |part: &Array| {
         let (num_slots, heads, head_dim) = (part.dim(0), part.dim(1), part.dim(2));
         let rows = match zero {
@@ -98,7 +102,12 @@ fn gather_from(parts: &[Array], index: &SlotIndex, zero: Option<&Array>) -> Resu
 }
 
 /// Writes `rows`, split by heads like `parts`.
-fn put(parts: &mut [Array], heads_per_part: usize, slots: &Array, rows: &Array) -> Result<()> {
+pub(super) fn put(
+    parts: &mut [Array],
+    heads_per_part: usize,
+    slots: &Array,
+    rows: &Array,
+) -> Result<()> {
     let [num_tokens, num_heads, head_dim] = [rows.dim(0), rows.dim(1), rows.dim(2)];
     for (index, part) in parts.iter_mut().enumerate() {
         let rows = rows.astype(part.dtype())?;

@@ -37,7 +37,7 @@ fn index(slots: &[i32]) -> SlotIndex {
 /// One step: a write, and a read that the result depends on.
 fn step(pool: &mut KvPool, slots: &Array, rows: &Array, index: &SlotIndex) -> Array {
     pool.write(0, slots, rows, rows).unwrap();
-    let LayerCache::Full(cache) = pool.layer(0);
+    let LayerCache::Full(cache) = pool.layer(0) else { panic!() };
     let (k, v) = cache.gather(index).unwrap();
     k.add(&v).unwrap().sum(&[0, 1, 2, 3], false).unwrap()
 }
@@ -91,7 +91,7 @@ fn rows_land_in_their_slots_and_nowhere_else() {
         Array::from_slice(&values, &[3, HEADS, HEAD_DIM]).unwrap()
     };
     pool.write(1, &int32(&[5, 30, 6]), &rows(1.0), &rows(-5000.0)).unwrap();
-    let LayerCache::Full(cache) = pool.layer(1);
+    let LayerCache::Full(cache) = pool.layer(1) else { panic!() };
     let all: Vec<i32> = (0..32).collect();
     let (k, v) = cache.gather(&index(&all)).unwrap();
     assert_eq!(k.shape(), [1, HEADS, 32, HEAD_DIM]);
@@ -110,7 +110,7 @@ fn rows_land_in_their_slots_and_nowhere_else() {
         }
         assert_eq!(at(&v, 5), -5000.0 + first);
     }
-    let LayerCache::Full(other) = pool.layer(0);
+    let LayerCache::Full(other) = pool.layer(0) else { panic!() };
     let (k, _) = other.gather(&index(&all)).unwrap();
     assert!(k.to_vec::<f32>().unwrap().iter().all(|&value| value == 0.0));
 }
@@ -125,7 +125,7 @@ fn buffers_stay_below_the_devices_limit() {
         let values: Vec<f32> = (0..HEADS * HEAD_DIM).map(|i| i as f32).collect();
         let rows = Array::from_slice(&values, &[1, HEADS, HEAD_DIM]).unwrap();
         pool.write(0, &int32(&[9]), &rows, &rows).unwrap();
-        let LayerCache::Full(cache) = pool.layer(0);
+        let LayerCache::Full(cache) = pool.layer(0) else { panic!() };
         let (k, _) = cache.gather(&index(&[9, 8])).unwrap();
         let k: Vec<f32> = k.to_vec().unwrap();
         for (held, values) in k.chunks(2 * HEAD_DIM).zip(values.chunks(HEAD_DIM)) {

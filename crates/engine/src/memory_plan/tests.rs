@@ -20,6 +20,7 @@ fn llama_3b() -> ModelShape {
         intermediate_size: 8192,
         num_heads: 24,
         expanded_kv_dim: 24 * 128,
+        latent_scores: 0,
         vocab_size: 128_256,
         context_length: 131_072,
     }
@@ -35,6 +36,7 @@ fn smol() -> ModelShape {
         intermediate_size: 1536,
         num_heads: 9,
         expanded_kv_dim: 9 * 64,
+        latent_scores: 0,
         vocab_size: 49_152,
         context_length: 8192,
     }

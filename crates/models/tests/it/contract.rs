@@ -151,11 +151,17 @@ fn shape_is_told_as_config_json_has_it() {
         let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
         let together = optional("num_experts_per_tok").unwrap_or(0) * of_expert;
         let shared = optional("shared_expert_intermediate_size").unwrap_or(0);
-        assert_eq!(model.intermediate_size(), inner.max(together).max(shared));
+        // And so do queries in the space of latents.
+        let latent = optional("kv_lora_rank").map(|rank| rank + number("qk_rope_head_dim"));
+        let absorbed = latent.unwrap_or(0) * number("num_attention_heads");
+        let widest = inner.max(together).max(shared).max(absorbed);
+        assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());
         let layers = model.kv_layout();
         assert_eq!(layers.len(), number("num_hidden_layers"));
         assert!((0..).zip(&layers).all(|(index, layer)| layer.layer_id == index));
-        assert!(layers.iter().all(|layer| layer.num_kv_heads == number("num_key_value_heads")));
+        let kv_heads = if latent.is_some() { 1 } else { number("num_key_value_heads") };
+        assert!(layers.iter().all(|layer| layer.num_kv_heads == kv_heads));
+        assert!(layers.iter().all(|layer| latent.is_none_or(|width| layer.head_dim == width)));
     }
 }

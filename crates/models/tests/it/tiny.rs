@@ -122,7 +122,7 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let heads = required("num_attention_heads");
     let head_dim = number("head_dim").unwrap_or(hidden / heads);
     let (q, kv) = (heads * head_dim, required("num_key_value_heads") * head_dim);
-    let attention = [
+    let mut attention = vec![
         ("self_attn.q_proj", [q, hidden]),
         ("self_attn.k_proj", [kv, hidden]),
         ("self_attn.v_proj", [kv, hidden]),
@@ -131,6 +131,11 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let mut norms = vec![("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
     if config["model_type"].as_str().unwrap().starts_with("qwen3") {
         norms.extend([("self_attn.q_norm", head_dim), ("self_attn.k_norm", head_dim)]);
+    }
+    if let Some(rank) = number("kv_lora_rank") {
+        attention = latent_attention(config, rank);
+        norms.push(("self_attn.kv_a_layernorm", rank));
+        norms.extend(number("q_lora_rank").map(|rank| ("self_attn.q_a_layernorm", rank)));
     }
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_owned(), vec![required("vocab_size"), hidden]),
@@ -161,15 +166,39 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
+/// Modules of multi-head latent attention.
+fn latent_attention(config: &Value, rank: usize) -> Vec<(&'static str, [usize; 2])> {
+    let number = |field: &str| config[field].as_u64().map(|value| value as usize);
+    let required = |field: &str| number(field).unwrap();
+    let (hidden, heads) = (required("hidden_size"), required("num_attention_heads"));
+    let (rope, nope) = (required("qk_rope_head_dim"), required("qk_nope_head_dim"));
+    let (q, values) = (heads * (nope + rope), heads * required("v_head_dim"));
+    let mut modules = vec![
+        ("self_attn.kv_a_proj_with_mqa", [rank + rope, hidden]),
+        ("self_attn.kv_b_proj", [heads * nope + values, rank]),
+        ("self_attn.o_proj", [hidden, values]),
+    ];
+    match number("q_lora_rank") {
+        None => modules.push(("self_attn.q_proj", [q, hidden])),
+        Some(rank) => modules
+            .extend([("self_attn.q_a_proj", [rank, hidden]), ("self_attn.q_b_proj", [q, rank])]),
+    }
+    modules
+}
+
 /// Modules of a layer's second half. Experts are stacked in quantized checkpoints,
 /// as mlx-lm's converter leaves them, and single in plain ones, as published.
 fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
     let number =
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
     let (hidden, inner) = (number("hidden_size").unwrap(), number("intermediate_size").unwrap());
-    let experts = number("num_experts").or(number("num_local_experts")).unwrap_or(0);
+    let experts = ["num_experts", "num_local_experts", "n_routed_experts"];
+    let experts = experts.iter().find_map(|field| number(field)).unwrap_or(0);
     let dense = config.get("mlp_only_layers").and_then(Value::as_array);
-    if experts == 0 || dense.is_some_and(|layers| layers.contains(&Value::from(layer))) {
+    let is_dense = dense.is_some_and(|layers| layers.contains(&Value::from(layer)))
+        || layer < number("first_k_dense_replace").unwrap_or(0)
+        || !layer.is_multiple_of(number("moe_layer_freq").unwrap_or(1));
+    if experts == 0 || is_dense {
         return gated("mlp", hidden, inner, MLP_NAMES);
     }
     let inner = number("moe_intermediate_size").unwrap_or(inner);
@@ -188,6 +217,9 @@ fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
     if let Some(inner) = number("shared_expert_intermediate_size") {
         parts.extend(gated(&format!("{at}.shared_expert"), hidden, inner, MLP_NAMES));
         parts.push((format!("{at}.shared_expert_gate"), vec![1, hidden]));
+    }
+    if let Some(shared) = number("n_shared_experts") {
+        parts.extend(gated(&format!("{at}.shared_experts"), hidden, inner * shared, MLP_NAMES));
     }
     parts
 }

@@ -140,7 +140,24 @@ impl Weights {
         shape: &[usize],
         spec: QuantSpec,
     ) -> Result<LinearWeight, LoadError> {
-        let dense = self.load("weight", shape)?;
+        self.pack(&self.load("weight", shape)?, spec)
+    }
+
+    /// A matrix, or a stack of them, that was made from tensors of other names: packed
+    /// like one of this view's path, and reported.
+    ///
+    /// # Errors
+    /// Those of MLX and of the sink.
+    pub fn derived(&self, dense: &Array) -> Result<LinearWeight, LoadError> {
+        let weight = match self.spec_on_load(dense.dim(-1)) {
+            Some(spec) => self.pack(dense, spec)?,
+            None => LinearWeight::Dense(dense.astype(self.options().compute_dtype)?),
+        };
+        self.report(&weight)?;
+        Ok(weight)
+    }
+
+    fn pack(&self, dense: &Array, spec: QuantSpec) -> Result<LinearWeight, LoadError> {
         let found = dense.dtype();
         if !found.is_float() {
             let name = self.full("weight");

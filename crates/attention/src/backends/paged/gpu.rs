@@ -345,7 +345,9 @@ impl AttentionBackend for PagedGpu {
         let zero = chain.slice(&[0], &[1], &[1])?.multiply(&Array::scalar(0_i32)?)?;
         let gather = |slots: &_| {
             let pool = call.kv_pool.borrow();
-            let LayerCache::Full(cache) = pool.layer(call.shape.layer_id);
+            let LayerCache::Full(cache) = pool.layer(call.shape.layer_id) else {
+                unreachable!("{NAME} does not support the other kinds");
+            };
             cache.gather_after(slots, &zero)
         };
         let outs = seqs

@@ -41,7 +41,9 @@ fn new(layers: &[AttentionShape]) -> Rc<dyn AttentionBackend> {
 
 /// The pools of K and V of a layer.
 fn pools(cache: &LayerCache) -> Result<(&Array, &Array)> {
-    let LayerCache::Full(cache) = cache;
+    let LayerCache::Full(cache) = cache else {
+        unreachable!("{NAME} does not support the other kinds");
+    };
     cache.whole().ok_or_else(|| {
         let message = "the device's largest buffer splits the pool: use the backend sdpa";
         Error { op: NAME, message: message.to_owned() }

@@ -28,7 +28,8 @@ struct Case {
 
 impl Case {
     fn random(rng: &mut SmallRng) -> Self {
-        let num_kv_heads = [1, 1, 2, 3, 4][rng.random_range(0..5)];
+        let latent = rng.random_bool(0.2);
+        let num_kv_heads = if latent { 1 } else { [1, 1, 2, 3, 4][rng.random_range(0..5)] };
         let group = [1, 2, 3, 4, 7, 16][rng.random_range(0..6)];
         let head_dim = [64, 80, 96, 128][rng.random_range(0..4)];
         let mode = if rng.random_bool(0.5) { ForwardMode::Decode } else { ForwardMode::Extend };
@@ -38,8 +39,11 @@ impl Case {
             num_kv_heads,
             head_dim,
             scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
-            sliding_window: rng.random_bool(0.4).then(|| rng.random_range(1..40)),
-            cache: CacheKind::Full,
+            sliding_window: (!latent && rng.random_bool(0.4)).then(|| rng.random_range(1..40)),
+            cache: match latent {
+                true => CacheKind::Latent { value_dim: head_dim - 16 },
+                false => CacheKind::Full,
+            },
         };
         let page_size = [1, 2, 4, 16][rng.random_range(0..4)];
         let num_reqs = rng.random_range(1..6);
@@ -64,13 +68,12 @@ impl Case {
         }
         let mut numbers = |len: usize| (0..len).map(|_| rng.random_range(-1.0..1.0)).collect();
         let row = num_kv_heads * head_dim;
-        let sequences = extents
-            .iter()
-            .map(|extent| Sequence {
-                k: numbers(extent.seq_len() * row),
-                v: numbers(extent.seq_len() * row),
-            })
-            .collect();
+        let sequence = |extent: &Extent| {
+            let k: Vec<f32> = numbers(extent.seq_len() * row);
+            let v = if latent { k.clone() } else { numbers(extent.seq_len() * row) };
+            Sequence { k, v }
+        };
+        let sequences = extents.iter().map(sequence).collect();
         let q = numbers(start * shape.num_heads * head_dim);
         let head_bytes = num_pages * page_size * head_dim * 4;
         let max_buffer_bytes = rng.random_bool(0.3).then(|| head_bytes * rng.random_range(1..4));
@@ -148,8 +151,10 @@ impl Case {
         let q = self.array(&self.q, self.shape.num_heads);
         let k = self.array(&k, self.shape.num_kv_heads);
         let v = self.array(&v, self.shape.num_kv_heads);
+        let stop = [v.dim(0) as i32, v.dim(1) as i32, self.shape.value_dim() as i32];
+        let v = v.slice(&[0; 3], &stop, &[1; 3]).unwrap();
         let out = RadixAttention::new(self.shape.clone()).forward(&q, &k, &v, &batch).unwrap();
-        assert_eq!(out.shape(), [num_tokens, self.shape.num_heads * self.shape.head_dim]);
+        assert_eq!(out.shape(), [num_tokens, self.shape.num_heads * self.shape.value_dim()]);
         out.to_vec().unwrap()
     }
 
@@ -196,9 +201,14 @@ fn a_neighbours_nan_stays_out() {
             continue;
         }
         case.sequences[0].v.fill(f32::NAN);
-        let width = case.shape.num_heads * case.shape.head_dim;
+        if case.shape.cache != CacheKind::Full {
+            case.sequences[0].k.fill(f32::NAN);
+        }
+        let width = case.shape.num_heads * case.shape.value_dim();
         let own = case.extents[0].len * width;
-        for backend in BACKENDS {
+        let supported =
+            |entry: &&crate::BackendEntry| (entry.supports)(std::slice::from_ref(&case.shape));
+        for backend in BACKENDS.iter().filter(supported) {
             let out = case.run(backend);
             assert!(out[own..].iter().all(|value| value.is_finite()), "seed {seed}");
         }

@@ -1,0 +1,261 @@
+//! DeepSeek-V2: latent attention, and after the first layers many small experts beside
+//! some that every token takes.
+//!
+//! Upstream: `sglang/srt/models/deepseek_v2.py`.
+
+use attention::{AttentionShape, ForwardBatch};
+use mlx::{Array, Result};
+use nn::{
+    Activation, Embedding, FusedMoe, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
+    Rope, RopePositions, RopeScaling, Routing, Scoring, Weights,
+};
+
+use crate::{
+    CausalLm, ModelEntry,
+    config::{left_over, pack_all},
+    mla::LatentAttention,
+};
+
+mod config;
+
+pub(crate) use config::DeepseekConfig;
+
+pub(crate) const ENTRY: ModelEntry = ModelEntry {
+    architectures: &["DeepseekV2ForCausalLM"],
+    model_types: &["deepseek_v2"],
+    models: "DeepSeek-V2, V2-Lite, V2.5, Coder-V2",
+    left_over,
+    quant: pack_all,
+    load: |config, weights| Ok(Box::new(DeepseekForCausalLm::load(config, weights)?)),
+};
+
+struct DeepseekForCausalLm {
+    config: DeepseekConfig,
+    rope_scaling: RopeScaling,
+    context_length: usize,
+    model: DeepseekModel,
+    lm_head: LmHead,
+}
+
+struct DeepseekModel {
+    embed_tokens: Embedding,
+    rope: Rope,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+}
+
+struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    self_attn: LatentAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: MlpOrExperts,
+}
+
+enum MlpOrExperts {
+    Mlp(Mlp),
+    Experts(Box<SparseMoeBlock>),
+}
+
+struct Mlp {
+    gate_up_proj: MergedLinear,
+    down_proj: Linear,
+    act: Activation,
+}
+
+struct SparseMoeBlock {
+    /// The router, `[hidden, num_experts]`, never packed.
+    gate: Array,
+    experts: FusedMoe,
+    shared_experts: Option<Mlp>,
+}
+
+impl CausalLm for DeepseekForCausalLm {
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let hidden = self.model.forward(batch)?;
+        self.lm_head.forward(&hidden)
+    }
+
+    fn kv_layout(&self) -> Vec<AttentionShape> {
+        let shape = |layer| self.config.mla.attention_shape(layer, &self.rope_scaling);
+        (0..self.config.num_hidden_layers).map(shape).collect()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.mla.hidden_size
+    }
+
+    fn intermediate_size(&self) -> usize {
+        self.config.widest()
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+}
+
+impl DeepseekModel {
+    /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
+    /// the last norm.
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let rope = (&self.rope, &self.rope.at(&batch.positions)?);
+        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let mut delta = None;
+        for layer in &self.layers {
+            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
+            (hidden, delta) = (after, Some(mlp));
+        }
+        let hidden = batch.select_sampled(&hidden)?;
+        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
+        Ok(self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+    }
+}
+
+impl DecoderLayer {
+    /// The residual stream, and what is to be added to it: the next norm does
+    /// both at once.
+    fn forward(
+        &self,
+        hidden: &Array,
+        delta: Option<&Array>,
+        rope: (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<(Array, Array)> {
+        let (hidden, normed) = self.input_layernorm.forward_residual(hidden, delta)?;
+        let attn = self.self_attn.forward(&normed, rope, batch)?;
+        let (hidden, normed) =
+            self.post_attention_layernorm.forward_residual(&hidden, Some(&attn))?;
+        Ok((hidden, self.mlp.forward(&normed)?))
+    }
+}
+
+impl MlpOrExperts {
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        match self {
+            Self::Mlp(mlp) => mlp.forward(hidden),
+            Self::Experts(block) => block.forward(hidden),
+        }
+    }
+}
+
+impl Mlp {
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
+    }
+}
+
+impl SparseMoeBlock {
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        let chosen = self.experts.forward(hidden, &hidden.matmul(&self.gate)?)?;
+        match &self.shared_experts {
+            Some(shared) => chosen.add(&shared.forward(hidden)?),
+            None => Ok(chosen),
+        }
+    }
+}
+
+impl DeepseekForCausalLm {
+    fn load(hf: &HfConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
+        let config = DeepseekConfig::new(hf)?;
+        let (vocab, hidden, tied) =
+            (config.vocab_size, config.mla.hidden_size, config.tie_word_embeddings);
+        let rope_config = DeepseekConfig::rope(hf)?;
+        // Refuses before anything is read.
+        let rope = Rope::new(config.mla.qk_rope_head_dim, &rope_config)?;
+        let rope_scaling = rope_config.scaling;
+        let at = w.at("model");
+        let layer = |layer_id| {
+            DecoderLayer::load((&config, &rope_scaling), layer_id, &at.at("layers").layer(layer_id))
+        };
+        let layers =
+            (0..config.num_hidden_layers).map(layer).collect::<std::result::Result<_, _>>()?;
+        let model = DeepseekModel {
+            embed_tokens: Embedding::load(at.at("embed_tokens"), vocab, hidden, tied)?,
+            rope,
+            layers,
+            norm: RmsNorm::load(at.at("norm"), hidden, config.rms_norm_eps)?,
+        };
+        let lm_head = match tied {
+            true => model.embed_tokens.as_head()?,
+            false => LmHead::load(w.at("lm_head"), hidden, vocab)?,
+        };
+        Ok(Self { context_length: hf.context_length(), config, rope_scaling, model, lm_head })
+    }
+}
+
+impl DecoderLayer {
+    fn load(
+        (config, rope): (&DeepseekConfig, &RopeScaling),
+        layer_id: usize,
+        w: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let hidden = config.mla.hidden_size;
+        let norm = |name| RmsNorm::load(w.at(name), hidden, config.rms_norm_eps);
+        let shape = config.mla.attention_shape(layer_id, rope);
+        let mlp = w.at("mlp");
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: LatentAttention::load(&config.mla, shape, &w.at("self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: match config.has_experts(layer_id) {
+                true => MlpOrExperts::Experts(Box::new(SparseMoeBlock::load(config, &mlp)?)),
+                false => MlpOrExperts::Mlp(Mlp::load(config, config.intermediate_size, &mlp)?),
+            },
+        })
+    }
+}
+
+impl Mlp {
+    fn load(
+        config: &DeepseekConfig,
+        inner: usize,
+        w: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let hidden = config.mla.hidden_size;
+        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
+        Ok(Self {
+            gate_up_proj: MergedLinear::load(&gate_up, hidden, false)?,
+            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
+            act: config.hidden_act,
+        })
+    }
+}
+
+impl SparseMoeBlock {
+    fn load(config: &DeepseekConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
+        let dims = config.moe_dims();
+        let gate = w.at("gate").take("weight", &[dims.num_experts, dims.hidden])?;
+        let experts = FusedMoe::load(
+            (&w.at("switch_mlp"), &w.at("experts")),
+            ["gate_proj", "up_proj", "down_proj"],
+            dims,
+            config.top_k(),
+            config.hidden_act,
+        )?;
+        let routing = Routing {
+            scoring: config.scoring()?,
+            groups: config.groups()?,
+            bias: match config.is_biased() {
+                true => Some(
+                    w.at("gate").take_as_stored("e_score_correction_bias", &[dims.num_experts])?,
+                ),
+                false => None,
+            },
+            scale: config.routed_scaling_factor,
+        };
+        let is_plain = routing.scoring == Scoring::Softmax
+            && routing.groups.is_none()
+            && routing.bias.is_none()
+            && routing.scale == 1.0;
+        let shared = |inner| Mlp::load(config, inner, &w.at("shared_experts"));
+        Ok(Self {
+            gate: gate.transpose(&[1, 0])?,
+            // The plain rule has kernels.
+            experts: if is_plain { experts } else { experts.with_routing(routing)? },
+            shared_experts: config.shared_width().map(shared).transpose()?,
+        })
+    }
+}
