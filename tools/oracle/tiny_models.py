@@ -212,8 +212,44 @@ DEEPSEEK_V2_CASES = {
     },
 }
 
+# The quantized cases are as mlx-lm writes them: kv_b_proj in two, not packed here since heads are narrow.
+DEEPSEEK_V3 = DEEPSEEK_V2 | {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "q_lora_rank": 64,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": True,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+}
+SPLIT = {f"model.layers.{n}.self_attn.{name}": False for n in range(3) for name in ("embed_q", "unembed_out")}
+DEEPSEEK_V3_CASES = {
+    "deepseek-v3": {},
+    "deepseek-v3-one-group": {"n_group": 1, "topk_group": 1, "rope_scaling": None, "n_shared_experts": 1},
+    "deepseek-v3-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS | SPLIT},
+}
+
+GLM4_MOE_LITE = DEEPSEEK_V3 | {
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "model_type": "glm4_moe_lite",
+    "rms_norm_eps": 1e-3,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.8,
+    "rope_theta": 1000000.0,
+    "rope_scaling": None,
+}
+GLM4_MOE_LITE_CASES = {
+    "glm4-moe-lite": {},
+    "glm4-moe-lite-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS | SPLIT},
+}
+
 FAMILIES = {
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
+    "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
+    "glm4_moe_lite": (GLM4_MOE_LITE, GLM4_MOE_LITE_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
@@ -296,6 +332,10 @@ def latent_attention(config):
         "self_attn.kv_b_proj": (heads * (nope + config["v_head_dim"]), rank),
         "self_attn.o_proj": (hidden, heads * config["v_head_dim"]),
     }
+    if "quantization" in config and config["model_type"] != "deepseek_v2":
+        del modules["self_attn.kv_b_proj"]
+        modules["self_attn.embed_q"] = (heads, rank, nope)
+        modules["self_attn.unembed_out"] = (heads, config["v_head_dim"], rank)
     norms = {"self_attn.kv_a_layernorm": rank}
     q_rank, q = config["q_lora_rank"], heads * (nope + rope)
     if q_rank is None:
@@ -330,6 +370,8 @@ def shapes(config):
             yield f"{at}{name}.weight", (width,)
         for name, shape in (attention | mlp(config, layer)).items():
             yield f"{at}{name}.weight", shape
+            if name.endswith("mlp.gate") and config.get("topk_method") == "noaux_tc":
+                yield f"{at}{name}.e_score_correction_bias", shape[:1]
             if has_bias(config, name):
                 yield f"{at}{name}.bias", shape[:1]
 

@@ -8,6 +8,8 @@
 mod causal_lm;
 mod config;
 mod deepseek_v2;
+mod deepseek_v3;
+mod glm4_moe_lite;
 mod llama;
 mod mixed_recipe;
 mod mixtral;

@@ -123,10 +123,10 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let head_dim = number("head_dim").unwrap_or(hidden / heads);
     let (q, kv) = (heads * head_dim, required("num_key_value_heads") * head_dim);
     let mut attention = vec![
-        ("self_attn.q_proj", [q, hidden]),
-        ("self_attn.k_proj", [kv, hidden]),
-        ("self_attn.v_proj", [kv, hidden]),
-        ("self_attn.o_proj", [hidden, q]),
+        ("self_attn.q_proj", vec![q, hidden]),
+        ("self_attn.k_proj", vec![kv, hidden]),
+        ("self_attn.v_proj", vec![kv, hidden]),
+        ("self_attn.o_proj", vec![hidden, q]),
     ];
     let mut norms = vec![("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
     if config["model_type"].as_str().unwrap().starts_with("qwen3") {
@@ -148,7 +148,7 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         for (norm, width) in &norms {
             shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![*width]));
         }
-        let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
+        let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.clone()));
         for (name, shape) in attention.chain(mlp(config, layer)) {
             let has_bias = match name.contains("attn") {
                 true if name.contains("o_proj") && config.get("attention_out_bias").is_some() => {
@@ -160,6 +160,10 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
             if has_bias {
                 shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
             }
+            if name.ends_with("mlp.gate") && config["topk_method"] == "noaux_tc" {
+                let bias = format!("model.layers.{layer}.{name}.e_score_correction_bias");
+                shapes.push((bias, vec![shape[0]]));
+            }
             shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
         }
     }
@@ -167,21 +171,28 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Modules of multi-head latent attention.
-fn latent_attention(config: &Value, rank: usize) -> Vec<(&'static str, [usize; 2])> {
+fn latent_attention(config: &Value, rank: usize) -> Vec<(&'static str, Vec<usize>)> {
     let number = |field: &str| config[field].as_u64().map(|value| value as usize);
     let required = |field: &str| number(field).unwrap();
     let (hidden, heads) = (required("hidden_size"), required("num_attention_heads"));
     let (rope, nope) = (required("qk_rope_head_dim"), required("qk_nope_head_dim"));
     let (q, values) = (heads * (nope + rope), heads * required("v_head_dim"));
     let mut modules = vec![
-        ("self_attn.kv_a_proj_with_mqa", [rank + rope, hidden]),
-        ("self_attn.kv_b_proj", [heads * nope + values, rank]),
-        ("self_attn.o_proj", [hidden, values]),
+        ("self_attn.kv_a_proj_with_mqa", vec![rank + rope, hidden]),
+        ("self_attn.o_proj", vec![hidden, values]),
     ];
+    if config.get("quantization").is_some() && config["model_type"] != "deepseek_v2" {
+        modules.push(("self_attn.embed_q", vec![heads, rank, nope]));
+        modules.push(("self_attn.unembed_out", vec![heads, values / heads, rank]));
+    } else {
+        modules.push(("self_attn.kv_b_proj", vec![heads * nope + values, rank]));
+    }
     match number("q_lora_rank") {
-        None => modules.push(("self_attn.q_proj", [q, hidden])),
-        Some(rank) => modules
-            .extend([("self_attn.q_a_proj", [rank, hidden]), ("self_attn.q_b_proj", [q, rank])]),
+        None => modules.push(("self_attn.q_proj", vec![q, hidden])),
+        Some(rank) => modules.extend([
+            ("self_attn.q_a_proj", vec![rank, hidden]),
+            ("self_attn.q_b_proj", vec![q, rank]),
+        ]),
     }
     modules
 }
