@@ -39,6 +39,7 @@ impl Case {
             head_dim,
             scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
             sliding_window: rng.random_bool(0.4).then(|| rng.random_range(1..40)),
+            soft_cap: rng.random_bool(0.2).then(|| rng.random_range(0.2..5.0)),
             cache: CacheKind::Full,
         };
         let page_size = [1, 2, 4, 16][rng.random_range(0..4)];
