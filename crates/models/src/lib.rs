@@ -7,6 +7,7 @@
 
 mod causal_lm;
 mod config;
+mod ernie4_5;
 mod llama;
 mod mixed_recipe;
 mod mixtral;
@@ -16,6 +17,7 @@ mod qwen3;
 mod qwen3_moe;
 mod registry;
 mod seed_oss;
+mod smollm3;
 
 pub use causal_lm::CausalLm;
 pub use mixed_recipe::{MixedRecipe, UnknownRecipe};

@@ -4,7 +4,9 @@
 
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
-use crate::{CausalLm, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss};
+use crate::{
+    CausalLm, ernie4_5, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+};
 
 /// Builds a model from its config and weights.
 pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
@@ -31,6 +33,7 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
+    ernie4_5::ENTRY,
     llama::ENTRY,
     mixtral::ENTRY,
     qwen2::ENTRY,
@@ -38,6 +41,7 @@ pub const MODELS: &[ModelEntry] = &[
     qwen3::ENTRY,
     qwen3_moe::ENTRY,
     seed_oss::ENTRY,
+    smollm3::ENTRY,
 ];
 
 /// Builds the model of a checkpoint. Every tensor must be used exactly once.
@@ -114,7 +118,7 @@ mod tests {
     fn an_unknown_architecture_lists_the_known() {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
         let known = known_architectures().join(", ");
-        assert!(known.starts_with("LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "));
+        assert!(known.contains("LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "));
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
             format!("config.json: architectures: OptForCausalLM is not known (known: {known})")
