@@ -87,6 +87,7 @@ impl MlaConfig {
             head_dim: self.kv_lora_rank + self.qk_rope_head_dim,
             scale: (self.q_head_dim() as f32).sqrt().recip() * rope.attention_mscale(),
             sliding_window: None,
+            soft_cap: None,
             cache: CacheKind::Latent { value_dim: self.kv_lora_rank },
         }
     }
