@@ -14,6 +14,7 @@ use tokenizer::GgufVocab;
 use crate::{
     LoadError, ModelSource, Progress, folder, gguf,
     hub::{Hub, HubOptions},
+    imports::{self, Import},
 };
 
 #[cfg(test)]
@@ -127,12 +128,12 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
     if options.format == LoadFormat::Gguf {
         return Err(unfit(options.format, path));
     }
-    let config = folder_config(path, options)?;
+    let (config, import) = folder_config(path, options)?;
     let mut store = match options.format {
         LoadFormat::Dummy => {
             WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)
         }
-        _ => folder::open(path, options.weights)?,
+        _ => folder::open(path, options.weights, import.as_ref())?,
     };
     store.set_quant(config.quant().clone());
     let generation = folder::read_optional(&path.join("generation_config.json"))?;
@@ -147,12 +148,21 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
     })
 }
 
-fn folder_config(path: &Path, options: &LoaderOptions) -> Result<HfConfig, LoadError> {
+/// The config as it is after the import of what other tools quantized.
+fn folder_config(
+    path: &Path,
+    options: &LoaderOptions,
+) -> Result<(HfConfig, Option<Import>), LoadError> {
     let config = folder::read_optional(&path.join("config.json"))?
         .ok_or_else(|| LoadError::NoConfig { path: path.to_owned(), ggufs: 0 })?;
-    let config = HfConfig::with_overrides(&config, &options.override_args)?;
+    let mut config = HfConfig::merged(&config, &options.override_args)?;
+    if let Some(quantization) = folder::quantization_config(path, &config)? {
+        config.insert("quantization_config".to_owned(), quantization);
+    }
+    let import = imports::claim(&mut config)?;
+    let config = HfConfig::from_map(config)?;
     (options.check_config)(&config)?;
-    Ok(config)
+    Ok((config, import))
 }
 
 fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadError> {

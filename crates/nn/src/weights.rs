@@ -59,11 +59,25 @@ pub trait TensorSource {
     fn shape(&self) -> &[usize];
     /// Element type as stored.
     fn dtype(&self) -> Dtype;
-    /// Reads the tensor. Called at most once.
+    /// Reads the tensor. A store does so at most once.
     ///
     /// # Errors
     /// The bytes cannot be read, or hold something else than promised.
     fn load(&self) -> Result<Array, LoadError>;
+}
+
+impl<T: TensorSource + ?Sized> TensorSource for Rc<T> {
+    fn shape(&self) -> &[usize] {
+        (**self).shape()
+    }
+
+    fn dtype(&self) -> Dtype {
+        (**self).dtype()
+    }
+
+    fn load(&self) -> Result<Array, LoadError> {
+        (**self).load()
+    }
 }
 
 /// All tensors of a checkpoint, by name.
