@@ -166,6 +166,195 @@ SEED_OSS_CASES = {
     "seed-oss-q4": {"attention_bias": False, "attention_out_bias": True, "quantization": {"group_size": 64, "bits": 4}},
 }
 
+SMOLLM3 = LLAMA | {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "model_type": "smollm3",
+    "num_hidden_layers": 4,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 5000000.0,
+    "tie_word_embeddings": True,
+    "no_rope_layer_interval": 4,
+    "sliding_window": None,
+    "use_sliding_window": False,
+}
+SMOLLM3_CASES = {
+    "smollm3": {},
+    "smollm3-listed-q4": {
+        "num_hidden_layers": 3,
+        "no_rope_layers": [0, 1, 0],
+        "tie_word_embeddings": False,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+ERNIE4_5 = LLAMA | {
+    "architectures": ["Ernie4_5ForCausalLM"],
+    "model_type": "ernie4_5",
+    "head_dim": 32,
+    "rope_theta": 500000.0,
+    "use_bias": False,
+}
+ERNIE4_5_CASES = {
+    "ernie4_5": {},
+    "ernie4_5-bias-q4": {
+        "architectures": ["Ernie4_5_ForCausalLM"],
+        "num_hidden_layers": 3,
+        "use_bias": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+GRANITE = LLAMA | {
+    "architectures": ["GraniteForCausalLM"],
+    "model_type": "granite",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "attention_multiplier": 0.05,
+    "embedding_multiplier": 1.7,
+    "residual_multiplier": 0.6,
+    "logits_scaling": 3.0,
+}
+GRANITE_CASES = {
+    "granite": {},
+    "granite-bias-q4": {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+OLMO2 = LLAMA | {
+    "architectures": ["Olmo2ForCausalLM"],
+    "model_type": "olmo2",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 500000.0,
+    "attention_bias": False,
+}
+OLMO2_CASES = {
+    "olmo2": {},
+    "olmo2-tied-q4": {"tie_word_embeddings": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+OLMO3 = OLMO2 | {
+    "architectures": ["Olmo3ForCausalLM"],
+    "model_type": "olmo3",
+    "num_hidden_layers": 4,
+    "sliding_window": 8,
+}
+OLMO3_CASES = {
+    "olmo3": {},
+    "olmo3-yarn-q4": {
+        "num_hidden_layers": 3,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "rope_scaling": YARN,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+GLM4 = LLAMA | {
+    "architectures": ["Glm4ForCausalLM"],
+    "model_type": "glm4",
+    "head_dim": 32,
+    "attention_bias": True,
+    "partial_rotary_factor": 0.5,
+}
+GLM4_CASES = {
+    "glm4": {},
+    "glm4-q4": {"attention_bias": False, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+PHI3 = LLAMA | {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "original_max_position_embeddings": 512,
+    "sliding_window": 2047,
+}
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0 + 0.01 * i for i in range(6)],
+    "long_factor": [1.0 + 0.75 * i for i in range(6)],
+}
+PHI3_CASES = {
+    "phi3": {},
+    "phi3-longrope-q4": {
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 16,
+        "rope_scaling": LONGROPE,
+        "tie_word_embeddings": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+GEMMA2 = LLAMA | {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 50.0,
+    "query_pre_attn_scalar": 24.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+GEMMA2_CASES = {
+    "gemma2": {},
+    "gemma2-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
+GEMMA3_TEXT = LLAMA | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 24.0,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "tie_word_embeddings": True,
+}
+GEMMA3_TEXT_CASES = {
+    "gemma3": {},
+    "gemma3-head-q4": {
+        "hidden_size": 128,
+        "tie_word_embeddings": False,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+GEMMA3 = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "vocab_size": 256,
+    "text_config": GEMMA3_TEXT | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+}
+GEMMA3_CASES = {
+    "gemma3-nested": {},
+    "gemma3-nested-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
+COHERE2 = LLAMA | {
+    "architectures": ["Cohere2ForCausalLM"],
+    "model_type": "cohere2",
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.25,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "tie_word_embeddings": True,
+}
+COHERE2_CASES = {
+    "cohere2": {},
+    "cohere2-bias-q4": {"attention_bias": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
 DEEPSEEK_V2 = LLAMA | {
     "architectures": ["DeepseekV2ForCausalLM"],
     "model_type": "deepseek_v2",
@@ -212,8 +401,55 @@ DEEPSEEK_V2_CASES = {
     },
 }
 
+# The quantized cases are as mlx-lm writes them: kv_b_proj in two, not packed here since heads are narrow.
+DEEPSEEK_V3 = DEEPSEEK_V2 | {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "q_lora_rank": 64,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": True,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+}
+SPLIT = {f"model.layers.{n}.self_attn.{name}": False for n in range(3) for name in ("embed_q", "unembed_out")}
+DEEPSEEK_V3_CASES = {
+    "deepseek-v3": {},
+    "deepseek-v3-one-group": {"n_group": 1, "topk_group": 1, "rope_scaling": None, "n_shared_experts": 1},
+    "deepseek-v3-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS | SPLIT},
+}
+
+GLM4_MOE_LITE = DEEPSEEK_V3 | {
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "model_type": "glm4_moe_lite",
+    "rms_norm_eps": 1e-3,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.8,
+    "rope_theta": 1000000.0,
+    "rope_scaling": None,
+}
+GLM4_MOE_LITE_CASES = {
+    "glm4-moe-lite": {},
+    "glm4-moe-lite-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS | SPLIT},
+}
+
 FAMILIES = {
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
+    "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
+    "glm4_moe_lite": (GLM4_MOE_LITE, GLM4_MOE_LITE_CASES),
+    "cohere2": (COHERE2, COHERE2_CASES),
+    "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
+    "gemma2": (GEMMA2, GEMMA2_CASES),
+    "gemma3": (GEMMA3, GEMMA3_CASES),
+    "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
+    "glm4": (GLM4, GLM4_CASES),
+    "granite": (GRANITE, GRANITE_CASES),
+    "olmo2": (OLMO2, OLMO2_CASES),
+    "olmo3": (OLMO3, OLMO3_CASES),
+    "phi3": (PHI3, PHI3_CASES),
+    "smollm3": (SMOLLM3, SMOLLM3_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
@@ -251,8 +487,12 @@ def gated(module, hidden, inner, names=MLP_NAMES):
 
 
 def has_bias(config, name):
+    if config.get("use_bias"):
+        return True
     if "attn" not in name:
         return config.get("mlp_bias")
+    if "o_proj" in name and config["model_type"] == "glm4":
+        return False
     if "o_proj" in name and "attention_out_bias" in config:
         return config["attention_out_bias"]
     return config.get("attention_bias") or config.get("qkv_bias") and "o_proj" not in name
@@ -267,6 +507,8 @@ def mlp(config, layer):
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     experts = next((config[key] for key in EXPERTS if key in config), 0)
     is_dense = layer in config.get("mlp_only_layers", []) or layer < config.get("first_k_dense_replace", 0)
+    if config["model_type"] in FUSED_MLP:
+        return {"mlp.gate_up_proj": (2 * inner, hidden), "mlp.down_proj": (hidden, inner)}
     if experts == 0 or is_dense or layer % config.get("moe_layer_freq", 1):
         return gated("mlp", hidden, inner)
     inner = config.get("moe_intermediate_size", inner)
@@ -287,6 +529,22 @@ def mlp(config, layer):
     return modules
 
 
+# Norms of a layer's rows, where they are not Llama's two.
+LAYER_NORMS = {
+    "cohere2": ["input"],
+    "gemma2": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
+    "gemma3_text": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
+    "glm4": ["input", "post_self_attn", "post_attention", "post_mlp"],
+    "olmo2": ["post_attention", "post_feedforward"],
+    "olmo3": ["post_attention", "post_feedforward"],
+}
+HEAD_NORMS = ("gemma3_text", "qwen3", "qwen3_moe")
+# Norms of q and k as wide as all their heads.
+ROW_NORMS = ("olmo2", "olmo3")
+FUSED_QKV = ("phi3",)
+FUSED_MLP = ("glm4", "phi3")
+
+
 def latent_attention(config):
     """Modules and norms of multi-head latent attention."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
@@ -296,6 +554,10 @@ def latent_attention(config):
         "self_attn.kv_b_proj": (heads * (nope + config["v_head_dim"]), rank),
         "self_attn.o_proj": (hidden, heads * config["v_head_dim"]),
     }
+    if "quantization" in config and config["model_type"] != "deepseek_v2":
+        del modules["self_attn.kv_b_proj"]
+        modules["self_attn.embed_q"] = (heads, rank, nope)
+        modules["self_attn.unembed_out"] = (heads, config["v_head_dim"], rank)
     norms = {"self_attn.kv_a_layernorm": rank}
     q_rank, q = config["q_lora_rank"], heads * (nope + rope)
     if q_rank is None:
@@ -304,32 +566,48 @@ def latent_attention(config):
     return modules, norms | {"self_attn.q_a_layernorm": q_rank}
 
 
-def shapes(config):
-    hidden, vocab = config["hidden_size"], config["vocab_size"]
-    head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
-    q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
-    attention = {
+def attention(config):
+    """Modules of a layer's first half and their shapes, and the widths of its norms."""
+    hidden, heads, kind = config["hidden_size"], config["num_attention_heads"], config["model_type"]
+    if "kv_lora_rank" in config:
+        return latent_attention(config)
+    head_dim = config.get("head_dim", hidden // heads)
+    q, kv = heads * head_dim, config["num_key_value_heads"] * head_dim
+    modules = {
         "self_attn.q_proj": (q, hidden),
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
-        "self_attn.o_proj": (hidden, q),
     }
-    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
-    if config["model_type"].startswith("qwen3"):
-        norms |= {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
-    if "kv_lora_rank" in config:
-        attention, latent_norms = latent_attention(config)
-        norms |= latent_norms
-    yield "model.embed_tokens.weight", (vocab, hidden)
-    yield "model.norm.weight", (hidden,)
+    if kind in FUSED_QKV:
+        modules = {"self_attn.qkv_proj": (q + 2 * kv, hidden)}
+    norms = {}
+    if kind in HEAD_NORMS:
+        norms = {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
+    if kind in ROW_NORMS:
+        norms = {"self_attn.q_norm": q, "self_attn.k_norm": kv}
+    return modules | {"self_attn.o_proj": (hidden, q)}, norms
+
+
+def shapes(config, prefix=""):
+    if "text_config" in config:
+        yield from shapes(config["text_config"], "language_model.")
+        return
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    attention_modules, norms = attention(config)
+    for name in LAYER_NORMS.get(config["model_type"], ["input", "post_attention"]):
+        norms[f"{name}_layernorm"] = hidden
+    yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
+    yield f"{prefix}model.norm.weight", (hidden,)
     if not config["tie_word_embeddings"]:
-        yield "lm_head.weight", (vocab, hidden)
+        yield f"{prefix}lm_head.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
-        at = f"model.layers.{layer}."
+        at = f"{prefix}model.layers.{layer}."
         for name, width in norms.items():
             yield f"{at}{name}.weight", (width,)
-        for name, shape in (attention | mlp(config, layer)).items():
+        for name, shape in (attention_modules | mlp(config, layer)).items():
             yield f"{at}{name}.weight", shape
+            if name.endswith("mlp.gate") and config.get("topk_method") == "noaux_tc":
+                yield f"{at}{name}.e_score_correction_bias", shape[:1]
             if has_bias(config, name):
                 yield f"{at}{name}.bias", shape[:1]
 

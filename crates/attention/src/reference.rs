@@ -32,7 +32,8 @@ pub(crate) fn attend(
                 .zip(&sequence.k[row(token)])
                 .map(|(q, k)| f64::from(*q) * f64::from(*k))
                 .sum();
-            dot * f64::from(shape.scale)
+            let score = dot * f64::from(shape.scale);
+            shape.soft_cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
         };
         let scores: Vec<f64> = (first..=position).map(score).collect();
         let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -33,6 +33,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// A token sees this many tokens, itself included. `None`: all before it.
     pub sliding_window: Option<usize>,
+    /// Scores are pressed below this by a tanh before the softmax (Gemma 2's).
+    pub soft_cap: Option<f32>,
     /// What the layer keeps.
     pub cache: CacheKind,
 }

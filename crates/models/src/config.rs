@@ -2,6 +2,7 @@
 
 use mlx::quantized::QuantMode;
 use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Whether the head is the embedding. Untied where config.json says nothing.
@@ -38,6 +39,26 @@ pub(crate) fn check_kv_heads(heads: usize, kv_heads: usize) -> Result<(), LoadEr
     }
     let reason = format!("{kv_heads} does not divide num_attention_heads");
     Err(config_error("num_key_value_heads", reason))
+}
+
+/// A list in config.json has an entry for each layer.
+pub(crate) fn check_length(
+    field: &str,
+    entries: usize,
+    num_layers: usize,
+) -> Result<(), LoadError> {
+    if entries == num_layers {
+        return Ok(());
+    }
+    Err(config_error(field, format!("{entries} entries for {num_layers} layers")))
+}
+
+/// An entry of `layer_types`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LayerType {
+    FullAttention,
+    SlidingAttention,
 }
 
 /// Old converters stored the rotary frequencies; tied heads are sometimes

@@ -26,10 +26,10 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     models: "DeepSeek-V2, V2-Lite, V2.5, Coder-V2",
     left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(DeepseekForCausalLm::load(config, weights)?)),
+    load: |hf, weights| DeepseekForCausalLm::load(DeepseekConfig::new(hf)?, hf, weights),
 };
 
-struct DeepseekForCausalLm {
+pub(crate) struct DeepseekForCausalLm {
     config: DeepseekConfig,
     rope_scaling: RopeScaling,
     context_length: usize,
@@ -158,8 +158,12 @@ impl SparseMoeBlock {
 }
 
 impl DeepseekForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
-        let config = DeepseekConfig::new(hf)?;
+    /// Also of V3 and of models that follow it.
+    pub(crate) fn load(
+        config: DeepseekConfig,
+        hf: &HfConfig,
+        w: &Weights,
+    ) -> std::result::Result<Box<dyn CausalLm>, LoadError> {
         let (vocab, hidden, tied) =
             (config.vocab_size, config.mla.hidden_size, config.tie_word_embeddings);
         let rope_config = DeepseekConfig::rope(hf)?;
@@ -182,7 +186,8 @@ impl DeepseekForCausalLm {
             true => model.embed_tokens.as_head()?,
             false => LmHead::load(w.at("lm_head"), hidden, vocab)?,
         };
-        Ok(Self { context_length: hf.context_length(), config, rope_scaling, model, lm_head })
+        let context_length = hf.context_length();
+        Ok(Box::new(Self { context_length, config, rope_scaling, model, lm_head }))
     }
 }
 

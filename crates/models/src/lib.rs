@@ -8,6 +8,9 @@
 mod causal_lm;
 mod config;
 mod deepseek_v2;
+mod deepseek_v3;
+mod ernie4_5;
+mod glm4_moe_lite;
 mod llama;
 mod mixed_recipe;
 mod mixtral;
@@ -18,6 +21,7 @@ mod qwen3;
 mod qwen3_moe;
 mod registry;
 mod seed_oss;
+mod smollm3;
 
 pub use causal_lm::CausalLm;
 pub use mixed_recipe::{MixedRecipe, UnknownRecipe};

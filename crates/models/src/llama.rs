@@ -19,7 +19,7 @@ use crate::{
 
 mod config;
 
-use config::LlamaConfig;
+pub(crate) use config::LlamaConfig;
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["LlamaForCausalLM", "MistralForCausalLM"],
@@ -223,7 +223,7 @@ impl Mlp {
 }
 
 impl LlamaConfig {
-    fn attention_shape(&self, layer_id: usize) -> AttentionShape {
+    pub(crate) fn attention_shape(&self, layer_id: usize) -> AttentionShape {
         AttentionShape {
             layer_id,
             num_heads: self.num_attention_heads,
@@ -231,6 +231,7 @@ impl LlamaConfig {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.window(layer_id),
+            soft_cap: None,
             cache: CacheKind::Full,
         }
     }

@@ -233,6 +233,7 @@ impl MixtralConfig {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.sliding_window,
+            soft_cap: None,
             cache: CacheKind::Full,
         }
     }

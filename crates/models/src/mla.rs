@@ -11,13 +11,13 @@
 
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
-use nn::{Linear, LoadError, MergedLinear, RmsNorm, Rope, RopePositions, RopeScaling, Weights};
+use nn::{
+    Linear, LinearWeight, LoadError, MergedLinear, RmsNorm, Rope, RopePositions, RopeScaling,
+    Weights,
+};
 use serde::Deserialize;
 
 use crate::config::check_sizes;
-
-/// Of the norms of latents; config.json's is for the others.
-const LATENT_EPS: f32 = 1e-6;
 
 /// The fields of config.json that shape the layer.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +32,18 @@ pub(crate) struct MlaConfig {
     v_head_dim: usize,
     #[serde(default)]
     attention_bias: bool,
+    /// Of the norms of latents.
+    #[serde(default = "latent_eps")]
+    pub(crate) latent_eps: f32,
+    /// In the MLX format the projections from latents are modules of their own, `embed_q`
+    /// and `unembed_out`, not `kv_b_proj`.
+    #[serde(skip)]
+    pub(crate) splits_kv_b: bool,
+}
+
+/// DeepSeek's; `rms_norm_eps` is for the other norms.
+fn latent_eps() -> f32 {
+    1e-6
 }
 
 pub(crate) struct LatentAttention {
@@ -75,6 +87,7 @@ impl MlaConfig {
             head_dim: self.kv_lora_rank + self.qk_rope_head_dim,
             scale: (self.q_head_dim() as f32).sqrt().recip() * rope.attention_mscale(),
             sliding_window: None,
+            soft_cap: None,
             cache: CacheKind::Latent { value_dim: self.kv_lora_rank },
         }
     }
@@ -106,12 +119,12 @@ impl LatentAttention {
         let parts = [(w.at(first), first_width), latent];
         let bias = config.attention_bias;
         let q_b = |rank| {
-            let norm = RmsNorm::load(w.at("q_a_layernorm"), rank, LATENT_EPS)?;
+            let norm = RmsNorm::load(w.at("q_a_layernorm"), rank, config.latent_eps)?;
             Ok::<_, LoadError>((norm, Linear::load(w.at("q_b_proj"), rank, q_width, false)?))
         };
         let q_kv_a_proj = MergedLinear::load(&parts, hidden_size, bias)?;
         let q_b = config.q_lora_rank.map(q_b).transpose()?;
-        let kv_a_layernorm = RmsNorm::load(w.at("kv_a_layernorm"), rank, LATENT_EPS)?;
+        let kv_a_layernorm = RmsNorm::load(w.at("kv_a_layernorm"), rank, config.latent_eps)?;
         let (w_uk, w_uv) = config.absorbed(w)?;
         let o_proj = Linear::load(w.at("o_proj"), heads * config.v_head_dim, hidden_size, bias)?;
         let attn = RadixAttention::new(shape);
@@ -151,20 +164,64 @@ impl LatentAttention {
 }
 
 impl MlaConfig {
-    /// Both projections from latents, as [`LatentAttention`] has them: from `kv_b_proj`,
-    /// `[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`.
+    /// Both projections from latents, as [`LatentAttention`] has them.
     fn absorbed(&self, w: &Weights) -> std::result::Result<(Array, Array), LoadError> {
-        let (heads, rank) = (self.num_attention_heads, self.kv_lora_rank);
-        let (nope, values) = (self.qk_nope_head_dim, self.v_head_dim);
         let dtype = w.options().compute_dtype;
-        let rows = w.at("kv_b_proj").linear_parts(rank, heads * (nope + values))?;
-        let rows = rows.dequantize(dtype)?.reshape(&[heads, nope + values, rank])?;
-        let parts = rows.split_at(&[nope], 1)?;
-        let [w_uk, w_uv] = parts.as_slice() else { unreachable!("cut once") };
-        let w_uk = w_uk.contiguous()?;
-        let w_uv = w_uv.transpose(&[0, 2, 1])?.contiguous()?;
+        let (w_uk, w_uv) = match (self.splits_kv_b, w.at("embed_q").is_empty()) {
+            (false, _) => {
+                let (w_uk, w_uv) = self.cut(&self.kv_b(w)?)?;
+                (w_uk, w_uv.transpose(&[0, 2, 1])?)
+            }
+            (true, apart) => {
+                let (embed_q, unembed_out) = if apart { self.derived(w)? } else { self.apart(w)? };
+                let swapped = |w: &LinearWeight| w.dequantize(dtype)?.transpose(&[0, 2, 1]);
+                (swapped(&embed_q)?, swapped(&unembed_out)?)
+            }
+        };
+        let (w_uk, w_uv) = (w_uk.astype(dtype)?.contiguous()?, w_uv.astype(dtype)?.contiguous()?);
         mlx::eval(&[&w_uk, &w_uv])?;
         Ok((w_uk, w_uv))
+    }
+
+    /// `kv_b_proj` unpacked, `[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`.
+    fn kv_b(&self, w: &Weights) -> std::result::Result<Array, LoadError> {
+        let rows = self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim);
+        let weight = w.at("kv_b_proj").linear_parts(self.kv_lora_rank, rows)?;
+        Ok(weight.dequantize(w.options().compute_dtype)?)
+    }
+
+    /// Its parts, `[num_heads, qk_nope_head_dim, kv_lora_rank]` and `[num_heads,
+    /// v_head_dim, kv_lora_rank]`.
+    fn cut(&self, kv_b: &Array) -> Result<(Array, Array)> {
+        let (nope, values) = (self.qk_nope_head_dim, self.v_head_dim);
+        let shape = [self.num_attention_heads, nope + values, self.kv_lora_rank];
+        let parts = kv_b.reshape(&shape)?.split_at(&[nope], 1)?;
+        Ok((parts[0].clone(), parts[1].clone()))
+    }
+
+    /// `embed_q`, `[num_heads, kv_lora_rank, qk_nope_head_dim]`, and `unembed_out`,
+    /// `[num_heads, v_head_dim, kv_lora_rank]`.
+    fn apart(&self, w: &Weights) -> std::result::Result<(LinearWeight, LinearWeight), LoadError> {
+        let (heads, rank) = (self.num_attention_heads, self.kv_lora_rank);
+        let embed_q = w.at("embed_q").stacked_linear_parts(heads, self.qk_nope_head_dim, rank)?;
+        let unembed_out = w.at("unembed_out").stacked_linear_parts(heads, rank, self.v_head_dim)?;
+        Ok((embed_q, unembed_out))
+    }
+
+    /// The same from `kv_b_proj`, as checkpoints are published.
+    fn derived(&self, w: &Weights) -> std::result::Result<(LinearWeight, LinearWeight), LoadError> {
+        let kv_b = w.at("kv_b_proj").silent();
+        let kv_b = match kv_b.has("scales") {
+            true => self.kv_b(&w.silent())?,
+            false => {
+                let rows = self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim);
+                kv_b.take("weight", &[rows, self.kv_lora_rank])?
+            }
+        };
+        let (w_uk, w_uv) = self.cut(&kv_b)?;
+        let w_uk = w_uk.transpose(&[0, 2, 1])?.contiguous()?;
+        let embed_q = w.at("embed_q").derived(&w_uk)?;
+        Ok((embed_q, w.at("unembed_out").derived(&w_uv.contiguous()?)?))
     }
 }
 

@@ -243,6 +243,7 @@ impl Qwen2Config {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.window(layer_id),
+            soft_cap: None,
             cache: CacheKind::Full,
         }
     }

@@ -234,6 +234,7 @@ impl Qwen3Config {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: None,
+            soft_cap: None,
             cache: CacheKind::Full,
         }
     }

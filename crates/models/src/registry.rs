@@ -4,7 +4,10 @@
 
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
-use crate::{CausalLm, deepseek_v2, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss};
+use crate::{
+    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe_lite, llama, mixtral, qwen2, qwen2_moe,
+    qwen3, qwen3_moe, seed_oss, smollm3,
+};
 
 /// Builds a model from its config and weights.
 pub type LoadModel = fn(&HfConfig, &Weights) -> Result<Box<dyn CausalLm>, LoadError>;
@@ -32,6 +35,9 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
     deepseek_v2::ENTRY,
+    deepseek_v3::ENTRY,
+    ernie4_5::ENTRY,
+    glm4_moe_lite::ENTRY,
     llama::ENTRY,
     mixtral::ENTRY,
     qwen2::ENTRY,
@@ -39,6 +45,7 @@ pub const MODELS: &[ModelEntry] = &[
     qwen3::ENTRY,
     qwen3_moe::ENTRY,
     seed_oss::ENTRY,
+    smollm3::ENTRY,
 ];
 
 /// Builds the model of a checkpoint. Every tensor must be used exactly once.

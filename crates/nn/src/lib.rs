@@ -10,6 +10,7 @@ mod embedding;
 mod held;
 pub mod hf_config;
 mod linear;
+mod mlp;
 mod moe;
 mod norm;
 
@@ -22,8 +23,9 @@ pub use activation::Activation;
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};
+pub use mlp::GatedMlp;
 pub use moe::{ExpertGroups, FusedMoe, GroupScore, MoeDims, Routing, Scoring, TopK, add_gated};
-pub use norm::RmsNorm;
+pub use norm::{LayerNorm, RmsNorm};
 pub use quant_config::{QuantConfig, QuantSpec};
 pub use rope::{Rope, RopeConfig, RopePositions, RopeScaling, RopeTable};
 pub use weights::{

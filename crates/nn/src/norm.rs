@@ -1,4 +1,4 @@
-//! Root-mean-square norm.
+//! Norms of rows: by their root mean square, or by mean and variance.
 //!
 //! Upstream: `sglang/srt/layers/layernorm.py`.
 
@@ -23,6 +23,18 @@ impl RmsNorm {
     /// The tensor is missing or of another shape.
     pub fn load(w: Weights, dims: usize, eps: f32) -> Result<Self, LoadError> {
         Ok(Self { weight: w.take("weight", &[dims])?, eps })
+    }
+
+    /// Takes `weight` `[dims]` as what is added to one: Gemma's.
+    ///
+    /// Upstream: `GemmaRMSNorm`.
+    ///
+    /// # Errors
+    /// As for [`RmsNorm::load`].
+    pub fn load_above_one(w: Weights, dims: usize, eps: f32) -> Result<Self, LoadError> {
+        let weight = w.take("weight", &[dims])?.add_scalar(1.0)?;
+        weight.eval()?;
+        Ok(Self { weight, eps })
     }
 
     /// Weight `[dims]`, for kernels that norm by themselves.
@@ -80,5 +92,30 @@ impl RmsNorm {
             && (delta.dtype(), self.weight.dtype()) == (dtype, dtype)
             && add_rms_norm::supports(hidden.dim(1), dtype);
         is_known.then(Kernels::here).flatten()
+    }
+}
+
+/// `(x - mean(x)) / sd(x) * weight` over the last dimension, without a bias (Cohere's).
+pub struct LayerNorm {
+    /// `[dims]`.
+    weight: Array,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// Takes `weight` `[dims]`.
+    ///
+    /// # Errors
+    /// The tensor is missing or of another shape.
+    pub fn load(w: Weights, dims: usize, eps: f32) -> Result<Self, LoadError> {
+        Ok(Self { weight: w.take("weight", &[dims])?, eps })
+    }
+
+    /// `[num_tokens, dims]` to the same.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        fast::layer_norm(x, Some(&self.weight), None, self.eps)
     }
 }

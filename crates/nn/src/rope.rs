@@ -26,6 +26,8 @@ pub use scaling::{RopeConfig, RopeScaling};
 
 /// The rotary embedding of a model.
 pub struct Rope {
+    head_dim: usize,
+    /// The first elements of a head, which rotate.
     dims: usize,
     frequencies: Frequencies,
     /// Yarn's factor on q and k.
@@ -61,16 +63,33 @@ enum Prepared {
 }
 
 impl Rope {
-    /// For heads of `dims` elements, all of which rotate.
+    /// For heads of `head_dim` elements, all of which rotate unless the config says
+    /// otherwise.
     ///
     /// # Errors
-    /// Those of MLX, and an odd `dims`.
-    pub fn new(dims: usize, config: &RopeConfig) -> std::result::Result<Self, LoadError> {
-        if !dims.is_multiple_of(2) {
-            let value = dims.to_string();
-            return Err(LoadError::Unsupported { what: "rotary width", value });
-        }
+    /// Those of MLX, and an odd number of elements that rotate.
+    pub fn new(head_dim: usize, config: &RopeConfig) -> std::result::Result<Self, LoadError> {
+        let dims = config.rotary_dims(head_dim)?;
         let frequencies = Frequencies::new(dims, config)?;
+        let mscale = config.scaling.mscale();
+        Ok(Self { mscale, ..Self::of(head_dim, dims, frequencies, config.traditional)? })
+    }
+
+    /// For layers without positions: leaves every head as it is, by the path of
+    /// those that rotate.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn still(head_dim: usize) -> Result<Self> {
+        Self::of(head_dim, head_dim, Frequencies::still(head_dim)?, false)
+    }
+
+    fn of(
+        head_dim: usize,
+        dims: usize,
+        frequencies: Frequencies,
+        traditional: bool,
+    ) -> Result<Self> {
         let inv_freq = match frequencies.differ_by_position() {
             true => None,
             false => {
@@ -80,14 +99,8 @@ impl Rope {
                 Some(table)
             }
         };
-        Ok(Self {
-            inv_freq,
-            dims,
-            fused: !on_cpu()? && !frequencies.differ_by_position(),
-            frequencies,
-            mscale: config.scaling.mscale(),
-            traditional: config.traditional,
-        })
+        let fused = !on_cpu()? && !frequencies.differ_by_position();
+        Ok(Self { head_dim, dims, frequencies, mscale: 1.0, traditional, fused, inv_freq })
     }
 
     /// For kernels that rotate by themselves; `None` if the frequencies differ by
@@ -118,8 +131,8 @@ impl Rope {
         Ok(RopePositions(Prepared::Tables { cos, sin }))
     }
 
-    /// Rotates `q` `[num_tokens, num_heads * dims]` and `k` likewise. Returns
-    /// them as `[num_tokens, num_heads, dims]`, in their element type.
+    /// Rotates `q` `[num_tokens, num_heads * head_dim]` and `k` likewise. Returns
+    /// them as `[num_tokens, num_heads, head_dim]`, in their element type.
     ///
     /// # Errors
     /// Those of MLX.
@@ -128,8 +141,8 @@ impl Rope {
     }
 
     /// Takes the outputs of a merged projection apart and rotates: `qkv`
-    /// `[num_tokens, (num_heads + 2 * num_kv_heads) * dims]` to q
-    /// `[num_tokens, num_heads, dims]`, k and v `[num_tokens, num_kv_heads, dims]`.
+    /// `[num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]` to q
+    /// `[num_tokens, num_heads, head_dim]`, k and v `[num_tokens, num_kv_heads, head_dim]`.
     ///
     /// # Errors
     /// Those of MLX.
@@ -143,10 +156,10 @@ impl Rope {
         if let Prepared::Tables { cos, sin } = &at.0
             && on_cpu()?
         {
-            let shape = [num_heads, num_kv_heads, self.dims];
+            let shape = [num_heads, num_kv_heads, self.head_dim];
             return kernels::cpu::rope_split(qkv, shape, None, (cos, sin));
         }
-        let (rows, dims) = (qkv.dim(0), self.dims);
+        let (rows, dims) = (qkv.dim(0), self.head_dim);
         let heads = |first: usize, count: usize| {
             let (start, stop) = ((first * dims) as i32, ((first + count) * dims) as i32);
             qkv.slice(&[0, start], &[rows as i32, stop], &[1, 1])
@@ -175,23 +188,31 @@ impl Rope {
         if !on_cpu()? {
             return Ok(None);
         }
-        let shape = [num_heads, num_kv_heads, self.dims];
+        let shape = [num_heads, num_kv_heads, self.head_dim];
         let norms = HeadNorms { q: q_norm.weight(), k: k_norm.weight(), eps: q_norm.eps() };
         kernels::cpu::rope_split(qkv, shape, Some(norms), (cos, sin)).map(Some)
     }
 
     fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {
-        let num_tokens = x.dim(0);
-        let x = x.reshape(&[num_tokens, x.size() / num_tokens.max(1) / self.dims, self.dims])?;
+        let (num_tokens, width) = (x.dim(0), self.head_dim);
+        let x = x.reshape(&[num_tokens, x.size() / num_tokens.max(1) / width, width])?;
+        if self.dims == width {
+            return self.rotate_whole(&x, at);
+        }
+        let turned = self.rotate_whole(&last(&x, 0, self.dims)?, at)?;
+        Array::concatenate(&[&turned, &last(&x, self.dims, width)?], -1)
+    }
+
+    /// `[num_tokens, heads, dims]`.
+    fn rotate_whole(&self, x: &Array, at: &RopePositions) -> Result<Array> {
         match &at.0 {
-            Prepared::Positions(positions) => self.rotate_fused(&x, positions),
+            Prepared::Positions(positions) => self.rotate_fused(x, positions),
             Prepared::Tables { cos, sin } => {
                 let (half, dims) = (self.dims / 2, self.dims);
-                let swapped =
-                    Array::concatenate(&[&last(&x, half, dims)?, &last(&x, 0, half)?], -1)?;
+                let swapped = Array::concatenate(&[&last(x, half, dims)?, &last(x, 0, half)?], -1)?;
                 x.multiply(cos)?.add(&swapped.multiply(sin)?)?.astype(x.dtype())
             }
-            Prepared::Pairs { cos, sin } => rotate_pairs(&x, cos, sin),
+            Prepared::Pairs { cos, sin } => rotate_pairs(x, cos, sin),
         }
     }
 

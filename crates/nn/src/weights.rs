@@ -100,6 +100,9 @@ pub enum LeftOver<'a> {
     Module(&'a str),
     /// Every tensor whose name ends so: `rotary_emb.inv_freq`.
     Suffix(&'a str),
+    /// Every tensor of the layers `model.layers.N` from this one on: what predicts
+    /// further tokens at once.
+    LayersFrom(usize),
 }
 
 /// A view of a [`WeightStore`] below one module path. Clones share the store.
@@ -317,6 +320,13 @@ impl LeftOver<'_> {
             Self::Module(path) => name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')),
             Self::Suffix(suffix) => {
                 name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            Self::LayersFrom(first) => {
+                let layer =
+                    name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+                layer
+                    .and_then(|(layer, _)| layer.parse().ok())
+                    .is_some_and(|layer: usize| layer >= *first)
             }
         }
     }

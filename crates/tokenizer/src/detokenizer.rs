@@ -23,6 +23,8 @@ pub(crate) enum Leading {
     StripSpaces(usize),
     /// Without any of the spaces of the first token.
     StripFirstToken,
+    /// As the first token is spelt in the vocabulary.
+    Spelt,
 }
 
 /// Bytes of every token of a vocabulary.
@@ -33,6 +35,9 @@ pub(crate) struct Detokenizer {
     ends: Vec<usize>,
     special: Vec<bool>,
     leading: Leading,
+    /// What the spelling of a token that continues a word begins with (WordPiece), and
+    /// which tokens those are.
+    continuation: (String, Vec<bool>),
     /// Put between two tokens.
     joiner: &'static [u8],
     spells_all_bytes: bool,
@@ -49,6 +54,7 @@ impl Detokenizer {
             ends: Vec::with_capacity(tokens.len()),
             special: Vec::with_capacity(tokens.len()),
             leading: rules.leading,
+            continuation: (rules.word_piece.prefix.clone(), Vec::new()),
             joiner: rules.joiner,
             spells_all_bytes: rules.byte_level || rules.byte_fallback,
         };
@@ -56,6 +62,10 @@ impl Detokenizer {
         for token in tokens {
             if let Some((text, _)) = token {
                 rules.append_bytes(byte_of_char.as_ref(), text, &mut table.bytes);
+            }
+            if rules.leading == Leading::Spelt {
+                let text = token.as_ref().map_or("", |(text, _)| text);
+                table.continuation.1.push(text.starts_with(&rules.word_piece.prefix));
             }
             table.ends.push(table.bytes.len());
             table.special.push(token.as_ref().is_some_and(|(_, special)| *special));
@@ -84,6 +94,13 @@ impl Detokenizer {
         self.leading
     }
 
+    /// What a token's spelling in the vocabulary has in front of its bytes, if it
+    /// continues a word.
+    pub(crate) fn continuation_prefix(&self, id: TokenId) -> &str {
+        let (prefix, continues) = &self.continuation;
+        if continues.get(id as usize).copied().unwrap_or(false) { prefix } else { "" }
+    }
+
     /// True if text outside the vocabulary is spelt byte by byte and not as
     /// one unknown token.
     pub(crate) fn spells_all_bytes(&self) -> bool {
@@ -101,8 +118,44 @@ struct Rules {
     byte_level: bool,
     byte_fallback: bool,
     replacements: Vec<(String, String)>,
+    word_piece: WordPiece,
     leading: Leading,
     joiner: &'static [u8],
+}
+
+/// Words begin with a space, unless their token has the prefix.
+#[derive(Debug, Default)]
+struct WordPiece {
+    prefix: String,
+    cleanup: bool,
+}
+
+impl WordPiece {
+    /// Spaces that English does not have.
+    const CLEANUP: [(&str, &str); 11] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" do not", " don't"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+
+    fn text(&self, token: &str) -> String {
+        let spaced = match token.strip_prefix(&self.prefix) {
+            Some(rest) => rest.to_owned(),
+            None => format!(" {token}"),
+        };
+        match self.cleanup {
+            true => Self::CLEANUP.iter().fold(spaced, |text, (from, to)| text.replace(from, to)),
+            false => spaced,
+        }
+    }
 }
 
 impl Rules {
@@ -112,6 +165,7 @@ impl Rules {
             byte_level: false,
             byte_fallback: false,
             replacements: Vec::new(),
+            word_piece: WordPiece::default(),
             leading: Leading::Keep,
             joiner: b"",
         };
@@ -143,6 +197,12 @@ impl Rules {
                         rules.leading = Leading::StripFirstToken;
                     }
                 }
+                "WordPiece" if steps.len() == 1 => {
+                    let prefix = step["prefix"].as_str().filter(|prefix| !prefix.is_empty())?;
+                    let cleanup = step["cleanup"].as_bool()?;
+                    rules.word_piece = WordPiece { prefix: prefix.to_owned(), cleanup };
+                    rules.leading = Leading::Spelt;
+                }
                 _ => return None,
             }
         }
@@ -160,6 +220,9 @@ impl Rules {
         };
         if let Some(bytes) = byte_of_char.and_then(byte_level) {
             return out.extend(bytes);
+        }
+        if self.leading == Leading::Spelt {
+            return out.extend(self.word_piece.text(text).bytes());
         }
         match byte_token(text).filter(|_| self.byte_fallback) {
             Some(byte) => out.push(byte),
@@ -231,10 +294,24 @@ mod tests {
     }
 
     #[test]
+    fn word_pieces_begin_with_a_space_or_continue() {
+        let words = ["don", "##'t", ".", "'s", "##.", "n't"];
+        let bytes = |cleanup: bool| {
+            let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": cleanup});
+            let table = table(decoder, &words).unwrap();
+            assert_eq!((table.continuation_prefix(1), table.continuation_prefix(0)), ("##", ""));
+            let text = |id| String::from_utf8(table.token_bytes(id).to_vec()).unwrap();
+            (0..6).map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(false), [" don", "'t", " .", " 's", ".", " n't"]);
+        assert_eq!(bytes(true), [" don", "'t", ".", "'s", ".", "n't"]);
+    }
+
+    #[test]
     fn unknown_steps_are_refused_by_name() {
         let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 0});
         for decoder in [
-            json!({"type": "WordPiece", "prefix": "##"}),
+            json!({"type": "WordPiece", "prefix": "", "cleanup": true}),
             json!({"type": "Sequence", "decoders": [strip, {"type": "Fuse"}]}),
             json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": " "}),
         ] {

@@ -94,6 +94,11 @@ impl IncrementalDecoder {
                     self.leading = Leading::Keep;
                 }
             }
+            Leading::Spelt => {
+                self.leading = Leading::Keep;
+                self.pending.extend(table.continuation_prefix(id).bytes());
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
             Leading::StripFirstToken => {
                 self.leading = Leading::Keep;
                 self.is_first_token = false;

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use mlx::{
     Array, Result,
     device::{self, DeviceKind},
-    fast::{SdpaMask, scaled_dot_product_attention},
+    fast::SdpaMask,
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod plan;
+mod soft_cap;
 #[cfg(test)]
 mod tests;
 
@@ -169,8 +170,7 @@ pub(super) fn extend_one(
         // No prefix: the step's own keys are all there are.
         None => (own(qkv.k)?, own(qkv.v)?),
     };
-    let mask = seq.mask.as_sdpa();
-    let out = scaled_dot_product_attention(&own(qkv.q)?, &k, &v, call.shape.scale, mask, None)?;
+    let out = soft_cap::attend(call.shape, &own(qkv.q)?, (&k, &v), seq.mask.as_sdpa())?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
 }
 
@@ -199,7 +199,7 @@ fn extend_latents(
         // Queries are the last keys.
         let mask = if len == 1 { SdpaMask::None } else { SdpaMask::Causal };
         let (k, v) = (keys(&k)?, keys(&v)?);
-        let out = scaled_dot_product_attention(&q, &k, &v, call.shape.scale, mask, None)?;
+        let out = soft_cap::attend(call.shape, &q, (&k, &v), mask)?;
         out.squeeze(0)?.transpose(&[1, 0, 2])
     };
     let outs = (0..seq.len).step_by(block).map(attend).collect::<Result<Vec<_>>>()?;
@@ -220,7 +220,7 @@ fn decode_group(
         Some(rows) => q.take(rows, 0)?,
         None => q.clone(),
     };
-    let AttentionShape { num_heads, num_kv_heads, head_dim, scale, .. } = *call.shape;
+    let AttentionShape { num_heads, num_kv_heads, head_dim, .. } = *call.shape;
     let (k, v) = gather(call, &group.slots)?;
     let per_kv_head = num_heads / num_kv_heads;
     let q = if folded {
@@ -228,7 +228,7 @@ fn decode_group(
     } else {
         q.expand_dims(2)?
     };
-    let out = scaled_dot_product_attention(&q, &k, &v, scale, group.mask.as_sdpa(), None)?;
+    let out = soft_cap::attend(call.shape, &q, (&k, &v), group.mask.as_sdpa())?;
     out.reshape(&[group.num_reqs, num_heads, call.shape.value_dim()])
 }
 

@@ -17,6 +17,7 @@ fn shape(layer_id: usize) -> AttentionShape {
         head_dim: HEAD_DIM,
         scale: 1.0,
         sliding_window: None,
+        soft_cap: None,
         cache: CacheKind::Full,
     }
 }

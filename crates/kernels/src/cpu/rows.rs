@@ -259,7 +259,8 @@ pub struct HeadNorms<'a> {
 /// head_dim]`.
 ///
 /// `cos` and `sin` are `[num_tokens, 1, dims]` f32 as two halves: cosines twice;
-/// sines negated, then sines. Element i pairs with i + dims / 2.
+/// sines negated, then sines. Element i pairs with i + dims / 2; elements of a head
+/// beyond `dims` stay as they are.
 ///
 /// # Errors
 /// Those of MLX.
@@ -292,8 +293,9 @@ impl CpuKernel for RopeSplit {
         let qkv = to_f32(inputs[0]);
         let (cos, sin) = (inputs[1].as_slice::<f32>(), inputs[2].as_slice::<f32>());
         let (num_tokens, row) = (inputs[0].dim(0), inputs[0].dim(1));
-        assert_eq!(cos.len(), num_tokens * self.head_dim, "a cosine for each element of a head");
-        assert_eq!(sin.len(), cos.len());
+        let dims = inputs[1].dim(2);
+        assert!(dims <= self.head_dim, "a cosine for elements of a head");
+        assert_eq!((cos.len(), sin.len()), (num_tokens * dims, cos.len()));
         let norms: Vec<_> = inputs[3..].iter().map(|&weight| to_f32(weight)).collect();
         assert!(norms.iter().all(|weight| weight.len() == self.head_dim), "a norm of heads");
         let mut first = 0;
@@ -311,9 +313,13 @@ impl CpuKernel for RopeSplit {
                             with_best(NormRows { x, weight, eps: self.eps, out: &mut normed });
                             x = &normed;
                         }
-                        let at = token * self.head_dim..(token + 1) * self.head_dim;
+                        let at = token * dims..(token + 1) * dims;
                         if part < 2 {
-                            rotate(x, &cos[at.clone()], &sin[at], out);
+                            let tables = (&cos[at.clone()], &sin[at]);
+                            for head in (0..width).step_by(self.head_dim) {
+                                let head = head..head + self.head_dim;
+                                rotate(&x[head.clone()], tables, &mut out[head]);
+                            }
                         } else {
                             out.copy_from_slice(x);
                         }
@@ -325,15 +331,15 @@ impl CpuKernel for RopeSplit {
     }
 }
 
-fn rotate(x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
+/// One head, of which as much as there are cosines.
+fn rotate(x: &[f32], (cos, sin): (&[f32], &[f32]), out: &mut [f32]) {
     let dims = cos.len();
     let half = dims / 2;
-    for (x, out) in x.chunks_exact(dims).zip(out.chunks_exact_mut(dims)) {
-        let (low, high) = x.split_at(half);
-        let (out_low, out_high) = out.split_at_mut(half);
-        for at in 0..half {
-            out_low[at] = low[at] * cos[at] + high[at] * sin[at];
-            out_high[at] = high[at] * cos[half + at] + low[at] * sin[half + at];
-        }
+    let (low, high) = x[..dims].split_at(half);
+    let (out_low, out_high) = out[..dims].split_at_mut(half);
+    for at in 0..half {
+        out_low[at] = low[at] * cos[at] + high[at] * sin[at];
+        out_high[at] = high[at] * cos[half + at] + low[at] * sin[half + at];
     }
+    out[dims..].copy_from_slice(&x[dims..]);
 }

@@ -34,8 +34,7 @@ pub(crate) struct DeepseekConfig {
     /// Every so many layers have experts.
     #[serde(default = "one")]
     moe_layer_freq: usize,
-    #[serde(default)]
-    norm_topk_prob: bool,
+    norm_topk_prob: Option<bool>,
     #[serde(default = "factor")]
     pub(crate) routed_scaling_factor: f32,
     topk_method: Option<String>,
@@ -50,6 +49,20 @@ impl DeepseekConfig {
     pub(crate) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
         config.tie_word_embeddings = is_tied(hf)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As its successor and the models that follow that have it.
+    pub(crate) fn v3(hf: &HfConfig) -> Result<Self, LoadError> {
+        let mut config: Self = hf.parse()?;
+        config.tie_word_embeddings = is_tied(hf)?;
+        config.mla.splits_kv_b = true;
+        config.norm_topk_prob.get_or_insert(true);
+        if config.topk_method.get_or_insert_with(|| "noaux_tc".to_owned()) != "noaux_tc" {
+            let value = config.topk_method.unwrap_or_default();
+            return Err(LoadError::Unsupported { what: "topk_method", value });
+        }
         config.check()?;
         Ok(config)
     }
@@ -74,7 +87,7 @@ impl DeepseekConfig {
     }
 
     pub(crate) fn top_k(&self) -> TopK {
-        TopK { top_k: self.num_experts_per_tok, renormalize: self.norm_topk_prob }
+        TopK { top_k: self.num_experts_per_tok, renormalize: self.norm_topk_prob.unwrap_or(false) }
     }
 
     /// Inner width of the experts that every token takes.

@@ -4,42 +4,37 @@
 use nn::{Activation, HfConfig, LoadError};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_sizes, config_error, default_act, is_tied};
+use crate::config::{
+    LayerType, check_kv_heads, check_length, check_sizes, config_error, default_act, is_tied,
+};
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct LlamaConfig {
-    pub(super) hidden_size: usize,
-    pub(super) intermediate_size: usize,
-    pub(super) num_hidden_layers: usize,
-    pub(super) num_attention_heads: usize,
+pub(crate) struct LlamaConfig {
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) num_attention_heads: usize,
     num_key_value_heads: Option<usize>, // absent before GQA
     head_dim: Option<usize>,
-    pub(super) vocab_size: usize,
+    pub(crate) vocab_size: usize,
     #[serde(default = "default_act")]
-    pub(super) hidden_act: Activation,
-    pub(super) rms_norm_eps: f32,
+    pub(crate) hidden_act: Activation,
+    pub(crate) rms_norm_eps: f32,
     #[serde(default)]
-    pub(super) attention_bias: bool,
+    pub(crate) attention_bias: bool,
     attention_out_bias: Option<bool>, // Seed-OSS
     #[serde(default)]
-    pub(super) mlp_bias: bool,
+    pub(crate) mlp_bias: bool,
     #[serde(skip)]
-    pub(super) tie_word_embeddings: bool,
+    pub(crate) tie_word_embeddings: bool,
     sliding_window: Option<usize>, // Mistral
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<LayerType>>,
     pretraining_tp: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum LayerType {
-    FullAttention,
-    SlidingAttention,
-}
-
 impl LlamaConfig {
-    pub(super) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
+    pub(crate) fn new(hf: &HfConfig) -> Result<Self, LoadError> {
         let mut config: Self = hf.parse()?;
         config.tie_word_embeddings = is_tied(hf)?;
         config.check()?;
@@ -49,21 +44,21 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    pub(super) fn num_kv_heads(&self) -> usize {
+    pub(crate) fn num_kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    pub(super) fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
     /// Whether the projection after attention has a bias.
-    pub(super) fn out_bias(&self) -> bool {
+    pub(crate) fn out_bias(&self) -> bool {
         self.attention_out_bias.unwrap_or(self.attention_bias)
     }
 
     /// Tokens that a layer looks back, itself included; `None`: all.
-    pub(super) fn window(&self, layer_id: usize) -> Option<usize> {
+    pub(crate) fn window(&self, layer_id: usize) -> Option<usize> {
         let slides = match &self.layer_types {
             Some(types) => types[layer_id] == LayerType::SlidingAttention,
             None => self.use_sliding_window != Some(false),
@@ -97,9 +92,7 @@ impl LlamaConfig {
         }
         match &self.layer_types {
             Some(types) if types.len() != self.num_hidden_layers => {
-                let reason =
-                    format!("{} entries for {} layers", types.len(), self.num_hidden_layers);
-                Err(config_error("layer_types", reason))
+                check_length("layer_types", types.len(), self.num_hidden_layers)
             }
             Some(types)
                 if types.contains(&LayerType::SlidingAttention)

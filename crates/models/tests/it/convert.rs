@@ -104,7 +104,8 @@ fn convert(golden: &Golden) -> Heard {
     if golden.settings["quantize"] == true {
         let mode = text("q_mode").unwrap_or("affine");
         let spec = QuantSpec::new(mode, number("q_group_size"), number("q_bits")).unwrap();
-        let layers = golden.config["num_hidden_layers"].as_u64().unwrap() as usize;
+        let decoder = golden.config.get("text_config").unwrap_or(&golden.config);
+        let layers = decoder["num_hidden_layers"].as_u64().unwrap() as usize;
         let recipe = text("quant_predicate").map(|name| name.parse::<MixedRecipe>().unwrap());
         weights.quantize_on_load(QuantizeOnLoad {
             spec,

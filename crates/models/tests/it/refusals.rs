@@ -26,7 +26,7 @@ fn refusal_of(name: &str, fields: Value) -> String {
 fn config_values_that_change_the_graph() {
     let cases = [
         (json!({"hidden_act": "xielu"}), "config.json: hidden_act: unknown variant `xielu`"),
-        (json!({"rope_scaling": {"type": "longrope"}}), "rope type \"longrope\" is not supported"),
+        (json!({"rope_scaling": {"type": "mrope"}}), "rope type \"mrope\" is not supported"),
         (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor \"0.5\" is not supported"),
         (json!({"pretraining_tp": 2}), "pretraining_tp \"2\" is not supported"),
         (json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does not divide"),

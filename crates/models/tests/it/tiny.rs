@@ -87,6 +87,9 @@ pub(crate) fn load(
     models::load(&config, &Weights::new(store))
 }
 
+/// Names and shapes.
+type Modules = Vec<(String, Vec<usize>)>;
+
 /// Every tensor of the checkpoint, as stored.
 pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     let mut tensors = BTreeMap::new();
@@ -113,52 +116,34 @@ fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
     Some((number("group_size")?, number("bits")?))
 }
 
-fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
-    let number =
-        |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
-    let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
-    let required = |field: &str| number(field).unwrap();
-    let hidden = required("hidden_size");
-    let heads = required("num_attention_heads");
-    let head_dim = number("head_dim").unwrap_or(hidden / heads);
-    let (q, kv) = (heads * head_dim, required("num_key_value_heads") * head_dim);
-    let mut attention = vec![
-        ("self_attn.q_proj", [q, hidden]),
-        ("self_attn.k_proj", [kv, hidden]),
-        ("self_attn.v_proj", [kv, hidden]),
-        ("self_attn.o_proj", [hidden, q]),
-    ];
-    let mut norms = vec![("input_layernorm", hidden), ("post_attention_layernorm", hidden)];
-    if config["model_type"].as_str().unwrap().starts_with("qwen3") {
-        norms.extend([("self_attn.q_norm", head_dim), ("self_attn.k_norm", head_dim)]);
+fn shapes(config: &Value) -> Modules {
+    if let Some(text) = config.get("text_config") {
+        let below = |(name, shape)| (format!("language_model.{name}"), shape);
+        return shapes(text).into_iter().map(below).collect();
     }
-    if let Some(rank) = number("kv_lora_rank") {
-        attention = latent_attention(config, rank);
-        norms.push(("self_attn.kv_a_layernorm", rank));
-        norms.extend(number("q_lora_rank").map(|rank| ("self_attn.q_a_layernorm", rank)));
-    }
+    let required = |field: &str| config[field].as_u64().unwrap() as usize;
+    let (hidden, vocab) = (required("hidden_size"), required("vocab_size"));
     let mut shapes = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![required("vocab_size"), hidden]),
+        ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]),
         ("model.norm.weight".to_owned(), vec![hidden]),
     ];
-    if !flag("tie_word_embeddings") {
-        shapes.push(("lm_head.weight".to_owned(), vec![required("vocab_size"), hidden]));
+    if config["tie_word_embeddings"] != true {
+        shapes.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
     }
+    let (attention, mut norms) = attention(config);
+    let of_rows = layer_norms(kind(config)).iter();
+    norms.extend(of_rows.map(|norm| (format!("{norm}_layernorm"), hidden)));
     for layer in 0..required("num_hidden_layers") {
         for (norm, width) in &norms {
             shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![*width]));
         }
-        let attention = attention.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
-        for (name, shape) in attention.chain(mlp(config, layer)) {
-            let has_bias = match name.contains("attn") {
-                true if name.contains("o_proj") && config.get("attention_out_bias").is_some() => {
-                    flag("attention_out_bias")
-                }
-                true => flag("attention_bias") || flag("qkv_bias") && !name.contains("o_proj"),
-                false => flag("mlp_bias"),
-            };
-            if has_bias {
+        for (name, shape) in attention.iter().cloned().chain(mlp(config, layer)) {
+            if has_bias(config, &name) {
                 shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
+            }
+            if name.ends_with("mlp.gate") && config["topk_method"] == "noaux_tc" {
+                let bias = format!("model.layers.{layer}.{name}.e_score_correction_bias");
+                shapes.push((bias, vec![shape[0]]));
             }
             shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
         }
@@ -166,32 +151,104 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
+fn kind(config: &Value) -> &str {
+    config["model_type"].as_str().unwrap()
+}
+
+/// Norms of a layer's rows.
+fn layer_norms(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "cohere2" => &["input"],
+        "gemma2" | "gemma3_text" => {
+            &["input", "post_attention", "pre_feedforward", "post_feedforward"]
+        }
+        "glm4" => &["input", "post_self_attn", "post_attention", "post_mlp"],
+        "olmo2" | "olmo3" => &["post_attention", "post_feedforward"],
+        _ => &["input", "post_attention"],
+    }
+}
+
+/// Modules of a layer's first half and their shapes, and the widths of its norms.
+fn attention(config: &Value) -> (Modules, Vec<(String, usize)>) {
+    let number = |field: &str| config.get(field).and_then(Value::as_u64).map(|n| n as usize);
+    let (hidden, heads) = (number("hidden_size").unwrap(), number("num_attention_heads").unwrap());
+    if let Some(rank) = number("kv_lora_rank") {
+        return latent_attention(config, rank);
+    }
+    let head_dim = number("head_dim").unwrap_or(hidden / heads);
+    let (q, kv) = (heads * head_dim, number("num_key_value_heads").unwrap() * head_dim);
+    let mut modules = match kind(config) {
+        "phi3" => vec![("self_attn.qkv_proj", vec![q + 2 * kv, hidden])],
+        _ => vec![
+            ("self_attn.q_proj", vec![q, hidden]),
+            ("self_attn.k_proj", vec![kv, hidden]),
+            ("self_attn.v_proj", vec![kv, hidden]),
+        ],
+    };
+    modules.push(("self_attn.o_proj", vec![hidden, q]));
+    let norms = match kind(config) {
+        "gemma3_text" | "qwen3" | "qwen3_moe" => Some([head_dim, head_dim]),
+        "olmo2" | "olmo3" => Some([q, kv]),
+        _ => None,
+    };
+    let norms = norms.into_iter().flat_map(|widths| {
+        ["q", "k"].map(|part| format!("self_attn.{part}_norm")).into_iter().zip(widths)
+    });
+    let modules = modules.into_iter().map(|(name, shape)| (name.to_owned(), shape));
+    (modules.collect(), norms.collect())
+}
+
 /// Modules of multi-head latent attention.
-fn latent_attention(config: &Value, rank: usize) -> Vec<(&'static str, [usize; 2])> {
+fn latent_attention(config: &Value, rank: usize) -> (Modules, Vec<(String, usize)>) {
     let number = |field: &str| config[field].as_u64().map(|value| value as usize);
     let required = |field: &str| number(field).unwrap();
     let (hidden, heads) = (required("hidden_size"), required("num_attention_heads"));
     let (rope, nope) = (required("qk_rope_head_dim"), required("qk_nope_head_dim"));
     let (q, values) = (heads * (nope + rope), heads * required("v_head_dim"));
     let mut modules = vec![
-        ("self_attn.kv_a_proj_with_mqa", [rank + rope, hidden]),
-        ("self_attn.kv_b_proj", [heads * nope + values, rank]),
-        ("self_attn.o_proj", [hidden, values]),
+        ("self_attn.kv_a_proj_with_mqa", vec![rank + rope, hidden]),
+        ("self_attn.o_proj", vec![hidden, values]),
     ];
-    match number("q_lora_rank") {
-        None => modules.push(("self_attn.q_proj", [q, hidden])),
-        Some(rank) => modules
-            .extend([("self_attn.q_a_proj", [rank, hidden]), ("self_attn.q_b_proj", [q, rank])]),
+    if config.get("quantization").is_some() && config["model_type"] != "deepseek_v2" {
+        modules.push(("self_attn.embed_q", vec![heads, rank, nope]));
+        modules.push(("self_attn.unembed_out", vec![heads, values / heads, rank]));
+    } else {
+        modules.push(("self_attn.kv_b_proj", vec![heads * nope + values, rank]));
     }
-    modules
+    let mut norms = vec![("self_attn.kv_a_layernorm".to_owned(), rank)];
+    norms.extend(number("q_lora_rank").map(|rank| ("self_attn.q_a_layernorm".to_owned(), rank)));
+    match number("q_lora_rank") {
+        None => modules.push(("self_attn.q_proj", vec![q, hidden])),
+        Some(rank) => modules.extend([
+            ("self_attn.q_a_proj", vec![rank, hidden]),
+            ("self_attn.q_b_proj", vec![q, rank]),
+        ]),
+    }
+    (modules.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect(), norms)
+}
+
+fn has_bias(config: &Value, name: &str) -> bool {
+    let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
+    let is_out = name.contains("o_proj");
+    match name.contains("attn") {
+        _ if flag("use_bias") => true,
+        false => flag("mlp_bias"),
+        true if is_out && kind(config) == "glm4" => false,
+        true if is_out && config.get("attention_out_bias").is_some() => flag("attention_out_bias"),
+        true => flag("attention_bias") || flag("qkv_bias") && !is_out,
+    }
 }
 
 /// Modules of a layer's second half. Experts are stacked in quantized checkpoints,
 /// as mlx-lm's converter leaves them, and single in plain ones, as published.
-fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
+fn mlp(config: &Value, layer: usize) -> Modules {
     let number =
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
     let (hidden, inner) = (number("hidden_size").unwrap(), number("intermediate_size").unwrap());
+    if matches!(kind(config), "glm4" | "phi3") {
+        let modules = [("gate_up", [2 * inner, hidden]), ("down", [hidden, inner])];
+        return modules.map(|(name, shape)| (format!("mlp.{name}_proj"), shape.to_vec())).into();
+    }
     let experts = ["num_experts", "num_local_experts", "n_routed_experts"];
     let experts = experts.iter().find_map(|field| number(field)).unwrap_or(0);
     let dense = config.get("mlp_only_layers").and_then(Value::as_array);
@@ -226,7 +283,7 @@ fn mlp(config: &Value, layer: usize) -> Vec<(String, Vec<usize>)> {
 
 const MLP_NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
-fn gated(module: &str, hidden: usize, inner: usize, names: [&str; 3]) -> Vec<(String, Vec<usize>)> {
+fn gated(module: &str, hidden: usize, inner: usize, names: [&str; 3]) -> Modules {
     let shapes = [[inner, hidden], [inner, hidden], [hidden, inner]];
     let parts = names.iter().zip(shapes);
     parts.map(|(name, shape)| (format!("{module}.{name}"), shape.to_vec())).collect()

@@ -36,7 +36,13 @@ impl Frequencies {
             }),
             RopeScaling::Llama3(ref llama3) => given(llama3.inverse_frequencies(dims, base)),
             RopeScaling::Yarn(ref yarn) => given(yarn.inverse_frequencies(dims, base)),
+            RopeScaling::Long(ref long) => given(long.inverse_frequencies(dims, base)),
         }
+    }
+
+    /// Turns nothing, at any position.
+    pub(super) fn still(dims: usize) -> Result<Self> {
+        Array::full(&[dims / 2], f32::INFINITY, Dtype::Float32).map(Self::Given)
     }
 
     /// True if a token's frequencies depend on where it is: no fused kernel

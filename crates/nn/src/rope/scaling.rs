@@ -18,6 +18,8 @@ pub struct RopeConfig {
     pub traditional: bool,
     /// Length before any stretching, for the dynamic kind.
     pub max_position_embeddings: usize,
+    /// How much of a head rotates: its first elements. The rest stays as it is.
+    pub partial_rotary_factor: f32,
 }
 
 /// Kinds of rope.
@@ -41,6 +43,10 @@ pub enum RopeScaling {
     Llama3(Llama3),
     /// Likewise with a ramp over dimensions, and q and k scaled.
     Yarn(Yarn),
+    /// Each pair slowed down by a factor of its own, and q and k scaled (Phi-3's
+    /// `longrope`, once `su`). The factors for long texts are those of short ones
+    /// too: a key must be the same however long its sequence gets.
+    Long(LongRope),
 }
 
 /// Parameters of the `llama3` kind.
@@ -73,13 +79,38 @@ pub struct Yarn {
     truncate: bool,
 }
 
+/// Parameters of the `longrope` kind.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct LongRope {
+    long_factor: Vec<f64>,
+    attention_factor: Option<f64>,
+    /// Length before any stretching; older configs have it beside `rope_scaling`.
+    #[serde(default)]
+    original_max_position_embeddings: f64,
+    #[serde(skip)]
+    max_position_embeddings: f64,
+}
+
 impl RopeConfig {
     /// Reads the fields, in the old form (`rope_theta`, `rope_scaling`) or the
-    /// new one (`rope_parameters`).
+    /// new one (`rope_parameters`), for models whose heads rotate as a whole.
     ///
     /// # Errors
     /// A kind that is not supported, or a parameter that is missing.
     pub fn from_config(config: &HfConfig) -> Result<Self, LoadError> {
+        let parsed = Self::partial_from_config(config)?;
+        if parsed.partial_rotary_factor != 1.0 {
+            let value = parsed.partial_rotary_factor.to_string();
+            return Err(LoadError::Unsupported { what: "partial_rotary_factor", value });
+        }
+        Ok(parsed)
+    }
+
+    /// The same for models that may rotate a part of each head.
+    ///
+    /// # Errors
+    /// As for [`RopeConfig::from_config`].
+    pub fn partial_from_config(config: &HfConfig) -> Result<Self, LoadError> {
         let scaling_field = ["rope_scaling", "rope_parameters"]
             .into_iter()
             .find(|field| config.get(field).is_some());
@@ -99,18 +130,42 @@ impl RopeConfig {
             };
             value.map(parse).transpose()
         };
-        if let Some(share) = number("partial_rotary_factor")?.filter(|&share| share != 1.0) {
-            let value = share.to_string();
-            return Err(LoadError::Unsupported { what: "partial_rotary_factor", value });
-        }
         let traditional = config.get("rope_traditional").and_then(Value::as_bool);
+        let max_position_embeddings = number("max_position_embeddings")?.unwrap_or(2048.0);
+        let field = scaling_field.unwrap_or("rope_scaling");
+        let mut scaling = RopeScaling::parse(parameters, field)?;
+        if let RopeScaling::Long(long) = &mut scaling {
+            let original = number("original_max_position_embeddings")?.ok_or_else(|| {
+                config_error(field, "missing field `original_max_position_embeddings`")
+            })?;
+            long.original_max_position_embeddings = original;
+            long.max_position_embeddings = max_position_embeddings;
+        }
         Ok(Self {
             theta: number("rope_theta")?.map_or(DEFAULT_THETA, |theta| theta as f32),
-            scaling: RopeScaling::parse(parameters, scaling_field.unwrap_or("rope_scaling"))?,
+            scaling,
             traditional: traditional.unwrap_or(false),
-            max_position_embeddings: number("max_position_embeddings")?
-                .map_or(2048, |length| length as usize),
+            max_position_embeddings: max_position_embeddings as usize,
+            partial_rotary_factor: number("partial_rotary_factor")?.map_or(1.0, |part| part as f32),
         })
+    }
+
+    /// How many of a head's elements rotate.
+    ///
+    /// # Errors
+    /// Their number is odd, or not that of the scaling's factors.
+    pub(super) fn rotary_dims(&self, head_dim: usize) -> Result<usize, LoadError> {
+        let dims = (head_dim as f32 * self.partial_rotary_factor) as usize;
+        if !dims.is_multiple_of(2) || dims == 0 || dims > head_dim {
+            return Err(LoadError::Unsupported { what: "rotary width", value: dims.to_string() });
+        }
+        match &self.scaling {
+            RopeScaling::Long(long) if long.long_factor.len() != dims / 2 => {
+                let reason = format!("{} factors for {} pairs", long.long_factor.len(), dims / 2);
+                Err(config_error("long_factor", &reason))
+            }
+            _ => Ok(dims),
+        }
     }
 }
 
@@ -137,6 +192,9 @@ impl RopeScaling {
             "dynamic" => Ok(Self::Dynamic { factor: factor(parameters, field)? }),
             "llama3" => typed(parameters, field).map(Self::Llama3),
             "yarn" | "deepseek_yarn" => typed(parameters, field).map(Self::Yarn),
+            "longrope" | "su" => LongRope::deserialize(parameters)
+                .map(Self::Long)
+                .map_err(|error| config_error(field, &error.to_string())),
             other => Err(LoadError::Unsupported { what: "rope type", value: other.to_owned() }),
         }
     }
@@ -145,6 +203,7 @@ impl RopeScaling {
     pub fn mscale(&self) -> f32 {
         match self {
             Self::Yarn(yarn) => yarn.mscale(),
+            Self::Long(long) => long.mscale(),
             _ => 1.0,
         }
     }
@@ -219,6 +278,25 @@ impl Yarn {
 
     fn grown(&self, mscale: f64) -> f64 {
         if self.factor <= 1.0 { 1.0 } else { 0.1 * mscale * self.factor.ln() + 1.0 }
+    }
+}
+
+impl LongRope {
+    /// `[dims / 2]`.
+    pub(super) fn inverse_frequencies(&self, dims: usize, theta: f32) -> Vec<f64> {
+        plain(dims, theta)
+            .zip(&self.long_factor)
+            .map(|(inverse, factor)| inverse * factor)
+            .collect()
+    }
+
+    fn mscale(&self) -> f32 {
+        if let Some(factor) = self.attention_factor {
+            return factor as f32;
+        }
+        let original = self.original_max_position_embeddings;
+        let growth = (self.max_position_embeddings / original).max(1.0);
+        (1.0 + growth.ln() / original.ln()).sqrt() as f32
     }
 }
 

@@ -38,7 +38,7 @@ fn deviation(
     positions: &[i32],
     frequencies: impl Fn(i32) -> Vec<f64>,
 ) -> (f64, f64) {
-    let (heads, dims, tokens) = (3, rope.dims, positions.len());
+    let (heads, dims, tokens) = (3, rope.head_dim, positions.len());
     let data = ramp(tokens * heads * dims);
     let x = Array::from_slice(&data, &[tokens, heads * dims]).unwrap();
     let at = Array::from_slice(positions, &[tokens]).unwrap();
@@ -54,9 +54,9 @@ fn deviation(
         for (row, (x, q)) in data.chunks(dims).zip(q.chunks(dims)).enumerate() {
             let position = positions[row / heads];
             let expected = reference(x, position.into(), &frequencies(position), rope.traditional);
-            for (expected, &q) in expected.iter().zip(q) {
-                *deviation =
-                    f64::max(*deviation, (expected * f64::from(rope.mscale) - f64::from(q)).abs());
+            for (index, (expected, &q)) in expected.iter().zip(q).enumerate() {
+                let factor = if index < rope.dims { f64::from(rope.mscale) } else { 1.0 };
+                *deviation = f64::max(*deviation, (expected * factor - f64::from(q)).abs());
             }
         }
     }
@@ -154,6 +154,40 @@ fn yarn_scales_q_and_k_too() {
 
 /// The fields of DeepSeek-V2-Lite: nothing on what rotates, 1.5896 on all of attention.
 #[test]
+fn longrope_slows_each_pair_and_part_of_a_head_may_rotate() {
+    for traditional in [false, true] {
+        let fields = json!({"partial_rotary_factor": 0.75, "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 1024, "rope_traditional": traditional,
+            "rope_scaling": {"type": "longrope", "long_factor": [1.0, 2.5, 7.0]}});
+        let Value::Object(fields) = fields else { unreachable!() };
+        let config = RopeConfig::partial_from_config(&HfConfig::from_map(fields).unwrap()).unwrap();
+        let mut rope = Rope::new(8, &config).unwrap();
+        // sqrt(1 + ln 4 / ln 1024)
+        assert!((f64::from(rope.mscale) - 1.2_f64.sqrt()).abs() < 1e-6, "{}", rope.mscale);
+        let slowed: Vec<f64> = plain_frequencies(6, 10_000.0)
+            .iter()
+            .zip([1.0, 2.5, 7.0])
+            .map(|(frequency, factor)| frequency / factor)
+            .collect();
+        assert_close(&mut rope, &[0, 1, 17, 900], |_| slowed.clone());
+        let error = Rope::new(16, &config).err().unwrap().to_string();
+        assert_eq!(error, "config.json: long_factor: 3 factors for 6 pairs");
+    }
+}
+
+#[test]
+fn a_still_rope_turns_nothing() {
+    let mut rope = Rope::still(8).unwrap();
+    let x = Array::from_slice(&ramp(48), &[3, 16]).unwrap();
+    let at = Array::from_slice(&[0, 5, 100_000], &[3]).unwrap();
+    for fused in [false, true] {
+        rope.fused = fused;
+        let (q, _) = rope.apply(&x, &x, &rope.at(&at).unwrap()).unwrap();
+        assert_eq!(q.to_vec::<f32>().unwrap(), ramp(48));
+    }
+}
+
+#[test]
 fn mscale_all_dim_moves_to_the_scale_of_attention() {
     let scaling = |kind: &str, mscale: f64, all: f64, factor: f64| {
         let fields = json!({"rope_scaling": {
@@ -207,8 +241,8 @@ fn old_and_new_form_of_config_json() {
 fn what_changes_the_graph_is_refused_by_name() {
     let error = |fields| config(fields).unwrap_err().to_string();
     assert_eq!(
-        error(json!({"rope_scaling": {"rope_type": "longrope", "factor": 2}})),
-        "rope type \"longrope\" is not supported"
+        error(json!({"rope_scaling": {"rope_type": "mrope", "factor": 2}})),
+        "rope type \"mrope\" is not supported"
     );
     assert_eq!(
         error(json!({"partial_rotary_factor": 0.5})),

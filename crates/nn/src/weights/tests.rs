@@ -81,6 +81,10 @@ fn left_overs_need_a_rule() {
     assert_eq!(left(&[LeftOver::Name("lm_head.weight")]), [names[0], names[2], names[3]]);
     assert_eq!(left(&[LeftOver::Suffix("rotary_emb.inv_freq")]), names[..3]);
     assert_eq!(left(&[LeftOver::Suffix("emb.inv_freq")]), names, "whole parts of a path only");
+    let names = ["model.layers.1.w", "model.layers.10.w", "model.layers.2.w", "model.layers.x.w"];
+    let weights = Weights::new(store(F32, &names.map(|name| (name, &one))));
+    let error = text(weights.finish(&[LeftOver::LayersFrom(2)]));
+    assert!(error.ends_with(": model.layers.1.w, model.layers.x.w"), "{error}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl PagedCpu {
                 head_dim: layer.head_dim,
                 scale: layer.scale,
                 window: layer.sliding_window,
-                soft_cap: None,
+                soft_cap: layer.soft_cap,
                 sinks: None,
             });
         }

@@ -29,6 +29,8 @@ use crate::{
 pub(super) struct PagedGpu {
     /// Distinct windows of the model's layers.
     windows: Vec<Option<usize>>,
+    /// Whether some layer has a cap on its scores, which MLX's attention has not.
+    is_capped: bool,
     kernels: Rc<Kernels>,
 }
 
@@ -46,7 +48,8 @@ struct ExtendPlan {
     gathers: OnceCell<Vec<(Option<usize>, Vec<ExtendSeq>)>>,
     /// What a gather is planned from.
     step: OwnedLayout,
-    /// For our kernel; `None` for a single prompt without a prefix.
+    /// For our kernel; `None` for a single prompt without a prefix, unless scores are
+    /// capped.
     tables: Option<ExtendTables>,
 }
 
@@ -86,7 +89,8 @@ impl PagedGpu {
         let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
         windows.sort_unstable();
         windows.dedup();
-        Self { windows, kernels }
+        let is_capped = layers.iter().any(|layer| layer.soft_cap.is_some());
+        Self { windows, is_capped, kernels }
     }
 
     /// Adds the write of this step's K and V; gives its chain.
@@ -193,7 +197,7 @@ fn attention_spec(
         page_size,
         scale: shape.scale,
         window: shape.sliding_window,
-        soft_cap: None,
+        soft_cap: shape.soft_cap,
         has_sinks: false,
         dtype: q.dtype(),
         kv_dtype: k_pool.dtype(),
@@ -275,8 +279,8 @@ impl ExtendTables {
 }
 
 impl ExtendPlan {
-    fn new(step: &StepLayout<'_>) -> Result<Self> {
-        let is_fresh = matches!(step.extents, [only] if only.prefix_len == 0);
+    fn new(step: &StepLayout<'_>, is_capped: bool) -> Result<Self> {
+        let is_fresh = !is_capped && matches!(step.extents, [only] if only.prefix_len == 0);
         Ok(Self {
             gathers: OnceCell::new(),
             step: OwnedLayout {
@@ -315,7 +319,7 @@ impl AttentionBackend for PagedGpu {
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
         let plan = match step.mode {
             ForwardMode::Decode => Plan::Decode(DecodeTables::new(step)?),
-            ForwardMode::Extend => Plan::Extend(ExtendPlan::new(step)?),
+            ForwardMode::Extend => Plan::Extend(ExtendPlan::new(step, self.is_capped)?),
         };
         Ok(ForwardMetadata::new(plan))
     }

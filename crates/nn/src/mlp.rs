@@ -1,0 +1,70 @@
+//! The gated MLP of most decoders.
+//!
+//! Upstream: `LlamaMLP` in `sglang/srt/models/llama.py`.
+
+use mlx::Array;
+
+use crate::{Activation, Linear, LoadError, MergedLinear, Weights};
+
+/// `down(act(gate(x)) * up(x))`.
+pub struct GatedMlp {
+    gate_up_proj: GateUp,
+    down_proj: Linear,
+    act: Activation,
+}
+
+enum GateUp {
+    Merged(MergedLinear),
+    /// One matrix in the checkpoint already.
+    Stored(Linear),
+}
+
+impl GatedMlp {
+    /// Takes `gate_proj`, `up_proj` and `down_proj` of an MLP `[hidden, inner]` wide,
+    /// with biases if the model has them.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(
+        w: &Weights,
+        [hidden, inner]: [usize; 2],
+        act: Activation,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
+        Ok(Self {
+            gate_up_proj: GateUp::Merged(MergedLinear::load(&gate_up, hidden, bias)?),
+            down_proj: Linear::load(w.at("down_proj"), inner, hidden, bias)?,
+            act,
+        })
+    }
+
+    /// Takes `gate_up_proj`, gates then values, and `down_proj`.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_fused(
+        w: &Weights,
+        [hidden, inner]: [usize; 2],
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        let gate_up = Linear::load(w.at("gate_up_proj"), hidden, 2 * inner, false)?;
+        Ok(Self {
+            gate_up_proj: GateUp::Stored(gate_up),
+            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
+            act,
+        })
+    }
+
+    /// `[num_tokens, hidden]` to the same.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward(&self, x: &Array) -> mlx::Result<Array> {
+        let gate_up = match &self.gate_up_proj {
+            GateUp::Merged(merged) => merged.forward(x)?,
+            GateUp::Stored(stored) => stored.forward(x)?,
+        };
+        self.down_proj.forward(&self.act.and_mul(&gate_up)?)
+    }
+}
