@@ -34,6 +34,7 @@ pub(crate) use sources::Sources;
 
 /// How a checkpoint becomes one of ours.
 pub(crate) struct Import {
+    method: &'static str,
     /// How the matrices are packed afterwards; `None` if they are dense.
     spec: Option<QuantSpec>,
     rewrite: Rewrite,
@@ -88,21 +89,31 @@ pub(crate) fn claim(config: &mut Map<String, Value>) -> Result<Option<Import>, L
 
 impl Import {
     fn packed(
+        method: &'static str,
         spec: QuantSpec,
         rewrite: impl Fn(&mut Sources) -> Result<(), LoadError> + 'static,
     ) -> Self {
-        Self { spec: Some(spec), rewrite: Box::new(rewrite) }
+        Self { method, spec: Some(spec), rewrite: Box::new(rewrite) }
     }
 
     fn packed_as(
+        method: &'static str,
         mode: QuantMode,
         rewrite: impl Fn(&mut Sources) -> Result<(), LoadError> + 'static,
     ) -> Self {
-        Self::packed(QuantSpec::of_mode(mode), rewrite)
+        Self::packed(method, QuantSpec::of_mode(mode), rewrite)
     }
 
-    fn dense(rewrite: impl Fn(&mut Sources) -> Result<(), LoadError> + 'static) -> Self {
-        Self { spec: None, rewrite: Box::new(rewrite) }
+    fn dense(
+        method: &'static str,
+        rewrite: impl Fn(&mut Sources) -> Result<(), LoadError> + 'static,
+    ) -> Self {
+        Self { method, spec: None, rewrite: Box::new(rewrite) }
+    }
+
+    /// `quant_method`.
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
     }
 
     /// Puts the tensors of MLX in the place of the others.

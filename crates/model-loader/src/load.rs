@@ -79,6 +79,8 @@ pub struct LoadedModel {
     pub chat_template: Option<String>,
     /// The folder or file that was read.
     pub path: PathBuf,
+    /// `quant_method` of the tool that quantized it, where that was not MLX.
+    pub imported_from: Option<&'static str>,
 }
 
 impl LoadedModel {
@@ -145,6 +147,7 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
         generation_config: generation.unwrap_or_default(),
         chat_template: folder::chat_template(path)?,
         path: path.to_owned(),
+        imported_from: import.map(|import| import.method()),
     })
 }
 
@@ -186,6 +189,7 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
         tokenizer: TokenizerSource::Gguf(model.vocab),
         generation_config: GenerationConfig::default(),
         path: path.to_owned(),
+        imported_from: None,
     })
 }
 

@@ -300,6 +300,16 @@ impl Weights {
         evaluated.map_err(|source| LoadError::Place { name: self.full(name), source })
     }
 
+    /// Bytes of the tensors that were not taken yet, as they are stored. Dummy weights
+    /// have none.
+    pub fn stored_bytes(&self) -> usize {
+        let store = self.store.borrow();
+        let bytes = |source: &dyn TensorSource| {
+            source.shape().iter().product::<usize>() * source.dtype().size_in_bytes()
+        };
+        store.sources.values().flatten().map(|source| bytes(source.as_ref())).sum()
+    }
+
     /// Shape and element type of a tensor that was not taken yet.
     fn stored(&self, name: &str) -> Option<(Vec<usize>, Dtype)> {
         let store = self.store.borrow();

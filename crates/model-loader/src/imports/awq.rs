@@ -22,7 +22,9 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
     settings.expect("version", &["gemm"])?;
     let spec = settings.affine(("bits", &[4]), 128)?;
     let method = settings.method();
-    Ok(Import::packed(spec, move |sources| for_modules(method, "qweight", sources, rewrite)))
+    Ok(Import::packed(settings.method(), spec, move |sources| {
+        for_modules(method, "qweight", sources, rewrite)
+    }))
 }
 
 fn rewrite(module: &mut Module<'_>) -> Result<(), LoadError> {

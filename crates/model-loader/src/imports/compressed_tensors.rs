@@ -24,13 +24,17 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
     match settings.get("format").and_then(Value::as_str) {
         Some("float-quantized") => {
             let block = weights.block("block_structure")?;
-            Ok(Import::dense(move |sources| fp8::to_dense(method, block, sources)))
+            Ok(Import::dense(settings.method(), move |sources| {
+                fp8::to_dense(method, block, sources)
+            }))
         }
-        Some("mxfp4-pack-quantized") => Ok(Import::packed_as(QuantMode::Mxfp4, move |sources| {
-            drop_activation_scales(sources);
-            for_modules(method, "weight_packed", sources, to_mxfp4)
-        })),
-        Some("nvfp4-pack-quantized") => Ok(Import::dense(move |sources| {
+        Some("mxfp4-pack-quantized") => {
+            Ok(Import::packed_as(settings.method(), QuantMode::Mxfp4, move |sources| {
+                drop_activation_scales(sources);
+                for_modules(method, "weight_packed", sources, to_mxfp4)
+            }))
+        }
+        Some("nvfp4-pack-quantized") => Ok(Import::dense(settings.method(), move |sources| {
             drop_activation_scales(sources);
             let global = ("weight_global_scale", GlobalScale::Divisor);
             for_modules(method, "weight_packed", sources, |module| {
@@ -41,7 +45,7 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
             weights.expect("type", &["int"])?;
             weights.expect("strategy", &["group"])?;
             let spec = weights.affine(("num_bits", &[4, 8]), 32)?;
-            Ok(Import::packed(spec, move |sources| {
+            Ok(Import::packed(settings.method(), spec, move |sources| {
                 drop_activation_scales(sources);
                 for_modules(method, "weight_packed", sources, |module| to_affine(module, spec.bits))
             }))

@@ -24,12 +24,12 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
     let (method, block) = (settings.method(), settings.block("weight_block_size")?);
     let has_powers = settings.get("scale_fmt").is_some_and(|name| name == "ue8m0");
     if has_powers && block == Some([32, 32]) {
-        return Ok(Import::packed_as(QuantMode::Mxfp8, move |sources| {
+        return Ok(Import::packed_as(settings.method(), QuantMode::Mxfp8, move |sources| {
             drop_activation_scales(sources);
             for_modules(method, "weight_scale_inv", sources, to_mxfp8)
         }));
     }
-    Ok(Import::dense(move |sources| to_dense(method, block, sources)))
+    Ok(Import::dense(settings.method(), move |sources| to_dense(method, block, sources)))
 }
 
 /// Every module with `weight_scale_inv` or `weight_scale`.

@@ -27,7 +27,7 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
     let format = settings.get("checkpoint_format").and_then(|value| value.as_str());
     let zero_offset = if format == Some("gptq_v2") { 0.0 } else { 1.0 };
     let (method, bits) = (settings.method(), spec.bits);
-    Ok(Import::packed(spec, move |sources| {
+    Ok(Import::packed(settings.method(), spec, move |sources| {
         for_modules(method, "qweight", sources, |module| rewrite(module, bits, zero_offset))
     }))
 }

@@ -17,9 +17,11 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
     let settings = nested.map_or_else(|| settings.clone(), |fields| settings.within(fields));
     let method = settings.method();
     match settings.get("quant_algo").and_then(Value::as_str) {
-        Some("FP8") => Ok(Import::dense(move |sources| fp8::to_dense(method, None, sources))),
+        Some("FP8") => Ok(Import::dense(settings.method(), move |sources| {
+            fp8::to_dense(method, None, sources)
+        })),
         Some("NVFP4") if settings.number("group_size", 16)? == 16 => {
-            Ok(Import::dense(move |sources| {
+            Ok(Import::dense(settings.method(), move |sources| {
                 drop_activation_scales(sources);
                 let global = ("weight_scale_2", GlobalScale::Factor);
                 for_modules(method, global.0, sources, |module| {

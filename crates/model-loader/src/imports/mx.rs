@@ -7,10 +7,10 @@ use mlx::quantized::QuantMode;
 use super::{Import, Settings};
 use crate::LoadError;
 
-pub(super) fn import_mxfp4(_: &Settings<'_>) -> Result<Import, LoadError> {
-    Ok(Import::packed_as(QuantMode::Mxfp4, |_| Ok(())))
+pub(super) fn import_mxfp4(settings: &Settings<'_>) -> Result<Import, LoadError> {
+    Ok(Import::packed_as(settings.method(), QuantMode::Mxfp4, |_| Ok(())))
 }
 
-pub(super) fn import_mxfp8(_: &Settings<'_>) -> Result<Import, LoadError> {
-    Ok(Import::packed_as(QuantMode::Mxfp8, |_| Ok(())))
+pub(super) fn import_mxfp8(settings: &Settings<'_>) -> Result<Import, LoadError> {
+    Ok(Import::packed_as(settings.method(), QuantMode::Mxfp8, |_| Ok(())))
 }

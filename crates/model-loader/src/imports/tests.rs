@@ -106,6 +106,19 @@ impl Golden {
         load(&self.folder(), dtype)
     }
 
+    /// Of all tensors after the import.
+    fn bytes(&self) -> usize {
+        let size = |dtype: &str| match dtype {
+            "uint32" => 4,
+            "uint8" => 1,
+            _ => 2,
+        };
+        let bytes = |(dtype, shape, _): &(String, Vec<usize>, String)| {
+            size(dtype) * shape.iter().product::<usize>()
+        };
+        self.tensors.values().map(bytes).sum()
+    }
+
     fn error(&self) -> String {
         self.load().err().expect("it is refused").to_string()
     }
@@ -166,6 +179,11 @@ fn tensors_are_those_of_the_oracle() {
     for golden in &goldens {
         let opened = golden.load().unwrap();
         let bits = opened.config.quant().default_spec().map_or(0, |spec| spec.bits);
+        assert_eq!(opened.weights.stored_bytes(), golden.bytes(), "{}", golden.name);
+        assert_eq!(
+            opened.imported_from.unwrap(),
+            golden.config["quantization_config"]["quant_method"]
+        );
         let mut found = BTreeMap::new();
         for (name, (_, shape, _)) in &golden.tensors {
             if let Some(path) = name.strip_suffix(".weight") {
