@@ -47,13 +47,15 @@ def random_bytes(name, count):
 
 
 def stored(name, dtype, shape):
-    """Any bits for integers; floats between 0.5 and 1, exact in every type; E4M3 without its NaN; E8M0 around 1; `g_idx`
-    counts groups of 64."""
+    """Any bits for integers; floats between 0.5 and 1, or around 0 for embeddings and heads, exact in every type; E4M3
+    without its NaN; E8M0 around 1; `g_idx` counts groups of 64."""
     count = int(np.prod(shape))
     if name.endswith("g_idx"):
         return (np.arange(count, dtype=np.int32) // 64).reshape(shape)
     if dtype in ("F32", "F16", "BF16"):
         floats = (np.float32(128) + (random_bytes(name, count) & 127).astype(np.float32)) / np.float32(256)
+        if "embed_tokens" in name or "lm_head" in name:
+            floats -= np.float32(0.75)
         if dtype == "BF16":
             return np.array(mx.array(floats).astype(mx.bfloat16).view(mx.uint16)).reshape(shape)
         return floats.astype(np.float32 if dtype == "F32" else np.float16).reshape(shape)
@@ -77,12 +79,13 @@ def write(folder, config, entries):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def layout(plain, parts, exceptions=()):
+def layout(config, plain, parts, exceptions=()):
     """The tensors of the checkpoint: `parts` gives those of a matrix, the others are `plain`."""
     entries = {}
-    for name, shape in shapes(CONFIG):
+    for name, shape in shapes(config):
         module = name.removesuffix(".weight")
-        if "_proj" in module and module not in exceptions:
+        is_matrix = "_proj" in name or module.endswith((".w1", ".w2", ".w3"))
+        if is_matrix and module != name and module not in exceptions:
             entries |= {f"{module}.{part}": list(entry) for part, entry in parts(*shape).items()}
         else:
             entries[name] = [plain, list(shape)]
@@ -111,8 +114,9 @@ def by_module(rule):
             array = stored(name, dtype, shape)
             modules.setdefault(module, {})[part] = mx.array(array).view(mx.bfloat16) if dtype == "BF16" else array
         for module, parts in modules.items():
-            if list(parts) != ["weight"]:
-                parts = rule(parts)
+            if set(parts) - {"weight", "bias"}:
+                kept = {"bias": parts.pop("bias")} if "bias" in parts else {}
+                parts = rule(parts) | kept
             found |= {f"{module}.{part}": mx.array(array) for part, array in parts.items()}
         return found
 
@@ -359,7 +363,7 @@ CASES = {
 
 def write_golden(case, quantization_config, plain, parts, exceptions, compute):
     config = CONFIG | {"quantization_config": quantization_config}
-    entries = layout(plain, parts, exceptions)
+    entries = layout(config, plain, parts, exceptions)
     with tempfile.TemporaryDirectory() as place:
         write(Path(place), config, entries)
         tensors = compute(Path(place), entries)

@@ -62,9 +62,11 @@ fn random_bytes(name: &str, count: usize) -> Vec<u8> {
 /// The bytes of a stored tensor, see `stored` in the script.
 fn bytes(name: &str, dtype: &str, shape: &[usize]) -> Vec<u8> {
     let count = shape.iter().product::<usize>();
+    let is_signed = name.contains("embed_tokens") || name.contains("lm_head");
     let floats = || {
         let bytes = random_bytes(name, count).into_iter();
-        bytes.map(|byte| (128.0 + f32::from(byte & 127)) / 256.0)
+        let offset = if is_signed { -64.0 } else { 128.0 };
+        bytes.map(move |byte| (offset + f32::from(byte & 127)) / 256.0)
     };
     match dtype {
         _ if name.ends_with("g_idx") => {
