@@ -435,9 +435,28 @@ GLM4_MOE_LITE_CASES = {
     "glm4-moe-lite-q4": {"quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS | SPLIT},
 }
 
+GLM4_MOE = {key: value for key, value in DEEPSEEK_V3.items() if key not in ("kv_lora_rank", "q_lora_rank")} | {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "partial_rotary_factor": 0.5,
+    "n_group": 1,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "rope_scaling": None,
+}
+GLM4_MOE_CASES = {
+    "glm4-moe": {},
+    "glm4-moe-q4": {"use_qk_norm": False, "quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS},
+}
+
 FAMILIES = {
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
     "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
+    "glm4_moe": (GLM4_MOE, GLM4_MOE_CASES),
     "glm4_moe_lite": (GLM4_MOE_LITE, GLM4_MOE_LITE_CASES),
     "cohere2": (COHERE2, COHERE2_CASES),
     "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
@@ -491,7 +510,7 @@ def has_bias(config, name):
         return True
     if "attn" not in name:
         return config.get("mlp_bias")
-    if "o_proj" in name and config["model_type"] == "glm4":
+    if "o_proj" in name and config["model_type"] in ("glm4", "glm4_moe"):
         return False
     if "o_proj" in name and "attention_out_bias" in config:
         return config["attention_out_bias"]
@@ -581,7 +600,7 @@ def attention(config):
     if kind in FUSED_QKV:
         modules = {"self_attn.qkv_proj": (q + 2 * kv, hidden)}
     norms = {}
-    if kind in HEAD_NORMS:
+    if kind in HEAD_NORMS or config.get("use_qk_norm"):
         norms = {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
     if kind in ROW_NORMS:
         norms = {"self_attn.q_norm": q, "self_attn.k_norm": kv}

@@ -6,13 +6,13 @@
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, FusedMoe, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
-    Rope, RopePositions, RopeScaling, Routing, Scoring, Weights,
+    Embedding, HfConfig, LmHead, LoadError, RmsNorm, Rope, RopePositions, RopeScaling, Weights,
 };
 
 use crate::{
     CausalLm, ModelEntry,
     config::{left_over, pack_all},
+    deepseek_moe::MlpOrExperts,
     mla::LatentAttention,
 };
 
@@ -51,24 +51,6 @@ struct DecoderLayer {
     mlp: MlpOrExperts,
 }
 
-enum MlpOrExperts {
-    Mlp(Mlp),
-    Experts(Box<SparseMoeBlock>),
-}
-
-struct Mlp {
-    gate_up_proj: MergedLinear,
-    down_proj: Linear,
-    act: Activation,
-}
-
-struct SparseMoeBlock {
-    /// The router, `[hidden, num_experts]`, never packed.
-    gate: Array,
-    experts: FusedMoe,
-    shared_experts: Option<Mlp>,
-}
-
 impl CausalLm for DeepseekForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let hidden = self.model.forward(batch)?;
@@ -89,7 +71,7 @@ impl CausalLm for DeepseekForCausalLm {
     }
 
     fn intermediate_size(&self) -> usize {
-        self.config.widest()
+        self.config.moe.widest().max(self.config.mla.absorbed_width())
     }
 
     fn context_length(&self) -> usize {
@@ -129,31 +111,6 @@ impl DecoderLayer {
         let (hidden, normed) =
             self.post_attention_layernorm.forward_residual(&hidden, Some(&attn))?;
         Ok((hidden, self.mlp.forward(&normed)?))
-    }
-}
-
-impl MlpOrExperts {
-    fn forward(&self, hidden: &Array) -> Result<Array> {
-        match self {
-            Self::Mlp(mlp) => mlp.forward(hidden),
-            Self::Experts(block) => block.forward(hidden),
-        }
-    }
-}
-
-impl Mlp {
-    fn forward(&self, hidden: &Array) -> Result<Array> {
-        self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
-    }
-}
-
-impl SparseMoeBlock {
-    fn forward(&self, hidden: &Array) -> Result<Array> {
-        let chosen = self.experts.forward(hidden, &hidden.matmul(&self.gate)?)?;
-        match &self.shared_experts {
-            Some(shared) => chosen.add(&shared.forward(hidden)?),
-            None => Ok(chosen),
-        }
     }
 }
 
@@ -200,67 +157,11 @@ impl DecoderLayer {
         let hidden = config.mla.hidden_size;
         let norm = |name| RmsNorm::load(w.at(name), hidden, config.rms_norm_eps);
         let shape = config.mla.attention_shape(layer_id, rope);
-        let mlp = w.at("mlp");
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
             self_attn: LatentAttention::load(&config.mla, shape, &w.at("self_attn"))?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            mlp: match config.has_experts(layer_id) {
-                true => MlpOrExperts::Experts(Box::new(SparseMoeBlock::load(config, &mlp)?)),
-                false => MlpOrExperts::Mlp(Mlp::load(config, config.intermediate_size, &mlp)?),
-            },
-        })
-    }
-}
-
-impl Mlp {
-    fn load(
-        config: &DeepseekConfig,
-        inner: usize,
-        w: &Weights,
-    ) -> std::result::Result<Self, LoadError> {
-        let hidden = config.mla.hidden_size;
-        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
-        Ok(Self {
-            gate_up_proj: MergedLinear::load(&gate_up, hidden, false)?,
-            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
-            act: config.hidden_act,
-        })
-    }
-}
-
-impl SparseMoeBlock {
-    fn load(config: &DeepseekConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
-        let dims = config.moe_dims();
-        let gate = w.at("gate").take("weight", &[dims.num_experts, dims.hidden])?;
-        let experts = FusedMoe::load(
-            (&w.at("switch_mlp"), &w.at("experts")),
-            ["gate_proj", "up_proj", "down_proj"],
-            dims,
-            config.top_k(),
-            config.hidden_act,
-        )?;
-        let routing = Routing {
-            scoring: config.scoring()?,
-            groups: config.groups()?,
-            bias: match config.is_biased() {
-                true => Some(
-                    w.at("gate").take_as_stored("e_score_correction_bias", &[dims.num_experts])?,
-                ),
-                false => None,
-            },
-            scale: config.routed_scaling_factor,
-        };
-        let is_plain = routing.scoring == Scoring::Softmax
-            && routing.groups.is_none()
-            && routing.bias.is_none()
-            && routing.scale == 1.0;
-        let shared = |inner| Mlp::load(config, inner, &w.at("shared_experts"));
-        Ok(Self {
-            gate: gate.transpose(&[1, 0])?,
-            // The plain rule has kernels.
-            experts: if is_plain { experts } else { experts.with_routing(routing)? },
-            shared_experts: config.shared_width().map(shared).transpose()?,
+            mlp: MlpOrExperts::load(&config.moe, hidden, layer_id, &w.at("mlp"))?,
         })
     }
 }

@@ -7,9 +7,11 @@
 
 mod causal_lm;
 mod config;
+mod deepseek_moe;
 mod deepseek_v2;
 mod deepseek_v3;
 mod ernie4_5;
+mod glm4_moe;
 mod glm4_moe_lite;
 mod llama;
 mod mixed_recipe;

@@ -5,8 +5,8 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe_lite, llama, mixtral, qwen2, qwen2_moe,
-    qwen3, qwen3_moe, seed_oss, smollm3,
+    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, llama, mixtral, qwen2,
+    qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -37,6 +37,7 @@ pub const MODELS: &[ModelEntry] = &[
     deepseek_v2::ENTRY,
     deepseek_v3::ENTRY,
     ernie4_5::ENTRY,
+    glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     llama::ENTRY,
     mixtral::ENTRY,

@@ -188,6 +188,7 @@ fn attention(config: &Value) -> (Modules, Vec<(String, usize)>) {
     modules.push(("self_attn.o_proj", vec![hidden, q]));
     let norms = match kind(config) {
         "gemma3_text" | "qwen3" | "qwen3_moe" => Some([head_dim, head_dim]),
+        _ if config["use_qk_norm"] == true => Some([head_dim, head_dim]),
         "olmo2" | "olmo3" => Some([q, kv]),
         _ => None,
     };
@@ -233,7 +234,7 @@ fn has_bias(config: &Value, name: &str) -> bool {
     match name.contains("attn") {
         _ if flag("use_bias") => true,
         false => flag("mlp_bias"),
-        true if is_out && kind(config) == "glm4" => false,
+        true if is_out && matches!(kind(config), "glm4" | "glm4_moe") => false,
         true if is_out && config.get("attention_out_bias").is_some() => flag("attention_out_bias"),
         true => flag("attention_bias") || flag("qkv_bias") && !is_out,
     }
