@@ -3,13 +3,13 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py` (`initialize`).
 
-use std::{fs, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use attention::{AttentionShape, CacheKind, KvPoolConfig, MAX_LATENT_SCORES};
 use mlx::Dtype;
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
-use nn::{HfConfig, LoadOptions, QuantSpec, Unpack};
+use nn::{HfConfig, LoadOptions, QuantSpec, Unpack, Weights};
 use scheduler::{
     PrefillSharing, Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
@@ -206,8 +206,8 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     let opened = open_for(config, &platform, progress)?;
     let text = text_source(&opened);
     let eos_token_ids = opened.eos_token_ids().to_vec();
-    let LoadedModel { config: hf_config, weights, path, .. } = opened;
-    check_room(&platform, config, &hf_config, &path)?;
+    let LoadedModel { config: hf_config, weights, .. } = opened;
+    check_room(&platform, config, &hf_config, &weights)?;
     let model = models::load(&hf_config, &weights)?;
     let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
     tracing::info!("weights loaded: {}", Bytes(weight_bytes));
@@ -242,6 +242,12 @@ fn open_for(
     tracing::info!("computing in {dtype:?}");
     if dtype != guess {
         opened = open_in(dtype)?;
+    }
+    if let Some(method) = opened.imported_from {
+        match opened.config.quant().default_spec() {
+            Some(spec) => tracing::info!("weights quantized by {method}, imported as {spec}"),
+            None => tracing::info!("weights quantized by {method}, imported as bf16"),
+        }
     }
     if let Some(spec) = config.load.quantization
         && let Some(how) = on_load(&opened, spec)?
@@ -286,17 +292,16 @@ fn text_source(opened: &LoadedModel) -> TextSource {
 }
 
 /// Refuses weights that cannot fit, before they fill the memory. An estimate
-/// from the size of the files; the plan has the exact figure later.
+/// from the size of the tensors; the plan has the exact figure later.
 fn check_room(
     platform: &Platform,
     config: &EngineConfig,
     hf_config: &HfConfig,
-    path: &Path,
+    weights: &Weights,
 ) -> Result<(), EngineError> {
     if config.load.format == model_loader::LoadFormat::Dummy {
         return Ok(());
     }
-    let file_bytes = weight_file_bytes(path);
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
     let compute_bits = match config.load.quantization {
         Some(spec) if !is_unpacked(platform, spec) => spec.bits + 1,
@@ -308,7 +313,7 @@ fn check_room(
         Some(_) => compute_bits,
         None => hf_config.dtype().map_or(compute_bits, |dtype| dtype.size_in_bytes() * 8),
     };
-    let weight_bytes = file_bytes / stored_bits * compute_bits;
+    let weight_bytes = weights.stored_bytes() / stored_bits * compute_bits;
     if weight_bytes > platform.memory_bytes {
         let memory_bytes = platform.memory_bytes;
         return Err(PlanError::WeightsTooLarge { weight_bytes, memory_bytes }.into());
@@ -322,19 +327,6 @@ fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
         Unpack::WithoutKernel => !spec.has_cpu_kernel(),
         Unpack::Always => true,
     }
-}
-
-fn weight_file_bytes(path: &Path) -> usize {
-    let len = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len() as usize);
-    if path.is_file() {
-        return len(path);
-    }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path());
-    files
-        .filter(|file| file.extension().is_some_and(|end| end == "safetensors"))
-        .map(|file| len(&file))
-        .sum()
 }
 
 /// Sizes for the plan.

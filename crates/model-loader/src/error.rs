@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use mlx::Dtype;
+
 use crate::hub::HubError;
 
 /// Why a model could not be opened. Problems with single weights come later,
@@ -47,6 +49,14 @@ pub enum LoadError {
     /// `--load-format` names what the model is not, or nothing known.
     #[error("--load-format {format} does not fit {path}")]
     Format { format: String, path: PathBuf },
+
+    /// A checkpoint of another tool, quantized in a way that MLX cannot compute with.
+    #[error("quantization method {method}: {field} {value} is not supported")]
+    ImportSetting { method: &'static str, field: &'static str, value: String },
+
+    /// A tensor of such a checkpoint.
+    #[error("quantization method {method}: tensor {tensor} {problem}")]
+    ImportTensor { method: &'static str, tensor: String, problem: ImportProblem },
 
     /// The hub.
     #[error(transparent)]
@@ -141,6 +151,24 @@ pub enum TensorProblem {
     /// Rows do not divide into heads.
     #[error("{rows} rows do not divide into {heads} rotary heads")]
     Heads { rows: usize, heads: usize },
+}
+
+/// Why a tensor that another tool quantized cannot be imported.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportProblem {
+    /// A module lacks a part.
+    #[error("is missing")]
+    Missing,
+    /// Its shape does not fit the other parts of its module.
+    #[error("has shape {0:?}, which does not fit the rest of its module")]
+    Shape(Vec<usize>),
+    /// An element type that the method does not use here.
+    #[error("has an element type that does not belong here ({0})")]
+    Type(Dtype),
+    /// `g_idx` that spreads groups over the inputs, as `desc_act` does.
+    #[error("orders the groups by activation, which is not supported")]
+    GroupOrder,
 }
 
 impl FileProblem {

@@ -11,12 +11,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use nn::{LoadOptions, WeightStore};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use crate::{FileProblem, LoadError, safetensors};
+use crate::{
+    FileProblem, LoadError,
+    imports::{Import, Sources},
+    safetensors,
+};
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +35,11 @@ struct Index {
 }
 
 /// Reads the headers of all shards.
-pub(crate) fn open(folder: &Path, options: LoadOptions) -> Result<WeightStore, LoadError> {
+pub(crate) fn open(
+    folder: &Path,
+    options: LoadOptions,
+    import: Option<&Import>,
+) -> Result<WeightStore, LoadError> {
     let index = read_optional(&folder.join(INDEX))?.map(|text| parse_index(folder, &text));
     let index = index.transpose()?;
     let shards = match &index {
@@ -39,12 +49,15 @@ pub(crate) fn open(folder: &Path, options: LoadOptions) -> Result<WeightStore, L
     if shards.is_empty() {
         return Err(LoadError::NoWeights { path: folder.to_owned() });
     }
-    let mut store = WeightStore::new(options);
+    let mut sources = Sources::new();
     let mut held = BTreeMap::new();
     for shard in &shards {
         for tensor in safetensors::open(shard)? {
-            held.insert(tensor.name().to_owned(), shard.clone());
-            store.insert(tensor.name().to_owned(), Box::new(tensor))?;
+            let name = tensor.name().to_owned();
+            held.insert(name.clone(), shard.clone());
+            if sources.insert(name.clone(), Rc::new(tensor)).is_some() {
+                return Err(nn::LoadError::Duplicate { name }.into());
+            }
         }
     }
     for (name, shard) in index.iter().flat_map(|index| &index.weight_map) {
@@ -52,6 +65,13 @@ pub(crate) fn open(folder: &Path, options: LoadOptions) -> Result<WeightStore, L
             let problem = FileProblem::IndexedTensor { name: name.clone(), shard: shard.clone() };
             return Err(LoadError::File { path: folder.join(INDEX), problem });
         }
+    }
+    if let Some(import) = import {
+        import.rewrite(&mut sources)?;
+    }
+    let mut store = WeightStore::new(options);
+    for (name, source) in sources {
+        store.insert(name, Box::new(source))?;
     }
     Ok(store)
 }
@@ -104,6 +124,23 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, LoadError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(LoadError::Io { path: path.to_owned(), source }),
     }
+}
+
+/// The settings of ModelOpt, which come in a file of their own where config.json does
+/// not name them.
+pub(crate) fn quantization_config(
+    folder: &Path,
+    config: &Map<String, Value>,
+) -> Result<Option<Value>, LoadError> {
+    if config.contains_key("quantization") || config.contains_key("quantization_config") {
+        return Ok(None);
+    }
+    let path = folder.join("hf_quant_config.json");
+    let Some(text) = read_optional(&path)? else { return Ok(None) };
+    let mut fields: Map<String, Value> = serde_json::from_str(&text)
+        .map_err(|error| LoadError::File { path, problem: FileProblem::Json(error) })?;
+    fields.entry("quant_method").or_insert_with(|| "modelopt".into());
+    Ok(Some(Value::Object(fields)))
 }
 
 /// The chat template as a file of its own, as newer models ship it.

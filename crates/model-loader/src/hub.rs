@@ -182,10 +182,11 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 
 /// Files that serving reads; weights of other frameworks stay where they are.
 fn is_wanted(name: &str, with_weights: bool) -> bool {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "added_tokens.json",
         "config.json",
         "generation_config.json",
+        "hf_quant_config.json",
         "merges.txt",
         "special_tokens_map.json",
         "tokenizer.json",

@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod gguf;
 mod hub;
+mod imports;
 mod load;
 mod mlx_folder;
 mod progress;
@@ -19,7 +20,7 @@ mod tensor_file;
 #[cfg(test)]
 mod test_files;
 
-pub use error::{FileProblem, LoadError, TensorProblem};
+pub use error::{FileProblem, ImportProblem, LoadError, TensorProblem};
 pub use hub::{HubError, HubOptions};
 pub use load::{LoadFormat, LoadedModel, LoaderOptions, TokenizerSource, UnknownLoadFormat, load};
 pub use mlx_folder::{MlxFolder, Written};

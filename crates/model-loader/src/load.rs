@@ -14,6 +14,7 @@ use tokenizer::GgufVocab;
 use crate::{
     LoadError, ModelSource, Progress, folder, gguf,
     hub::{Hub, HubOptions},
+    imports::{self, Import},
 };
 
 #[cfg(test)]
@@ -78,6 +79,8 @@ pub struct LoadedModel {
     pub chat_template: Option<String>,
     /// The folder or file that was read.
     pub path: PathBuf,
+    /// `quant_method` of the tool that quantized it, where that was not MLX.
+    pub imported_from: Option<&'static str>,
 }
 
 impl LoadedModel {
@@ -127,12 +130,12 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
     if options.format == LoadFormat::Gguf {
         return Err(unfit(options.format, path));
     }
-    let config = folder_config(path, options)?;
+    let (config, import) = folder_config(path, options)?;
     let mut store = match options.format {
         LoadFormat::Dummy => {
             WeightStore::dummy(options.weights, config.quant().clone(), options.dummy_seed)
         }
-        _ => folder::open(path, options.weights)?,
+        _ => folder::open(path, options.weights, import.as_ref())?,
     };
     store.set_quant(config.quant().clone());
     let generation = folder::read_optional(&path.join("generation_config.json"))?;
@@ -144,15 +147,25 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
         generation_config: generation.unwrap_or_default(),
         chat_template: folder::chat_template(path)?,
         path: path.to_owned(),
+        imported_from: import.map(|import| import.method()),
     })
 }
 
-fn folder_config(path: &Path, options: &LoaderOptions) -> Result<HfConfig, LoadError> {
+/// The config as it is after the import of what other tools quantized.
+fn folder_config(
+    path: &Path,
+    options: &LoaderOptions,
+) -> Result<(HfConfig, Option<Import>), LoadError> {
     let config = folder::read_optional(&path.join("config.json"))?
         .ok_or_else(|| LoadError::NoConfig { path: path.to_owned(), ggufs: 0 })?;
-    let config = HfConfig::with_overrides(&config, &options.override_args)?;
+    let mut config = HfConfig::merged(&config, &options.override_args)?;
+    if let Some(quantization) = folder::quantization_config(path, &config)? {
+        config.insert("quantization_config".to_owned(), quantization);
+    }
+    let import = imports::claim(&mut config)?;
+    let config = HfConfig::from_map(config)?;
     (options.check_config)(&config)?;
-    Ok(config)
+    Ok((config, import))
 }
 
 fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadError> {
@@ -180,6 +193,7 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
         tokenizer: TokenizerSource::Gguf(model.vocab),
         generation_config: GenerationConfig::default(),
         path: path.to_owned(),
+        imported_from: None,
     })
 }
 

@@ -163,7 +163,9 @@ fn dtype(name: &str) -> Option<Dtype> {
         "F16" => Dtype::Float16,
         "BF16" => Dtype::Bfloat16,
         "U32" => Dtype::Uint32,
-        "U8" => Dtype::Uint8,
+        // Floats of one byte are bytes to MLX, too.
+        "U8" | "F8_E4M3" | "F8_E8M0" => Dtype::Uint8,
+        "I8" => Dtype::Int8,
         "I32" => Dtype::Int32,
         "I64" => Dtype::Int64,
         _ => return None,

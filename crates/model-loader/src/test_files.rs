@@ -39,7 +39,7 @@ pub(crate) fn safetensors(tensors: &[Raw<'_>]) -> Vec<u8> {
 
 /// Writes a file and says what opening its folder as a model complains about.
 pub(crate) fn folder_error(folder: &Path) -> String {
-    match crate::folder::open(folder, PACKED) {
+    match crate::folder::open(folder, PACKED, None) {
         Ok(_) => panic!("the folder opens"),
         Err(error) => error.to_string(),
     }

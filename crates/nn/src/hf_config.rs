@@ -57,9 +57,17 @@ impl HfConfig {
     /// # Errors
     /// One of the two is no JSON object, or a shared field has the wrong type.
     pub fn with_overrides(text: &str, override_args: &str) -> Result<Self, LoadError> {
+        Self::from_map(Self::merged(text, override_args)?)
+    }
+
+    /// The map of [`HfConfig::with_overrides`], for changes before it is parsed.
+    ///
+    /// # Errors
+    /// One of the two is no JSON object.
+    pub fn merged(text: &str, override_args: &str) -> Result<Map<String, Value>, LoadError> {
         let mut raw = object(FILE, text)?;
         raw.extend(object("--json-model-override-args", override_args)?);
-        Self::from_map(raw)
+        Ok(raw)
     }
 
     /// Takes a map that was put together elsewhere, as from a GGUF file.

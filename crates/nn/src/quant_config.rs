@@ -115,7 +115,7 @@ impl QuantConfig {
     /// Reads `quantization`, or `quantization_config` where that is absent.
     ///
     /// # Errors
-    /// A method of another ecosystem (GPTQ, AWQ, ...), an unknown mode, bits or
+    /// A method of another ecosystem that no import has replaced, an unknown mode, bits or
     /// a group size that are no numbers.
     pub fn from_config(config: &Map<String, Value>) -> Result<Self, LoadError> {
         let found = ["quantization", "quantization_config"]

@@ -59,11 +59,25 @@ pub trait TensorSource {
     fn shape(&self) -> &[usize];
     /// Element type as stored.
     fn dtype(&self) -> Dtype;
-    /// Reads the tensor. Called at most once.
+    /// Reads the tensor. A store does so at most once.
     ///
     /// # Errors
     /// The bytes cannot be read, or hold something else than promised.
     fn load(&self) -> Result<Array, LoadError>;
+}
+
+impl<T: TensorSource + ?Sized> TensorSource for Rc<T> {
+    fn shape(&self) -> &[usize] {
+        (**self).shape()
+    }
+
+    fn dtype(&self) -> Dtype {
+        (**self).dtype()
+    }
+
+    fn load(&self) -> Result<Array, LoadError> {
+        (**self).load()
+    }
 }
 
 /// All tensors of a checkpoint, by name.
@@ -284,6 +298,16 @@ impl Weights {
     fn place(&self, name: &str, array: mlx::Result<Array>) -> Result<Array, LoadError> {
         let evaluated = array.and_then(|array| array.eval().map(|()| array));
         evaluated.map_err(|source| LoadError::Place { name: self.full(name), source })
+    }
+
+    /// Bytes of the tensors that were not taken yet, as they are stored. Dummy weights
+    /// have none.
+    pub fn stored_bytes(&self) -> usize {
+        let store = self.store.borrow();
+        let bytes = |source: &dyn TensorSource| {
+            source.shape().iter().product::<usize>() * source.dtype().size_in_bytes()
+        };
+        store.sources.values().flatten().map(|source| bytes(source.as_ref())).sum()
     }
 
     /// Shape and element type of a tensor that was not taken yet.

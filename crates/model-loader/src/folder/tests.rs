@@ -27,13 +27,13 @@ fn shards_come_from_the_index_or_from_their_names() {
     shard(&folder, "model-00002-of-00002.safetensors", &[one("bb")]);
     shard(&folder, "consolidated.safetensors", &[one("a")]);
     let names = |folder: &TempDir| {
-        let store = open(folder.path(), PACKED).unwrap();
+        let store = open(folder.path(), PACKED, None).unwrap();
         store.names().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(names(&folder), ["a", "bb"]);
     index(&folder, json!({"a": "model-00001-of-00002.safetensors"}));
     assert_eq!(names(&folder), ["a"], "the index rules");
-    let weights = weights(open(folder.path(), PACKED).unwrap());
+    let weights = weights(open(folder.path(), PACKED, None).unwrap());
     assert_eq!(weights.take("a", &[1]).unwrap().to_vec::<f32>().unwrap(), [1.0]);
 }
 

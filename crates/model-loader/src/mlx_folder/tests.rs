@@ -79,7 +79,7 @@ fn a_folder_holds_what_was_taken() {
     assert_eq!(index["metadata"]["total_size"], nbytes);
     assert_eq!(index["weight_map"]["a.gate.scales"], "model.safetensors");
     assert!(target.join("tokenizer.json").is_file() && !target.join("notes.txt").exists());
-    assert_eq!(folder::open(&target, PACKED).unwrap().names().count(), 7);
+    assert_eq!(folder::open(&target, PACKED, None).unwrap().names().count(), 7);
     assert!(!place.path().join("out.partial").exists());
 }
 
@@ -98,7 +98,7 @@ fn large_models_come_in_shards() {
     let shard = |number| read(&target.join(format!("model-{number:05}-of-00003.safetensors")));
     let names = |number| shard(number).into_keys().collect::<Vec<_>>();
     assert_eq!([names(1), names(2), names(3)], [vec!["a", "b"], vec!["c"], vec!["d"]]);
-    assert_eq!(folder::open(&target, PACKED).unwrap().names().count(), 4);
+    assert_eq!(folder::open(&target, PACKED, None).unwrap().names().count(), 4);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_model_tells_the_sink_what_it_takes() {
     folder.finish(&config(), None, place.path()).unwrap();
 
     let folder = MlxFolder::create(&second, false).unwrap();
-    let weights = nn::Weights::new(folder::open(&first, PACKED).unwrap());
+    let weights = nn::Weights::new(folder::open(&first, PACKED, None).unwrap());
     weights.set_sink(folder.sink());
     weights.at("layer").take("weight", &[2]).unwrap();
     weights.at("hidden").silent().take("weight", &[2]).unwrap();

@@ -71,7 +71,7 @@ impl Packed {
             biases,
             spec: self.spec,
         };
-        rows.dequantize(dtype)
+        rows.dequantize_as(Dtype::Float32)?.astype(dtype)
     }
 }
 

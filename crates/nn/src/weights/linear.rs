@@ -305,15 +305,26 @@ impl LinearWeight {
         }
     }
 
-    /// The matrix in `dtype`, computed in f32 where scales are f32. Lazy.
+    /// The matrix in `dtype`, computed in f32 and rounded once. Lazy.
     ///
     /// # Errors
     /// MLX refuses the shapes.
     pub fn dequantize(&self, dtype: Dtype) -> mlx::Result<Array> {
-        match self {
-            Self::Dense(weight) => weight.astype(dtype),
-            Self::Quantized { .. } => self.dequantize_as(Dtype::Float32)?.astype(dtype),
-        }
+        let Self::Quantized { weight, scales, biases, spec } = self else {
+            return self.dequantize_as(dtype);
+        };
+        // MLX computes in the type of the scales, whatever it is asked for.
+        let wide = |part: &Array| match part.dtype().is_float() {
+            true => part.astype(Dtype::Float32),
+            false => Ok(part.clone()),
+        };
+        let wide = Self::Quantized {
+            weight: weight.clone(),
+            scales: wide(scales)?,
+            biases: biases.as_ref().map(wide).transpose()?,
+            spec: *spec,
+        };
+        wide.dequantize_as(Dtype::Float32)?.astype(dtype)
     }
 }
 

@@ -157,6 +157,21 @@ fn dequantizing_does_not_round_the_scales_first() {
     assert_eq!(got[7], expected, "word {word:08x}");
 }
 
+#[test]
+fn narrow_scales_do_not_narrow_what_they_scale() {
+    let narrow = |value: f32| Array::full(&[1, 1], value, Dtype::Bfloat16).unwrap();
+    let (scale, bias) = (1.007_812_5, -7.5);
+    let parts = LinearWeight::Quantized {
+        weight: Array::from_slice(&[0x7654_3210_u32; 4], &[1, 4]).unwrap(),
+        scales: narrow(scale),
+        biases: Some(narrow(bias)),
+        spec: QuantSpec { group_size: 32, bits: 4, mode: QuantMode::Affine },
+    };
+    let dense = parts.dequantize(Dtype::Float32).unwrap().to_vec::<f32>().unwrap();
+    let expected: Vec<f32> = (0..8).map(|q| q as f32 * scale + bias).collect();
+    assert_eq!(dense[..8], expected);
+}
+
 /// Rounds to bf16, ties aside.
 fn half_up_bf16(value: f32) -> f32 {
     f32::from_bits((value.to_bits() + 0x8000) & 0xffff_0000)
