@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use mlx::Dtype;
 
-use crate::hub::HubError;
+use crate::{gguf::architecture::known as known_architectures, hub::HubError};
 
 /// Why a model could not be opened. Problems with single weights come later,
 /// as [`nn::LoadError`], when the model asks for them.
@@ -108,7 +108,7 @@ pub enum FileProblem {
     Metadata { key: String, reason: String },
 
     /// An architecture whose tensors have no known names.
-    #[error("GGUF architecture {0:?} is not supported (supported: llama)")]
+    #[error("GGUF architecture {0:?} is not supported (supported: {known})", known = known_architectures())]
     Architecture(String),
 }
 

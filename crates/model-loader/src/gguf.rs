@@ -18,9 +18,9 @@ use tokenizer::GgufVocab;
 
 use crate::{FileProblem, LoadError, tensor_file::TensorFile};
 
+pub(crate) mod architecture;
 mod blocks;
 mod decoded;
-mod llama;
 mod metadata;
 mod reader;
 mod tensors;
@@ -28,7 +28,7 @@ mod tensors;
 mod tests;
 mod vocab;
 
-use llama::ConfigProblem;
+use architecture::{Architecture, ConfigProblem};
 use metadata::Metadata;
 use reader::GgufHeader;
 
@@ -54,17 +54,18 @@ pub(crate) fn open(path: &Path, options: LoadOptions) -> Result<GgufModel, LoadE
     let tensors = tensors::directory(&header, &file).map_err(wrong)?;
     let mut metadata = Metadata::new(header.metadata);
     const ARCHITECTURE: &str = "general.architecture";
-    match metadata.optional_str(ARCHITECTURE).map_err(wrong)? {
-        Some(llama::ARCHITECTURE) => {}
-        Some(other) => return Err(wrong(FileProblem::Architecture(other.to_owned()))),
-        None => return Err(wrong(FileProblem::metadata(ARCHITECTURE, "is missing"))),
-    }
-    let (config, heads) = llama::config(&metadata, &tensors).map_err(|problem| match problem {
-        ConfigProblem::File(problem) => wrong(problem),
-        ConfigProblem::Load(error) => error,
-    })?;
+    let name = metadata.optional_str(ARCHITECTURE).map_err(wrong)?;
+    let name = name.ok_or_else(|| wrong(FileProblem::metadata(ARCHITECTURE, "is missing")))?;
+    let architecture = Architecture::find(name)
+        .ok_or_else(|| wrong(FileProblem::Architecture(name.to_owned())))?;
+    let (config, heads) = architecture::config(architecture, &metadata, &tensors).map_err(
+        |problem| match problem {
+            ConfigProblem::File(problem) => wrong(problem),
+            ConfigProblem::Load(error) => error,
+        },
+    )?;
     let mut store = WeightStore::new(options);
-    let decoded = llama::insert_tensors(tensors, &heads, &mut store)?;
+    let decoded = architecture::insert_tensors(architecture, tensors, &heads, &mut store)?;
     let vocab = vocab::vocab(&mut metadata).map_err(wrong)?;
     Ok(GgufModel { config, store, vocab, repack: repack(decoded) })
 }

@@ -78,6 +78,16 @@ impl GgufWriter {
         self
     }
 
+    /// All keys `FROM.x` become `TO.x`.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        for (key, _) in &mut self.entries {
+            if let Some(rest) = key.strip_prefix(from).filter(|rest| rest.starts_with('.')) {
+                *key = format!("{to}{rest}");
+            }
+        }
+        self
+    }
+
     pub(crate) fn without(mut self, key: &str) -> Self {
         self.entries.retain(|(old, _)| old != key);
         self

@@ -324,6 +324,62 @@ fn config_vocabulary_and_names() {
 }
 
 #[test]
+fn qwens_names_and_keys() {
+    let as_qwen = |name: &str| llama().renamed("llama", name).str("general.architecture", name);
+    let rows = |count: u64| vec![1.0; count as usize];
+    let norms = |writer: GgufWriter| {
+        let norm = |writer: GgufWriter, part: &str| {
+            writer.f32_tensor(&format!("blk.0.{part}.weight"), &[16], &rows(16))
+        };
+        norm(norm(writer, "attn_q_norm"), "attn_k_norm")
+    };
+    let fields = |model: &GgufModel, names: &[&str]| {
+        names.iter().map(|name| model.config[*name].clone()).collect::<Vec<_>>()
+    };
+    let qwen2 = as_qwen("qwen2").f32_tensor("blk.0.attn_q.bias", &[HIDDEN], &rows(HIDDEN));
+    let model = opened(&qwen2, PACKED);
+    let found = fields(&model, &["architectures", "model_type", "qkv_bias", "rope_theta"]);
+    assert_eq!(json!(found), json!([["Qwen2ForCausalLM"], "qwen2", true, 100_000.0]));
+    assert!(model.store.names().any(|name| name == "model.layers.0.self_attn.q_proj.bias"));
+
+    let model = opened(&norms(as_qwen("qwen3")), PACKED);
+    let found = fields(&model, &["architectures", "qkv_bias", "head_dim"]);
+    assert_eq!(json!(found), json!([["Qwen3ForCausalLM"], false, 16]));
+    assert!(model.store.names().any(|name| name == "model.layers.0.self_attn.k_norm.weight"));
+
+    let experts = |part: &str| (format!("blk.0.ffn_{part}_exps.weight"), blocks(Q4_1, 384, 9).0);
+    let mut moe = norms(as_qwen("qwen3moe"))
+        .u32("qwen3moe.expert_count", 3)
+        .u32("qwen3moe.expert_used_count", 2)
+        .u32("qwen3moe.expert_feed_forward_length", 64)
+        .f32_tensor("blk.0.ffn_gate_inp.weight", &[HIDDEN, 3], &rows(3 * HIDDEN));
+    for part in ["gate", "up", "down"] {
+        let (name, bytes) = experts(part);
+        moe = moe.without_tensor(&format!("blk.0.ffn_{part}.weight"));
+        moe = moe.tensor(&name, &[HIDDEN, 64, 3], Q4_1, bytes);
+    }
+    let model = opened(&moe, PACKED);
+    let found = fields(&model, &["num_experts", "num_experts_per_tok", "moe_intermediate_size"]);
+    assert_eq!(json!(found), json!([3, 2, 64]));
+    let values = blocks(Q4_1, 384, 9).1;
+    let found = taken(&moe, DENSE, |weights| {
+        let w = weights.at("model.layers.0.mlp.switch_mlp.down_proj");
+        let LinearWeight::Dense(stack) = w.stacked_linear_parts(3, 64, 64).unwrap() else {
+            panic!()
+        };
+        stack.to_vec::<f32>().unwrap()
+    });
+    assert_eq!(found, values);
+    // Qwen's heads are in Hugging Face's order: rows stay where they are.
+    let rows_of = |writer: &GgufWriter| {
+        taken(writer, DENSE, |weights| dense(weights, "model.layers.0.self_attn.q_proj", 64, 64))
+    };
+    let expected = blocks(Q4_1, 128, 2).1;
+    assert_eq!(rows_of(&qwen2), expected);
+    assert_ne!(rows_of(&llama()), expected);
+}
+
+#[test]
 fn an_output_matrix_unties_and_biases_show() {
     let writer = llama()
         .tensor("output.weight", &[HIDDEN, 3], Q8_0, blocks(Q8_0, 6, 9).0)
@@ -435,8 +491,8 @@ fn tensors_that_cannot_run_are_refused_by_name() {
 fn settings_that_cannot_run_are_refused_by_name() {
     check(vec![
         (
-            llama().str("general.architecture", "qwen2").bytes(),
-            "GGUF architecture \"qwen2\" is not supported (supported: llama)",
+            llama().str("general.architecture", "mamba").bytes(),
+            "GGUF architecture \"mamba\" is not supported (supported: llama, qwen2, qwen3, qwen3moe)",
         ),
         (
             llama().without("general.architecture").bytes(),
