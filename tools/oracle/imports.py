@@ -114,7 +114,7 @@ def by_module(rule):
             array = stored(name, dtype, shape)
             modules.setdefault(module, {})[part] = mx.array(array).view(mx.bfloat16) if dtype == "BF16" else array
         for module, parts in modules.items():
-            if set(parts) - {"weight", "bias"}:
+            if parts.keys() & {"qweight", "weight_packed", "weight_scale", "weight_scale_inv"}:
                 kept = {"bias": parts.pop("bias")} if "bias" in parts else {}
                 parts = rule(parts) | kept
             found |= {f"{module}.{part}": mx.array(array) for part, array in parts.items()}
