@@ -133,9 +133,9 @@ pub enum TensorProblem {
     /// More elements than can be counted.
     #[error("shape {0:?} is too large")]
     Shape(Vec<u64>),
-    /// Blocks of 32 do not fill its rows.
-    #[error("rows of {0} elements are not made of blocks of 32")]
-    Blocks(u64),
+    /// Its blocks do not fill its rows.
+    #[error("rows of {in_dims} elements are no whole number of blocks of {block}")]
+    Blocks { in_dims: u64, block: usize },
     /// GGUF demands alignment.
     #[error("offset {0} is not aligned")]
     Alignment(u64),

@@ -1,19 +1,25 @@
 //! GGUF files: config, weights and tokenizer from one file.
 //!
-//! Quantized tensors are loaded without requantizing: Q4_0, Q4_1 and Q8_0 are
-//! MLX's affine quantization with other bytes (see `blocks`).
+//! Quantized tensors are loaded without requantizing where their blocks are MLX's affine
+//! quantization with other bytes (see `blocks`); the others are decoded, see `decoded`.
 //!
 //! Upstream: `GGUFModelLoader` in `sglang/srt/model_loader/loader.py`.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    rc::Rc,
+};
 
-use nn::{LoadOptions, WeightStore};
+use mlx::quantized::QuantMode;
+use nn::{LoadOptions, QuantChoice, QuantSpec, QuantizeOnLoad, WeightStore};
 use serde_json::{Map, Value};
 use tokenizer::GgufVocab;
 
 use crate::{FileProblem, LoadError, tensor_file::TensorFile};
 
 mod blocks;
+mod decoded;
 mod llama;
 mod metadata;
 mod reader;
@@ -32,7 +38,13 @@ pub(crate) struct GgufModel {
     pub(crate) config: Map<String, Value>,
     pub(crate) store: WeightStore,
     pub(crate) vocab: GgufVocab,
+    /// How decoded matrices are packed anew; `None` if there are none.
+    pub(crate) repack: Option<QuantizeOnLoad>,
 }
+
+/// Of 256 levels in the range of 32 neighbours: next to blocks of 6 bits and less, hardly
+/// an error.
+const REPACKED: QuantSpec = QuantSpec { group_size: 32, bits: 8, mode: QuantMode::Affine };
 
 /// Reads everything but the tensors' bytes.
 pub(crate) fn open(path: &Path, options: LoadOptions) -> Result<GgufModel, LoadError> {
@@ -52,7 +64,22 @@ pub(crate) fn open(path: &Path, options: LoadOptions) -> Result<GgufModel, LoadE
         ConfigProblem::Load(error) => error,
     })?;
     let mut store = WeightStore::new(options);
-    llama::insert_tensors(tensors, &heads, &mut store)?;
+    let decoded = llama::insert_tensors(tensors, &heads, &mut store)?;
     let vocab = vocab::vocab(&mut metadata).map_err(wrong)?;
-    Ok(GgufModel { config, store, vocab })
+    Ok(GgufModel { config, store, vocab, repack: repack(decoded) })
+}
+
+/// Packs the modules of `decoded`, whose kinds of blocks are named, and no others.
+fn repack(decoded: BTreeMap<String, &'static str>) -> Option<QuantizeOnLoad> {
+    if decoded.is_empty() {
+        return None;
+    }
+    let kinds: BTreeSet<&str> = decoded.values().copied().collect();
+    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+    tracing::info!("{} matrices in {kinds} are decoded and packed as {REPACKED}", decoded.len());
+    let choose = move |path: &str| match decoded.contains_key(path) {
+        true => QuantChoice::Default,
+        false => QuantChoice::Dense,
+    };
+    Some(QuantizeOnLoad { spec: REPACKED, dtype: None, choose: Rc::new(choose) })
 }

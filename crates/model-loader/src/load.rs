@@ -182,9 +182,13 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
         }
         _ => model.store,
     };
+    let weights = Weights::new(store);
+    if let Some(repack) = model.repack {
+        weights.quantize_on_load(repack);
+    }
     Ok(LoadedModel {
         config,
-        weights: Weights::new(store),
+        weights,
         chat_template: model.vocab.chat_template.clone(),
         tokenizer: TokenizerSource::Gguf(model.vocab),
         generation_config: GenerationConfig::default(),

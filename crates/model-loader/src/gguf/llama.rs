@@ -6,6 +6,8 @@
 //!
 //! Upstream: `sglang/srt/model_loader/loader.py` (`GGUFModelLoader`).
 
+use std::collections::BTreeMap;
+
 use nn::WeightStore;
 use serde_json::{Map, Value, json};
 
@@ -33,12 +35,14 @@ struct Target {
     rotary_heads: Option<usize>,
 }
 
-/// Moves all tensors into the store.
+/// Moves all tensors into the store. Gives the modules whose matrices are decoded, with
+/// the kind of their blocks.
 pub(super) fn insert_tensors(
     tensors: Vec<GgufTensor>,
     heads: &Heads,
     store: &mut WeightStore,
-) -> Result<(), LoadError> {
+) -> Result<BTreeMap<String, &'static str>, LoadError> {
+    let mut decoded = BTreeMap::new();
     for tensor in tensors {
         if tensor.name == ROPE_FREQS {
             continue;
@@ -46,9 +50,12 @@ pub(super) fn insert_tensors(
         let Some(target) = target(&tensor.name, heads) else {
             return Err(tensor.problem(TensorProblem::Unknown(ARCHITECTURE)));
         };
+        if let TensorKind::Decoded(kind) = tensor.kind {
+            decoded.insert(target.module.clone(), kind.name());
+        }
         tensor.insert(store, &target.module, target.leaf, target.rotary_heads)?;
     }
-    Ok(())
+    Ok(decoded)
 }
 
 fn target(name: &str, heads: &Heads) -> Option<Target> {

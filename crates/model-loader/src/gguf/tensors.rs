@@ -11,7 +11,8 @@ use mlx::{Array, Dtype};
 use nn::{TensorSource, WeightStore};
 
 use super::{
-    blocks::{BLOCK, BlockKind, Unpacked},
+    blocks::{BlockKind, GROUP, Unpacked},
+    decoded::DecodedKind,
     reader::{GgufHeader, GgufTensorInfo},
 };
 use crate::{
@@ -23,7 +24,10 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TensorKind {
     Plain(Dtype),
+    /// Packed as MLX packs.
     Blocks(BlockKind),
+    /// Decoded to f32.
+    Decoded(DecodedKind),
 }
 
 impl TensorKind {
@@ -34,7 +38,16 @@ impl TensorKind {
             30 => Self::Plain(Dtype::Bfloat16),
             2 => Self::Blocks(BlockKind::Q4_0),
             3 => Self::Blocks(BlockKind::Q4_1),
+            6 => Self::Blocks(BlockKind::Q5_0),
+            7 => Self::Blocks(BlockKind::Q5_1),
             8 => Self::Blocks(BlockKind::Q8_0),
+            10 => Self::Decoded(DecodedKind::Q2K),
+            11 => Self::Decoded(DecodedKind::Q3K),
+            12 => Self::Blocks(BlockKind::Q4K),
+            13 => Self::Blocks(BlockKind::Q5K),
+            14 => Self::Decoded(DecodedKind::Q6K),
+            20 => Self::Decoded(DecodedKind::Iq4Nl),
+            23 => Self::Decoded(DecodedKind::Iq4Xs),
             other => return Err(TensorProblem::Type(type_name(other))),
         })
     }
@@ -43,7 +56,21 @@ impl TensorKind {
     fn row_bytes(self, elements: u64) -> Option<u64> {
         match self {
             Self::Plain(dtype) => elements.checked_mul(dtype.size_in_bytes() as u64),
-            Self::Blocks(kind) => (elements / BLOCK as u64).checked_mul(kind.block_bytes() as u64),
+            Self::Blocks(kind) => {
+                (elements / kind.elements() as u64).checked_mul(kind.block_bytes() as u64)
+            }
+            Self::Decoded(kind) => {
+                (elements / kind.elements() as u64).checked_mul(kind.block_bytes() as u64)
+            }
+        }
+    }
+
+    /// Elements that a row has a multiple of.
+    fn block(self) -> usize {
+        match self {
+            Self::Plain(_) => 1,
+            Self::Blocks(kind) => kind.elements(),
+            Self::Decoded(kind) => kind.elements(),
         }
     }
 }
@@ -143,8 +170,9 @@ fn placed(
     let kind = TensorKind::new(info.kind)?;
     let too_large = || TensorProblem::Shape(info.dims.clone());
     let in_dims = info.dims.first().copied().unwrap_or(1);
-    if matches!(kind, TensorKind::Blocks(_)) && !in_dims.is_multiple_of(BLOCK as u64) {
-        return Err(TensorProblem::Blocks(in_dims));
+    let block = kind.block();
+    if !in_dims.is_multiple_of(block as u64) {
+        return Err(TensorProblem::Blocks { in_dims, block });
     }
     if info.dims.iter().any(|&dim| i32::try_from(dim).is_err()) {
         return Err(too_large());
@@ -190,7 +218,11 @@ impl GgufTensor {
             TensorKind::Blocks(kind) if leaf == "weight" => {
                 return insert_blocks(store, module, kind, Source::new(self, name, rotary_heads)?);
             }
-            TensorKind::Blocks(_) => {
+            TensorKind::Decoded(kind) if leaf == "weight" => {
+                let source = Source::new(self, name.clone(), rotary_heads)?;
+                return Ok(store.insert(name, Box::new(DecodedSource { kind, source }))?);
+            }
+            TensorKind::Blocks(_) | TensorKind::Decoded(_) => {
                 let problem = TensorProblem::Type("of blocks for a vector".to_owned());
                 return Err(self.problem(problem));
             }
@@ -231,7 +263,7 @@ fn insert_blocks(
         shape
     };
     let in_dims = source.tensor.shape.last().copied().unwrap_or(0);
-    let shapes = (shape(in_dims * kind.bits() / 32), shape(in_dims / BLOCK));
+    let shapes = (shape(in_dims * kind.bits() / 32), shape(in_dims / GROUP));
     let parts = Rc::new(Parts { kind, source, waiting: RefCell::default() });
     for (leaf, part, shape) in [
         ("weight", Part::Weight, shapes.0),
@@ -348,6 +380,34 @@ impl TensorSource for PlainSource {
     }
 }
 
+struct DecodedSource {
+    kind: DecodedKind,
+    source: Source,
+}
+
+impl TensorSource for DecodedSource {
+    fn shape(&self) -> &[usize] {
+        &self.source.tensor.shape
+    }
+
+    fn dtype(&self) -> Dtype {
+        Dtype::Float32
+    }
+
+    fn load(&self) -> Result<Array, nn::LoadError> {
+        let source = &self.source;
+        let (mut blocks, mut values) = (Vec::new(), Vec::new());
+        upload(&source.name, &source.tensor.shape, Dtype::Float32, |rows, buffer| {
+            source.read(rows, &mut blocks)?;
+            values.clear();
+            self.kind.decode(&blocks, &mut values);
+            buffer.clear();
+            buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            Ok(())
+        })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Weight,
@@ -413,18 +473,16 @@ impl PartSource {
             *waiting = Some(self.read_factors()?);
         }
         let factors = waiting.as_ref().expect("filled above");
-        let array = match (factors.fit_f16(), self.part) {
-            (true, Part::Biases) => {
-                let narrow: Vec<_> =
-                    factors.biases.iter().map(|&bias| f16::from_f32(bias)).collect();
+        let values = match self.part {
+            Part::Biases => &factors.biases,
+            _ => &factors.scales,
+        };
+        let array = match factors.fit_f16() {
+            true => {
+                let narrow: Vec<_> = values.iter().map(|&value| f16::from_f32(value)).collect();
                 Array::from_slice(&narrow, &self.shape)
             }
-            (true, _) => Array::from_slice(&factors.scales, &self.shape),
-            (false, Part::Biases) => Array::from_slice(&factors.biases, &self.shape),
-            (false, _) => {
-                let wide: Vec<_> = factors.scales.iter().map(|scale| scale.to_f32()).collect();
-                Array::from_slice(&wide, &self.shape)
-            }
+            false => Array::from_slice(values, &self.shape),
         };
         array.map_err(|source| {
             let name = self.parts.source.name.clone();

@@ -142,7 +142,7 @@ fn dense(weights: &Weights, module: &str, in_dims: usize, out_dims: usize) -> Ve
 }
 
 #[test]
-fn all_six_types_are_value_exact() {
+fn plain_and_short_types_are_value_exact() {
     const MODULE: &str = "model.layers.0.mlp.down_proj";
     let load = |kind, bytes| {
         let writer = llama().tensor("blk.0.ffn_down.weight", &[HIDDEN, 64], kind, bytes);
@@ -157,6 +157,58 @@ fn all_six_types_are_value_exact() {
     assert_eq!(load(0, plain(0, &values)), values);
     assert_eq!(load(1, plain(1, &values)), rounded(|value| f16::from_f32(value).to_f32()));
     assert_eq!(load(30, plain(30, &values)), rounded(|value| bf16::from_f32(value).to_f32()));
+}
+
+/// Bytes and numbers of each type, by the Python package gguf
+/// (`tools/oracle/gguf_blocks.py`).
+fn goldens() -> Vec<(String, u32, Vec<u8>, Vec<f32>)> {
+    let file: Value =
+        serde_json::from_str(include_str!("../../testdata/gguf_blocks.json")).unwrap();
+    let golden = |(name, golden): (&String, &Value)| {
+        let hex = golden["bytes"].as_str().unwrap().as_bytes().chunks(2);
+        let byte = |hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+        let values = golden["values"].as_array().unwrap().iter();
+        let values = values.map(|value| value.as_f64().unwrap() as f32).collect();
+        (name.clone(), golden["type"].as_u64().unwrap() as u32, hex.map(byte).collect(), values)
+    };
+    let entries = file.as_object().unwrap().iter().filter(|(_, golden)| golden.is_object());
+    entries.map(golden).collect()
+}
+
+const UP: &str = "model.layers.0.mlp.up_proj";
+
+#[test]
+fn every_quantized_type_is_value_exact() {
+    let goldens = goldens();
+    assert_eq!(goldens.len(), 12);
+    for (name, kind, bytes, values) in goldens {
+        let writer = llama().tensor("blk.0.ffn_up.weight", &[256, 1], kind, bytes);
+        let found = taken(&writer, DENSE, |weights| dense(weights, UP, 256, 1));
+        assert_eq!(found, values, "{name}");
+    }
+}
+
+#[test]
+fn decoded_types_are_packed_anew_and_the_others_kept() {
+    for (name, kind, bytes, values) in goldens() {
+        let writer = llama().tensor("blk.0.ffn_up.weight", &[256, 1], kind, bytes);
+        let folder = tempdir().unwrap();
+        let model = open(&writer.write(folder.path()), PACKED).unwrap();
+        let weights = Weights::new(model.store);
+        let is_decoded = ["Q2_K", "Q3_K", "Q6_K", "IQ4_NL", "IQ4_XS"].contains(&name.as_str());
+        assert_eq!(model.repack.is_some(), is_decoded, "{name}");
+        model.repack.into_iter().for_each(|how| weights.quantize_on_load(how));
+        let packed = weights.at(UP).linear_parts(256, 1).unwrap();
+        let LinearWeight::Quantized { spec, .. } = &packed else { panic!("{name} is dense") };
+        let bits = if is_decoded || name == "Q8_0" { 8 } else { name[1..2].parse().unwrap() };
+        assert_eq!((spec.bits, spec.group_size), (bits, 32), "{name}");
+        let found = packed.dequantize(Dtype::Float32).unwrap().to_vec::<f32>().unwrap();
+        let off = found.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let range = values.iter().copied().fold(0.0, |most: f32, value| most.max(value.abs()));
+        // A step of 255 from end to end.
+        let allowed = if is_decoded { 2.0 * range / 255.0 } else { 0.0 };
+        assert!(off <= allowed, "{name}: off by {off} of {range}");
+    }
 }
 
 #[test]
@@ -365,9 +417,9 @@ fn tensors_that_cannot_run_are_refused_by_name() {
     check(vec![
         (
             tensor("blk.0.ffn_up.weight", 12).bytes(),
-            "tensor blk.0.ffn_up.weight: element type Q4_K",
+            "tensor blk.0.ffn_up.weight: rows of 64 elements are no whole number of blocks of 256",
         ),
-        (tensor("blk.0.ffn_up.weight", 14).bytes(), "element type Q6_K is not supported"),
+        (tensor("blk.0.ffn_up.weight", 16).bytes(), "element type IQ2_XXS is not supported"),
         (tensor("blk.0.ffn_up.weight", 39).bytes(), "element type MXFP4 is not supported"),
         (tensor("blk.0.ffn_up.weight", 99).bytes(), "element type number 99 is not supported"),
         (
@@ -529,7 +581,7 @@ fn a_damaged_directory_names_the_tensor() {
         (one_tensor(&[1 << 30, 1 << 20], 0, vec![]), "tensor blk.0.ffn_up.weight: its bytes"),
         (
             one_tensor(&[48, 2], Q4_0, vec![0; 54]),
-            "rows of 48 elements are not made of blocks of 32",
+            "rows of 48 elements are no whole number of blocks of 32",
         ),
         (
             llama().tensor("blk.0.attn_q.bias", &[64], Q8_0, vec![0; 68]).bytes(),
