@@ -114,7 +114,7 @@ def by_module(rule):
             array = stored(name, dtype, shape)
             modules.setdefault(module, {})[part] = mx.array(array).view(mx.bfloat16) if dtype == "BF16" else array
         for module, parts in modules.items():
-            if set(parts) - {"weight", "bias"}:
+            if parts.keys() & {"qweight", "weight_packed", "weight_scale", "weight_scale_inv"}:
                 kept = {"bias": parts.pop("bias")} if "bias" in parts else {}
                 parts = rule(parts) | kept
             found |= {f"{module}.{part}": mx.array(array) for part, array in parts.items()}
@@ -144,6 +144,9 @@ def gptq(bits, zero_offset):
         zeros = (take_apart(parts["qzeros"], bits, 1) + zero_offset).T
         scales = parts["scales"].T
         biases = (-zeros.astype(np.float32) * scales.astype(np.float32)).astype(scales.dtype)
+        # Groups of 64 where a row has one scale.
+        times = weight.shape[1] // 64 // scales.shape[1]
+        scales, biases = (np.repeat(array, times, axis=1) for array in (scales, biases))
         return {"weight": pack(weight, bits), "scales": scales, "biases": biases}
 
     return rule
@@ -161,11 +164,10 @@ def asymmetric(parts):
 
 
 def eight_bits(parts):
-    return {
-        "weight": pack(take_apart(parts["weight_packed"], 8, 1), 8),
-        "scales": parts["weight_scale"],
-        "biases": parts["weight_scale"] * np.float16(-128),
-    }
+    weight = pack(take_apart(parts["weight_packed"], 8, 1), 8)
+    scales = parts["weight_scale"]
+    scales = np.repeat(scales, weight.shape[1] * 4 // 64 // scales.shape[1], axis=1)
+    return {"weight": weight, "scales": scales, "biases": scales * np.float16(-128)}
 
 
 def e4m3(data):
@@ -212,13 +214,13 @@ def awq_parts(group, zeros=True):
     return parts
 
 
-def gptq_parts(bits, g_idx):
+def gptq_parts(bits, g_idx, whole_rows=False):
     def parts(rows, columns):
-        words = rows * bits // 32
+        words, groups = rows * bits // 32, 1 if whole_rows else columns // 64
         found = {
             "qweight": ("I32", [columns * bits // 32, rows]),
-            "qzeros": ("I32", [columns // 64, words]),
-            "scales": ("F16", [columns // 64, rows]),
+            "qzeros": ("I32", [groups, words]),
+            "scales": ("F16", [groups, rows]),
         }
         return found | ({"g_idx": ("I32", [columns])} if g_idx else {})
 
@@ -227,13 +229,13 @@ def gptq_parts(bits, g_idx):
 
 def ct_int_parts(bits, group, dtype, asymmetric=False):
     def parts(rows, columns):
-        words = columns * bits // 32
+        words, groups = columns * bits // 32, columns // group if group else 1
         found = {
             "weight_packed": ("I32", [rows, words]),
-            "weight_scale": (dtype, [rows, columns // group]),
+            "weight_scale": (dtype, [rows, groups]),
             "weight_shape": ("I64", [2]),
         }
-        zeros = {"weight_zero_point": ("I32", [rows * bits // 32, columns // group])}
+        zeros = {"weight_zero_point": ("I32", [rows * bits // 32, groups])}
         return found | (zeros if asymmetric else {})
 
     return parts
@@ -308,6 +310,13 @@ CASES = {
         [],
         by_module(eight_bits),
     ),
+    "ct-int8-channel": (
+        ct("pack-quantized", num_bits=8, type="int", strategy="channel", group_size=None, symmetric=True),
+        "F16",
+        ct_int_parts(8, None, "F16"),
+        [],
+        by_module(eight_bits),
+    ),
     "ct-mxfp4": (
         ct("mxfp4-pack-quantized"),
         "BF16",
@@ -342,6 +351,13 @@ CASES = {
     "fp8-ue8m0": (POWERS, "BF16", fp8_parts("weight_scale_inv", blocks("F8_E8M0", 32)), [], by_module(mxfp8)),
     "gptq": (GPTQ | {"bits": 4}, "F16", gptq_parts(4, True), [ALONE], by_module(gptq(4, 1))),
     "gptq-8bit": (GPTQ | {"bits": 8}, "F16", gptq_parts(8, False), [], by_module(gptq(8, 1))),
+    "gptq-rows": (
+        GPTQ | {"bits": 4, "group_size": -1},
+        "F16",
+        gptq_parts(4, False, True),
+        [],
+        by_module(gptq(4, 1)),
+    ),
     "gptq-v2": (
         GPTQ | {"bits": 4, "checkpoint_format": "gptq_v2"},
         "F16",

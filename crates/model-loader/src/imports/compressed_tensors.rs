@@ -4,13 +4,14 @@
 //! Upstream: `sglang/srt/layers/quantization/compressed_tensors/`.
 
 use mlx::{Dtype, quantized::QuantMode};
+use nn::QuantSpec;
 use serde_json::Value;
 
 use super::{
     Import, Settings, fp8,
     group_order::put_words,
     nvfp4::{self, GlobalScale},
-    packing::{biases, unpack},
+    packing::{biases, groups_per_scale, unpack},
     sources::{Module, drop_activation_scales, for_modules},
 };
 use crate::LoadError;
@@ -43,11 +44,15 @@ pub(super) fn import(settings: &Settings<'_>) -> Result<Import, LoadError> {
         })),
         Some("pack-quantized") => {
             weights.expect("type", &["int"])?;
-            weights.expect("strategy", &["group"])?;
-            let spec = weights.affine(("num_bits", &[4, 8]), 32)?;
+            weights.expect("strategy", &["channel", "group"])?;
+            let bits = ("num_bits", &[4, 8][..]);
+            let spec = match weights.get("strategy").and_then(Value::as_str) {
+                Some("channel") => weights.affine_rows(bits)?,
+                _ => weights.affine(bits, 32)?,
+            };
             Ok(Import::packed(settings.method(), spec, move |sources| {
                 drop_activation_scales(sources);
-                for_modules(method, "weight_packed", sources, |module| to_affine(module, spec.bits))
+                for_modules(method, "weight_packed", sources, |module| to_affine(module, spec))
             }))
         }
         _ => Err(settings.refuse("format")),
@@ -79,17 +84,19 @@ fn to_mxfp4(module: &mut Module<'_>) -> Result<(), LoadError> {
 
 /// Rows are packed as in MLX. Zeros, where there are any, are packed along the
 /// outputs; without them elements count from the middle.
-fn to_affine(module: &mut Module<'_>, bits: usize) -> Result<(), LoadError> {
+fn to_affine(module: &mut Module<'_>, spec: QuantSpec) -> Result<(), LoadError> {
+    let bits = spec.bits;
     let (packed, shape) = module.take_matrix("weight_packed", &[Dtype::Int32])?;
     let (scales, scale_shape) = module.take_matrix("weight_scale", &SCALES)?;
-    let [rows, groups] = scale_shape;
-    if rows != shape[0] {
+    let ([rows, groups], in_dims) = (scale_shape, shape[1] * 32 / bits);
+    let repeats = groups_per_scale(in_dims, groups, spec.group_size);
+    let Some(repeats) = repeats.filter(|_| rows == shape[0]) else {
         return Err(module.wrong_shape("weight_scale", &scales));
-    }
+    };
     module.take_optional("weight_shape");
-    let dims = [shape[1] * 32 / bits, groups];
+    let dims = [in_dims, groups];
     put_words(module, (packed, shape), dims, "weight_g_idx", |words| Ok(words.clone()))?;
-    let like_scales = (scale_shape.to_vec(), scales.dtype());
+    let like_scales = (vec![rows, groups * repeats], scales.dtype());
     let both = match module.take_optional("weight_zero_point") {
         None => vec![scales.clone()],
         Some(zeros) if is_packed_along_rows(zeros.shape(), [rows, groups], bits) => {
@@ -98,13 +105,13 @@ fn to_affine(module: &mut Module<'_>, bits: usize) -> Result<(), LoadError> {
         Some(zeros) => return Err(module.wrong_shape("weight_zero_point", &zeros)),
     };
     module.put("biases", like_scales.clone(), both, move |parts| match parts.get(1) {
-        None => parts[0].mul_scalar(-((1 << (bits - 1)) as f32)),
+        None => parts[0].mul_scalar(-((1 << (bits - 1)) as f32))?.repeat(repeats, 1),
         Some(zeros) => {
             let zeros = unpack(&zeros.transpose(&[1, 0])?.contiguous()?, bits)?;
-            biases(&zeros.transpose(&[1, 0])?, &parts[0])
+            biases(&zeros.transpose(&[1, 0])?, &parts[0])?.repeat(repeats, 1)
         }
     })?;
-    module.put("scales", like_scales, vec![scales], |parts| Ok(parts[0].clone()))
+    module.put("scales", like_scales, vec![scales], move |parts| parts[0].repeat(repeats, 1))
 }
 
 fn is_packed_along_rows(shape: &[usize], [rows, groups]: [usize; 2], bits: usize) -> bool {

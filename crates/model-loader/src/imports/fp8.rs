@@ -73,7 +73,9 @@ fn block_of(
 ) -> Option<[usize; 2]> {
     match (scales.shape(), block) {
         (shape, Some([high, wide])) => {
-            (shape == [rows.div_ceil(high), columns.div_ceil(wide)]).then_some([high, wide])
+            let fits = shape == [rows.div_ceil(high), columns.div_ceil(wide)];
+            // Blocks are padded, but not beyond twice the matrix.
+            fits.then_some([high.min(rows).max(1), wide.min(columns).max(1)])
         }
         ([] | [1] | [1, 1], None) => Some([rows, columns]),
         (&[each] | &[each, 1], None) if each == rows => Some([1, columns]),

@@ -33,6 +33,21 @@ pub(super) fn biases(zeros: &Array, scales: &Array) -> mlx::Result<Array> {
     product.astype(scales.dtype())
 }
 
+/// How many groups of MLX share a stored scale: one, or all of a row where the row has
+/// one scale. `None` if neither fits.
+pub(super) fn groups_per_scale(
+    in_dims: usize,
+    scales_of_row: usize,
+    group_size: usize,
+) -> Option<usize> {
+    let groups = in_dims.checked_div(group_size).filter(|_| in_dims.is_multiple_of(group_size))?;
+    match scales_of_row {
+        _ if scales_of_row == groups => Some(1),
+        1 => Some(groups),
+        _ => None,
+    }
+}
+
 fn with_last(mut shape: Vec<usize>, change: impl Fn(usize) -> usize) -> Vec<usize> {
     if let Some(last) = shape.last_mut() {
         *last = change(*last);

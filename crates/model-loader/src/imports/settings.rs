@@ -1,5 +1,6 @@
 //! The fields of `quantization_config`, complaints with the method's name.
 
+use mlx::quantized::QuantMode;
 use nn::QuantSpec;
 use serde_json::{Map, Value};
 
@@ -53,12 +54,27 @@ impl<'a> Settings<'a> {
         bits: (&'static str, &[usize]),
         default_group_size: usize,
     ) -> Result<QuantSpec, LoadError> {
-        let (field, widths) = bits;
+        self.affine_of(bits, self.number("group_size", default_group_size)?)
+    }
+
+    /// The same with one scale and bias for a whole row, which MLX has no form for: each
+    /// of its groups has the same.
+    pub(super) fn affine_rows(
+        &self,
+        bits: (&'static str, &[usize]),
+    ) -> Result<QuantSpec, LoadError> {
+        self.affine_of(bits, QuantSpec::of_mode(QuantMode::Affine).group_size)
+    }
+
+    fn affine_of(
+        &self,
+        (field, widths): (&'static str, &[usize]),
+        group_size: usize,
+    ) -> Result<QuantSpec, LoadError> {
         let bits = self.number(field, 4)?;
         if !widths.contains(&bits) {
             return Err(self.refuse(field));
         }
-        let group_size = self.number("group_size", default_group_size)?;
         QuantSpec::new("affine", Some(group_size), Some(bits))
             .map_err(|_| self.refuse("group_size"))
     }
