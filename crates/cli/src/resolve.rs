@@ -109,7 +109,7 @@ impl ModelArgs {
     }
 
     fn load_config(&self) -> Result<LoadConfig> {
-        let quantization = self.quantization.as_deref().map(engine::parse_quantization);
+        let quantization = self.quantization.as_deref().map(str::parse);
         if self.kv_cache_dtype != "auto" {
             bail!(
                 "--kv-cache-dtype {} is not supported (only `auto`); see {DOCUMENT}",

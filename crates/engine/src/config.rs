@@ -10,6 +10,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use mlx::Dtype;
 use thiserror::Error;
 
+use crate::Quantization;
+
 /// A word that an option does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{given}` is not one of {}", known.join(", "))]
@@ -209,8 +211,8 @@ pub struct LoadConfig {
     pub download_dir: Option<PathBuf>,
     /// Merged over the model's config.json.
     pub config_overrides: serde_json::Map<String, serde_json::Value>,
-    /// `--quantization`: matrices that are stored dense are packed like this.
-    pub quantization: Option<nn::QuantSpec>,
+    /// `--quantization`.
+    pub quantization: Option<Quantization>,
 }
 
 #[cfg(test)]

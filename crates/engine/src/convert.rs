@@ -14,7 +14,7 @@ use nn::{LoadOptions, QuantizeOnLoad, Unpack};
 use serde_json::Value;
 
 use crate::{
-    DeviceChoice, EngineError, LoadConfig, Platform, loading::open, quantization::on_load,
+    DeviceChoice, EngineError, LoadConfig, Platform, loading::open, quantization::Quantization,
 };
 
 /// What to convert, and to what.
@@ -53,8 +53,8 @@ pub fn convert(options: &ConvertOptions, progress: &dyn Progress) -> Result<Writ
     }
     let folder = MlxFolder::create(&options.target, options.dequantize)?;
     opened.weights.set_sink(folder.sink());
-    let spec = options.load.quantization;
-    let how = spec.map(|spec| on_load(&opened, spec)).transpose()?.flatten();
+    let spec = options.load.quantization.and_then(Quantization::spec);
+    let how = options.load.quantization.map(|asked| asked.on_load(&opened)).transpose()?.flatten();
     if let Some(how) = how {
         let choose = match options.recipe {
             Some(recipe) if how.spec.mode != QuantMode::Affine => {

@@ -38,6 +38,17 @@ pub enum EngineError {
         /// What was asked for.
         asked: nn::QuantSpec,
     },
+    /// `--quantization` names another tool than the checkpoint's.
+    #[error(
+        "--quantization {asked} is for checkpoints that are quantized so, this one is by {found}: \
+         leave the flag out, or name a packing (mlx_4bit, mxfp8, ...)"
+    )]
+    QuantizedOtherwise {
+        /// What was asked for.
+        asked: &'static str,
+        /// What the checkpoint says.
+        found: &'static str,
+    },
     /// A recipe and a mode that do not go together.
     #[error("recipe {recipe} is for affine packing, not for {mode}")]
     Recipe {

@@ -42,7 +42,7 @@ pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource, Written
 pub use models::{MixedRecipe, UnknownRecipe};
 pub use nn::QuantSpec;
 pub use platform::Platform;
-pub use quantization::{QUANTIZATIONS, parse_quantization};
+pub use quantization::Quantization;
 pub use scheduler::SchedulePolicy;
 pub use start::{StartedEngine, TextSource, start};
 pub use step_clock::StepClock;

@@ -18,7 +18,7 @@ use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 use crate::{
     Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
     Platform, TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
-    platform::PlatformEntry, quantization::on_load,
+    platform::PlatformEntry, quantization::Quantization,
 };
 
 /// An engine before its first request.
@@ -249,10 +249,10 @@ fn open_for(
             None => tracing::info!("weights quantized by {method}, imported as bf16"),
         }
     }
-    if let Some(spec) = config.load.quantization
-        && let Some(how) = on_load(&opened, spec)?
+    if let Some(quantization) = config.load.quantization
+        && let Some(how) = quantization.on_load(&opened)?
     {
-        tracing::info!("packing the weights while they are loaded: {spec}");
+        tracing::info!("packing the weights while they are loaded: {}", how.spec);
         opened.weights.quantize_on_load(how);
     }
     Ok(opened)
@@ -303,7 +303,7 @@ fn check_room(
         return Ok(());
     }
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
-    let compute_bits = match config.load.quantization {
+    let compute_bits = match config.load.quantization.and_then(Quantization::spec) {
         Some(spec) if !is_unpacked(platform, spec) => spec.bits + 1,
         _ => dtype.size_in_bytes() * 8,
     };

@@ -44,7 +44,8 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: DtypeChoice,
 
     /// Quantize on load: mlx_4bit, mlx_8bit (mlx_2bit to mlx_8bit, mlx_q4 and so on are
-    /// the same), mxfp4, mxfp8, nvfp4. Checkpoints that are quantized need no flag.
+    /// the same), mxfp4, mxfp8, nvfp4. Checkpoints that are quantized need no flag; awq,
+    /// gptq, fp8, compressed-tensors and modelopt are checked against theirs.
     #[arg(long, value_name = "METHOD")]
     pub(crate) quantization: Option<String>,
 

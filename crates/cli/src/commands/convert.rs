@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use engine::{
     Bytes, ConvertOptions, DeviceChoice, DtypeChoice, LoadConfig, MixedRecipe, QuantSpec,
+    Quantization,
 };
 
 use crate::{logging, progress::progress};
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<ExitCode> {
         load: LoadConfig {
             revision: args.revision.clone(),
             download_dir: args.download_dir.clone(),
-            quantization: args.packing()?,
+            quantization: args.packing()?.map(Quantization::Pack),
             ..LoadConfig::default()
         },
         recipe: args.quant_predicate,

@@ -77,7 +77,7 @@ fn a_backend_of_its_own_wins_over_the_general_one() {
 #[test]
 fn what_cannot_be_honoured_is_named() {
     for (words, text) in [
-        ("--quantization awq", "--quantization: `awq` is not one of mlx_2bit"),
+        ("--quantization bitnet", "--quantization: `bitnet` is not one of mlx_2bit"),
         ("--kv-cache-dtype fp8_e4m3", "--kv-cache-dtype fp8_e4m3 is not supported"),
         ("--schedule-policy lof", "--schedule-policy lof is not supported"),
         ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),

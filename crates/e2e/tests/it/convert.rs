@@ -71,6 +71,9 @@ fn what_cannot_be_packed_is_refused_by_name() {
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(refused("awq").contains("`awq` is not one of mlx_2bit"), "{}", refused("awq"));
+    let error = refused("bitnet");
+    assert!(error.contains("`bitnet` is not one of mlx_2bit"), "{error}");
+    let error = refused("awq");
+    assert!(error.contains("this one is by none of these"), "{error}");
     assert!(refused("mlx_4bit").contains("quantized already"), "{}", refused("mlx_4bit"));
 }
