@@ -453,6 +453,35 @@ GLM4_MOE_CASES = {
     "glm4-moe-q4": {"use_qk_norm": False, "quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS},
 }
 
+MINISTRAL3 = {key: value for key, value in LLAMA.items() if key != "rope_theta"} | {
+    "architectures": ["Ministral3ForCausalLM"],
+    "model_type": "ministral3",
+    "head_dim": 16,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1000000.0,
+        "factor": 4.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 16,
+        "llama_4_scaling_beta": 0.1,
+    },
+}
+MINISTRAL3_CASES = {
+    "ministral3": {},
+    "ministral3-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+MISTRAL3 = {"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3"}
+MISTRAL3_CASES = {
+    "mistral3": {"text_config": MINISTRAL3},
+    "mistral3-llama-q4": {
+        "text_config": LLAMA | {"model_type": "mistral", "head_dim": 16},
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
 FAMILIES = {
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
     "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
@@ -470,6 +499,8 @@ FAMILIES = {
     "phi3": (PHI3, PHI3_CASES),
     "smollm3": (SMOLLM3, SMOLLM3_CASES),
     "llama": (LLAMA, LLAMA_CASES),
+    "ministral3": (MINISTRAL3, MINISTRAL3_CASES),
+    "mistral3": (MISTRAL3, MISTRAL3_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),

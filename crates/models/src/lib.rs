@@ -14,6 +14,8 @@ mod ernie4_5;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod llama;
+mod ministral3;
+mod mistral3;
 mod mixed_recipe;
 mod mixtral;
 mod mla;

@@ -27,10 +27,10 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     models: "Llama 2 and 3, TinyLlama, SmolLM, Yi, Mistral 7B",
     left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(LlamaForCausalLm::load(config, weights)?)),
+    load: |hf, w| Ok(Box::new(LlamaForCausalLm::load(hf, w.at("model"), w.at("lm_head"))?)),
 };
 
-struct LlamaForCausalLm {
+pub(crate) struct LlamaForCausalLm {
     config: LlamaConfig,
     context_length: usize,
     model: LlamaModel,
@@ -144,13 +144,14 @@ impl Mlp {
 }
 
 impl LlamaForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+    /// From the tensors of `model` and of `head`, if the head is not tied.
+    pub(crate) fn load(hf: &HfConfig, model: Weights, head: Weights) -> Result<Self, LoadError> {
         let config = LlamaConfig::new(hf)?;
-        let model = LlamaModel::load(&config, &RopeConfig::from_config(hf)?, w.at("model"))?;
+        let model = LlamaModel::load(&config, &RopeConfig::from_config(hf)?, model)?;
         let lm_head = if config.tie_word_embeddings {
             model.embed_tokens.as_head()?
         } else {
-            LmHead::load(w.at("lm_head"), config.hidden_size, config.vocab_size)?
+            LmHead::load(head, config.hidden_size, config.vocab_size)?
         };
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
     }

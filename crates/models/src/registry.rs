@@ -5,8 +5,8 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, llama, mixtral, qwen2,
-    qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, llama, ministral3,
+    mistral3, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -40,6 +40,8 @@ pub const MODELS: &[ModelEntry] = &[
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     llama::ENTRY,
+    ministral3::ENTRY,
+    mistral3::ENTRY,
     mixtral::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn architectures_are_unique_and_sorted() {
-        let all: Vec<_> = MODELS.iter().flat_map(|entry| entry.architectures).collect();
+        assert!(MODELS.is_sorted_by_key(|entry| entry.architectures[0]));
+        let all = known_architectures();
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
     }
 
@@ -123,7 +126,9 @@ mod tests {
     fn an_unknown_architecture_lists_the_known() {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
         let known = known_architectures().join(", ");
-        assert!(known.contains("LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, "));
+        assert!(
+            known.contains(", Glm4MoeLiteForCausalLM, LlamaForCausalLM, Ministral3ForCausalLM, ")
+        );
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
             format!("config.json: architectures: OptForCausalLM is not known (known: {known})")

@@ -138,6 +138,29 @@ impl HfConfig {
         self.raw.get("text_config").and_then(Value::as_object).unwrap_or(&self.raw)
     }
 
+    /// The language model's part as a config of its own, with what the whole says about
+    /// packing, element type, heads and ends of sequences.
+    ///
+    /// # Errors
+    /// A shared field of the wrong type.
+    pub fn text(&self) -> Result<Self, LoadError> {
+        const SHARED: [&str; 6] = [
+            "quantization",
+            "quantization_config",
+            "dtype",
+            "torch_dtype",
+            "tie_word_embeddings",
+            "eos_token_id",
+        ];
+        let mut raw = self.text_config().clone();
+        for field in SHARED {
+            if let Some(value) = self.raw.get(field).filter(|_| !raw.contains_key(field)) {
+                raw.insert(field.to_owned(), value.clone());
+            }
+        }
+        Self::from_map(raw)
+    }
+
     /// Parses the fields that one model needs. Unknown fields are ignored; the
     /// tagged floats of mlx-lm (`{"__float__": "Infinity"}`) are numbers.
     ///

@@ -132,3 +132,19 @@ fn generation_config() {
     let error = GenerationConfig::from_json(r#"{"top_k": "x"}"#).unwrap_err().to_string();
     assert!(error.starts_with("generation_config.json: top_k: "), "{error}");
 }
+
+#[test]
+fn the_text_side_is_a_config_of_its_own() {
+    let config = HfConfig::from_json(
+        r#"{"model_type": "mistral3", "quantization": {"bits": 4}, "torch_dtype": "bfloat16",
+            "text_config": {"model_type": "ministral3", "hidden_size": 8, "torch_dtype": "float16"}}"#,
+    )
+    .unwrap();
+    let text = config.text().unwrap();
+    assert_eq!(text.model_type(), Some("ministral3"));
+    assert_eq!(text.quant(), config.quant());
+    assert_eq!(text.dtype(), Some(mlx::Dtype::Float16));
+    // A config without such a part is all text.
+    let plain = HfConfig::from_json(r#"{"model_type": "llama"}"#).unwrap();
+    assert_eq!(plain.text().unwrap(), plain);
+}
