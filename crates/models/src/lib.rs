@@ -8,9 +8,12 @@
 mod causal_lm;
 mod config;
 mod ernie4_5;
+mod granite;
 mod llama;
 mod mixed_recipe;
 mod mixtral;
+mod olmo2;
+mod olmo3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;

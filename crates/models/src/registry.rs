@@ -5,7 +5,8 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, ernie4_5, llama, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+    CausalLm, ernie4_5, granite, llama, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3, qwen3_moe,
+    seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -34,8 +35,11 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
     ernie4_5::ENTRY,
+    granite::ENTRY,
     llama::ENTRY,
     mixtral::ENTRY,
+    olmo2::ENTRY,
+    olmo3::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
     qwen3::ENTRY,
