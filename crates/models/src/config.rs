@@ -41,6 +41,25 @@ pub(crate) fn check_kv_heads(heads: usize, kv_heads: usize) -> Result<(), LoadEr
     Err(config_error("num_key_value_heads", reason))
 }
 
+/// Heads of queries and of K and V, whose width follows from `hidden_size` unless it is
+/// given.
+pub(crate) fn check_heads(
+    hidden_size: usize,
+    [heads, kv_heads]: [usize; 2],
+    head_dim: Option<usize>,
+) -> Result<(), LoadError> {
+    check_sizes(&[("num_attention_heads", heads), ("num_key_value_heads", kv_heads)])?;
+    match head_dim {
+        Some(head_dim) => check_sizes(&[("head_dim", head_dim)])?,
+        None if !hidden_size.is_multiple_of(heads) => {
+            let reason = format!("{heads} does not divide hidden_size");
+            return Err(config_error("num_attention_heads", reason));
+        }
+        None => {}
+    }
+    check_kv_heads(heads, kv_heads)
+}
+
 /// A list in config.json has an entry for each layer.
 pub(crate) fn check_length(
     field: &str,
@@ -59,6 +78,20 @@ pub(crate) fn check_length(
 pub(crate) enum LayerType {
     FullAttention,
     SlidingAttention,
+}
+
+/// Whether each layer slides: as `layer_types` says, or all but every `pattern`th.
+pub(crate) fn sliding_layers(
+    types: Option<&[LayerType]>,
+    pattern: usize,
+    num_layers: usize,
+) -> Result<Vec<bool>, LoadError> {
+    if let Some(types) = types {
+        check_length("layer_types", types.len(), num_layers)?;
+        return Ok(types.iter().map(|&of| of == LayerType::SlidingAttention).collect());
+    }
+    check_sizes(&[("sliding_window_pattern", pattern)])?;
+    Ok((1..=num_layers).map(|nth| !nth.is_multiple_of(pattern)).collect())
 }
 
 /// Old converters stored the rotary frequencies; tied heads are sometimes

@@ -5,8 +5,9 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, llama, ministral3,
-    mistral3, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, granite, llama,
+    ministral3, mistral3, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss,
+    smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -39,10 +40,13 @@ pub const MODELS: &[ModelEntry] = &[
     ernie4_5::ENTRY,
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
+    granite::ENTRY,
     llama::ENTRY,
     ministral3::ENTRY,
     mistral3::ENTRY,
     mixtral::ENTRY,
+    olmo2::ENTRY,
+    olmo3::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
     qwen3::ENTRY,
@@ -127,7 +131,7 @@ mod tests {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
         let known = known_architectures().join(", ");
         assert!(
-            known.contains(", Glm4MoeLiteForCausalLM, LlamaForCausalLM, Ministral3ForCausalLM, ")
+            known.contains(", LlamaForCausalLM, Ministral3ForCausalLM, ")
         );
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
