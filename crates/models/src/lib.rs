@@ -8,6 +8,7 @@
 mod causal_lm;
 mod config;
 mod ernie4_5;
+mod glm4;
 mod granite;
 mod llama;
 mod mixed_recipe;

@@ -5,8 +5,8 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, ernie4_5, granite, llama, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3, qwen3_moe,
-    seed_oss, smollm3,
+    CausalLm, ernie4_5, glm4, granite, llama, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3,
+    qwen3_moe, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -35,6 +35,7 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
     ernie4_5::ENTRY,
+    glm4::ENTRY,
     granite::ENTRY,
     llama::ENTRY,
     mixtral::ENTRY,
