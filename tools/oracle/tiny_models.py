@@ -264,6 +264,28 @@ GLM4_CASES = {
     "glm4-q4": {"attention_bias": False, "quantization": {"group_size": 64, "bits": 4}},
 }
 
+PHI3 = LLAMA | {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "original_max_position_embeddings": 512,
+    "sliding_window": 2047,
+}
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0 + 0.01 * i for i in range(6)],
+    "long_factor": [1.0 + 0.75 * i for i in range(6)],
+}
+PHI3_CASES = {
+    "phi3": {},
+    "phi3-longrope-q4": {
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 16,
+        "rope_scaling": LONGROPE,
+        "tie_word_embeddings": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
 FAMILIES = {
     "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
     "glm4": (GLM4, GLM4_CASES),
@@ -273,6 +295,7 @@ FAMILIES = {
     "smollm3": (SMOLLM3, SMOLLM3_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
+    "phi3": (PHI3, PHI3_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),

@@ -15,6 +15,7 @@ mod mixed_recipe;
 mod mixtral;
 mod olmo2;
 mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;

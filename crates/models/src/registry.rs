@@ -5,7 +5,7 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, ernie4_5, glm4, granite, llama, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3,
+    CausalLm, ernie4_5, glm4, granite, llama, mixtral, olmo2, olmo3, phi3, qwen2, qwen2_moe, qwen3,
     qwen3_moe, seed_oss, smollm3,
 };
 
@@ -41,6 +41,7 @@ pub const MODELS: &[ModelEntry] = &[
     mixtral::ENTRY,
     olmo2::ENTRY,
     olmo3::ENTRY,
+    phi3::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
     qwen3::ENTRY,
