@@ -286,7 +286,24 @@ PHI3_CASES = {
     },
 }
 
+COHERE2 = LLAMA | {
+    "architectures": ["Cohere2ForCausalLM"],
+    "model_type": "cohere2",
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.25,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "tie_word_embeddings": True,
+}
+COHERE2_CASES = {
+    "cohere2": {},
+    "cohere2-bias-q4": {"attention_bias": True, "quantization": {"group_size": 64, "bits": 4}},
+}
+
 FAMILIES = {
+    "cohere2": (COHERE2, COHERE2_CASES),
     "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
     "glm4": (GLM4, GLM4_CASES),
     "granite": (GRANITE, GRANITE_CASES),

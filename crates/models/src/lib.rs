@@ -6,6 +6,7 @@
 //! Upstream: `sglang/srt/models/`.
 
 mod causal_lm;
+mod cohere2;
 mod config;
 mod ernie4_5;
 mod glm4;

@@ -5,8 +5,8 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, ernie4_5, glm4, granite, llama, mixtral, olmo2, olmo3, phi3, qwen2, qwen2_moe, qwen3,
-    qwen3_moe, seed_oss, smollm3,
+    CausalLm, cohere2, ernie4_5, glm4, granite, llama, mixtral, olmo2, olmo3, phi3, qwen2,
+    qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -34,6 +34,7 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
+    cohere2::ENTRY,
     ernie4_5::ENTRY,
     glm4::ENTRY,
     granite::ENTRY,
