@@ -286,59 +286,6 @@ PHI3_CASES = {
     },
 }
 
-GEMMA2 = LLAMA | {
-    "architectures": ["Gemma2ForCausalLM"],
-    "model_type": "gemma2",
-    "num_hidden_layers": 4,
-    "head_dim": 32,
-    "hidden_act": "gelu_pytorch_tanh",
-    "hidden_activation": "gelu_pytorch_tanh",
-    "rms_norm_eps": 1e-6,
-    "attn_logit_softcapping": 2.0,
-    "final_logit_softcapping": 50.0,
-    "query_pre_attn_scalar": 24.0,
-    "sliding_window": 4096,
-    "tie_word_embeddings": True,
-}
-GEMMA2_CASES = {
-    "gemma2": {},
-    "gemma2-q4": {"quantization": {"group_size": 64, "bits": 4}},
-}
-
-GEMMA3_TEXT = LLAMA | {
-    "architectures": ["Gemma3ForCausalLM"],
-    "model_type": "gemma3_text",
-    "num_hidden_layers": 4,
-    "head_dim": 32,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "rms_norm_eps": 1e-6,
-    "query_pre_attn_scalar": 24.0,
-    "rope_theta": 1000000.0,
-    "rope_local_base_freq": 10000.0,
-    "sliding_window": 8,
-    "sliding_window_pattern": 3,
-    "tie_word_embeddings": True,
-}
-GEMMA3_TEXT_CASES = {
-    "gemma3": {},
-    "gemma3-head-q4": {
-        "hidden_size": 128,
-        "tie_word_embeddings": False,
-        "quantization": {"group_size": 64, "bits": 4},
-    },
-}
-
-GEMMA3 = {
-    "architectures": ["Gemma3ForConditionalGeneration"],
-    "model_type": "gemma3",
-    "vocab_size": 256,
-    "text_config": GEMMA3_TEXT | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-}
-GEMMA3_CASES = {
-    "gemma3-nested": {},
-    "gemma3-nested-q4": {"quantization": {"group_size": 64, "bits": 4}},
-}
-
 COHERE2 = LLAMA | {
     "architectures": ["Cohere2ForCausalLM"],
     "model_type": "cohere2",
@@ -489,19 +436,16 @@ FAMILIES = {
     "glm4_moe_lite": (GLM4_MOE_LITE, GLM4_MOE_LITE_CASES),
     "cohere2": (COHERE2, COHERE2_CASES),
     "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
-    "gemma2": (GEMMA2, GEMMA2_CASES),
-    "gemma3": (GEMMA3, GEMMA3_CASES),
-    "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
     "glm4": (GLM4, GLM4_CASES),
     "granite": (GRANITE, GRANITE_CASES),
     "olmo2": (OLMO2, OLMO2_CASES),
     "olmo3": (OLMO3, OLMO3_CASES),
-    "phi3": (PHI3, PHI3_CASES),
     "smollm3": (SMOLLM3, SMOLLM3_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "ministral3": (MINISTRAL3, MINISTRAL3_CASES),
     "mistral3": (MISTRAL3, MISTRAL3_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
+    "phi3": (PHI3, PHI3_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),

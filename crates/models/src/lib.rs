@@ -6,11 +6,13 @@
 //! Upstream: `sglang/srt/models/`.
 
 mod causal_lm;
+mod cohere2;
 mod config;
 mod deepseek_moe;
 mod deepseek_v2;
 mod deepseek_v3;
 mod ernie4_5;
+mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod granite;
@@ -22,6 +24,7 @@ mod mixtral;
 mod mla;
 mod olmo2;
 mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;

@@ -5,9 +5,9 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, deepseek_v2, deepseek_v3, ernie4_5, glm4_moe, glm4_moe_lite, granite, llama,
-    ministral3, mistral3, mixtral, olmo2, olmo3, qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss,
-    smollm3,
+    CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, glm4, glm4_moe, glm4_moe_lite, granite,
+    llama, ministral3, mistral3, mixtral, olmo2, olmo3, phi3, qwen2, qwen2_moe, qwen3, qwen3_moe,
+    seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -35,9 +35,11 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
+    cohere2::ENTRY,
     deepseek_v2::ENTRY,
     deepseek_v3::ENTRY,
     ernie4_5::ENTRY,
+    glm4::ENTRY,
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     granite::ENTRY,
@@ -47,6 +49,7 @@ pub const MODELS: &[ModelEntry] = &[
     mixtral::ENTRY,
     olmo2::ENTRY,
     olmo3::ENTRY,
+    phi3::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
     qwen3::ENTRY,
@@ -130,9 +133,7 @@ mod tests {
     fn an_unknown_architecture_lists_the_known() {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
         let known = known_architectures().join(", ");
-        assert!(
-            known.contains(", LlamaForCausalLM, Ministral3ForCausalLM, ")
-        );
+        assert!(known.contains(", LlamaForCausalLM, Ministral3ForCausalLM, "));
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
             format!("config.json: architectures: OptForCausalLM is not known (known: {known})")
