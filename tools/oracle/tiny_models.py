@@ -429,7 +429,43 @@ MISTRAL3_CASES = {
     },
 }
 
+GEMMA3_TEXT = LLAMA | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 24.0,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "tie_word_embeddings": True,
+}
+GEMMA3_TEXT_CASES = {
+    "gemma3": {},
+    "gemma3-head-q4": {
+        "hidden_size": 128,
+        "tie_word_embeddings": False,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+GEMMA3 = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "vocab_size": 256,
+    "text_config": GEMMA3_TEXT | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "tie_word_embeddings": False},
+}
+GEMMA3_CASES = {
+    "gemma3-nested": {},
+    "gemma3-nested-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
 FAMILIES = {
+    "gemma3": (GEMMA3, GEMMA3_CASES),
+    "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
     "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
     "glm4_moe": (GLM4_MOE, GLM4_MOE_CASES),
