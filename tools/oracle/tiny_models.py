@@ -429,6 +429,25 @@ MISTRAL3_CASES = {
     },
 }
 
+GEMMA2 = LLAMA | {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 50.0,
+    "query_pre_attn_scalar": 24.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+GEMMA2_CASES = {
+    "gemma2": {},
+    "gemma2-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
 GEMMA3_TEXT = LLAMA | {
     "architectures": ["Gemma3ForCausalLM"],
     "model_type": "gemma3_text",
@@ -464,6 +483,7 @@ GEMMA3_CASES = {
 }
 
 FAMILIES = {
+    "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
     "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),

@@ -147,14 +147,14 @@ impl DecoderLayer {
     ) -> Result<Array> {
         let qkv = self.qkv_proj.forward(&self.input_layernorm.forward(hidden)?)?;
         let attn = self.o_proj.forward(&self.attn.forward_rope(&qkv, rope, batch)?)?;
-        let hidden = add(hidden, &self.post_attention_layernorm.forward(&attn)?)?;
+        let hidden = add_clipped(hidden, &self.post_attention_layernorm.forward(&attn)?)?;
         let mlp = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&hidden)?)?;
-        add(&hidden, &self.post_feedforward_layernorm.forward(&mlp)?)
+        add_clipped(&hidden, &self.post_feedforward_layernorm.forward(&mlp)?)
     }
 }
 
 /// The residual stream outgrows f16: there it stays at the end of the range.
-fn add(x: &Array, y: &Array) -> Result<Array> {
+pub(crate) fn add_clipped(x: &Array, y: &Array) -> Result<Array> {
     const MOST: f32 = 65504.0;
     if x.dtype() != Dtype::Float16 {
         return x.add(y);

@@ -12,6 +12,7 @@ mod deepseek_moe;
 mod deepseek_v2;
 mod deepseek_v3;
 mod ernie4_5;
+mod gemma2;
 mod gemma3;
 mod gemma3_text;
 mod glm4;

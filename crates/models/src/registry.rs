@@ -5,9 +5,9 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma3, gemma3_text, glm4, glm4_moe,
-    glm4_moe_lite, granite, llama, ministral3, mistral3, mixtral, olmo2, olmo3, phi3, qwen2,
-    qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+    CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, glm4,
+    glm4_moe, glm4_moe_lite, granite, llama, ministral3, mistral3, mixtral, olmo2, olmo3, phi3,
+    qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -39,6 +39,7 @@ pub const MODELS: &[ModelEntry] = &[
     deepseek_v2::ENTRY,
     deepseek_v3::ENTRY,
     ernie4_5::ENTRY,
+    gemma2::ENTRY,
     gemma3_text::ENTRY,
     gemma3::ENTRY,
     glm4::ENTRY,

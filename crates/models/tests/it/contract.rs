@@ -7,7 +7,7 @@ use nn::Unpack;
 
 use crate::{
     runner::{Runner, argmax, distance},
-    tiny::{Golden, goldens},
+    tiny::{Golden, golden, goldens},
 };
 
 /// f32 sums in another order.
@@ -164,4 +164,16 @@ fn shape_is_told_as_config_json_has_it() {
         assert!(layers.iter().all(|layer| layer.num_kv_heads == kv_heads));
         assert!(layers.iter().all(|layer| latent.is_none_or(|width| layer.head_dim == width)));
     }
+}
+
+/// mlx-lm's Gemma 2 has no windows, so its goldens cannot tell.
+#[test]
+fn windows_are_where_the_families_have_them() {
+    let windows = |name: &str| {
+        let layers = golden(name).load(Unpack::Always).kv_layout();
+        layers.iter().map(|layer| layer.sliding_window).collect::<Vec<_>>()
+    };
+    assert_eq!(windows("gemma2"), [Some(4096), None, Some(4096), None]);
+    assert_eq!(windows("gemma3"), [Some(8), Some(8), None, Some(8)]);
+    assert_eq!(windows("mistral-window"), [Some(8), None, Some(8)]);
 }
