@@ -108,6 +108,16 @@ fn activations_of_a_step_do_not_depend_on_the_prompt() {
     let scores = 2 * 24 * 2048 * 8192 * 4;
     let plain = activation_bytes(&model, 2048, 64, 8192, true);
     assert_eq!(plain, stream + gathered + scores + logits);
+
+    // Scores over latents are bounded, and by what there is if that is less.
+    let latent = ModelShape { latent_scores: 1 << 26, ..model };
+    let bounded = activation_bytes(&latent, 2048, 64, 8192, false);
+    assert_eq!(bounded - fused, 4 * 4 * (1 << 26));
+    let few = |model: &ModelShape| activation_bytes(model, 1, 64, 64, false);
+    assert_eq!(
+        few(&latent) - few(&ModelShape { latent_scores: 0, ..latent.clone() }),
+        16 * 24 * 64
+    );
 }
 
 #[test]
