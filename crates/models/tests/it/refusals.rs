@@ -83,6 +83,42 @@ fn config_values_of_other_families() {
     }
 }
 
+#[test]
+fn config_values_of_later_families() {
+    let cases = [
+        ("deepseek-v2-lite", json!({"kv_lora_rank": 0}), "config.json: kv_lora_rank: must be"),
+        ("deepseek-v2-lite", json!({"topk_method": "magic"}), "topk_method \"magic\""),
+        ("deepseek-v2-lite", json!({"scoring_func": "relu"}), "scoring_func \"relu\""),
+        ("deepseek-v2-lite", json!({"attention_bias": true}), "attention_bias \"true without"),
+        ("deepseek-v2-lite", json!({"moe_layer_freq": 0}), "config.json: moe_layer_freq: must be"),
+        ("deepseek-v2-groups", json!({"n_group": 3}), "n_group \"3 for 8 experts\""),
+        ("deepseek-v3", json!({"topk_method": "greedy"}), "topk_method \"greedy\""),
+        ("deepseek-v3", json!({"v_head_dim": 16}), "weight model.layers.0.self_attn.kv_b_proj"),
+        ("glm4-moe", json!({"head_dim": 0}), "config.json: head_dim: must be positive"),
+        ("glm4-moe", json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3"),
+        ("gemma2", json!({"attn_logit_softcapping": 0}), "config.json: attn_logit_softcapping"),
+        ("gemma3", json!({"sliding_window_pattern": 0}), "config.json: sliding_window_pattern"),
+        ("gemma3", json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1"),
+        ("granite", json!({"logits_scaling": 0}), "config.json: logits_scaling: must not be"),
+        ("smollm3", json!({"no_rope_layer_interval": 0}), "config.json: no_rope_layer_interval"),
+        (
+            "ministral3",
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 2.0,
+                   "original_max_position_embeddings": 0, "llama_4_scaling_beta": 0.1}}),
+            "config.json: rope_parameters.original_max_position_embeddings: must be positive",
+        ),
+        (
+            "mistral3",
+            json!({"text_config": {"model_type": "mistral4"}}),
+            "text_config.model_type \"mistral4\" is not supported",
+        ),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(name, fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
 /// Windows of the layers of a golden with some fields of its config changed.
 fn windows(name: &str, fields: &Value) -> Vec<Option<usize>> {
     let mut config = golden(name).config;
