@@ -43,6 +43,9 @@ struct Cohere2Config {
     #[serde(default)]
     layer_norm_bias: bool,
     #[serde(default)]
+    use_qk_norm: bool,
+    use_parallel_block: Option<bool>,
+    #[serde(default)]
     attention_bias: bool,
     logit_scale: f32,
     sliding_window: usize,
@@ -178,8 +181,15 @@ impl Cohere2Config {
             [config.num_attention_heads, config.num_key_value_heads],
             config.head_dim,
         )?;
-        if config.layer_norm_bias {
-            return Err(config_error("layer_norm_bias", "true is not supported".to_owned()));
+        for (field, is_set) in
+            [("layer_norm_bias", config.layer_norm_bias), ("use_qk_norm", config.use_qk_norm)]
+        {
+            if is_set {
+                return Err(config_error(field, "true is not supported".to_owned()));
+            }
+        }
+        if config.use_parallel_block == Some(false) {
+            return Err(config_error("use_parallel_block", "false is not supported".to_owned()));
         }
         let pattern = config.sliding_window_pattern.unwrap_or(4);
         config.slides =

@@ -96,6 +96,8 @@ fn config_values_of_later_families() {
         ("deepseek-v3", json!({"v_head_dim": 16}), "weight model.layers.0.self_attn.kv_b_proj"),
         ("glm4-moe", json!({"head_dim": 0}), "config.json: head_dim: must be positive"),
         ("glm4-moe", json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3"),
+        ("cohere2", json!({"use_parallel_block": false}), "config.json: use_parallel_block: false"),
+        ("cohere2", json!({"use_qk_norm": true}), "config.json: use_qk_norm: true is not"),
         ("gemma2", json!({"attn_logit_softcapping": 0}), "config.json: attn_logit_softcapping"),
         ("gemma3", json!({"sliding_window_pattern": 0}), "config.json: sliding_window_pattern"),
         ("gemma3", json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1"),
