@@ -1,7 +1,7 @@
 //! What the families' configs have in common.
 
 use mlx::quantized::QuantMode;
-use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec};
+use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec, Weights};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -102,6 +102,26 @@ pub(crate) fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
         allowed.push(LeftOver::Module("lm_head"));
     }
     allowed
+}
+
+/// The same for a model with eyes, of which the language model is loaded.
+pub(crate) fn left_over_eyes(config: &HfConfig) -> Vec<LeftOver<'static>> {
+    let eyes = [
+        "vision_tower",
+        "multi_modal_projector",
+        "model.vision_tower",
+        "model.multi_modal_projector",
+    ];
+    left_over(config).into_iter().chain(eyes.map(LeftOver::Module)).collect()
+}
+
+/// Its language model and the head: as transformers writes them now, or as it did and
+/// mlx-lm does.
+pub(crate) fn text_side(w: &Weights) -> (Weights, Weights) {
+    match w.at("model.language_model").is_empty() {
+        true => (w.at("language_model.model"), w.at("language_model.lm_head")),
+        false => (w.at("model.language_model"), w.at("lm_head")),
+    }
 }
 
 /// No exceptions from packing all matrices alike.

@@ -116,10 +116,7 @@ impl AttentionBackend for Sdpa {
                 CacheKind::Latent { .. } => extend_latents((call, qkv), seq, gather),
             })
             .collect::<Result<Vec<_>>>()?;
-        match outs.as_slice() {
-            [out] => Ok(out.clone()),
-            outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
-        }
+        one_below_the_other(&outs)
     }
 
     fn forward_decode(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
@@ -128,11 +125,7 @@ impl AttentionBackend for Sdpa {
         };
         write(call, qkv)?;
         let outs = plan.groups.iter().map(|group| decode_group(call, qkv.q, group, self.folded));
-        let outs = outs.collect::<Result<Vec<_>>>()?;
-        let out = match outs.as_slice() {
-            [out] => out.clone(),
-            outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0)?,
-        };
+        let out = one_below_the_other(&outs.collect::<Result<Vec<_>>>()?)?;
         match &plan.restore {
             Some(order) => out.take(order, 0),
             None => Ok(out),
@@ -164,13 +157,9 @@ pub(super) fn extend_one(
     seq: &ExtendSeq,
     gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
 ) -> Result<Array> {
-    let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
-    let (k, v) = match &seq.slots {
-        Some(slots) => gather(slots)?,
-        // No prefix: the step's own keys are all there are.
-        None => (own(qkv.k)?, own(qkv.v)?),
-    };
-    let out = soft_cap::attend(call.shape, &own(qkv.q)?, (&k, &v), seq.mask.as_sdpa())?;
+    let (k, v) = keys_and_values(qkv, seq, gather)?;
+    let q = batch_of_one(&rows(qkv.q, seq.start, seq.len)?)?;
+    let out = soft_cap::attend(call.shape, &q, (&k, &v), seq.mask.as_sdpa())?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
 }
 
@@ -181,11 +170,7 @@ fn extend_latents(
     seq: &ExtendSeq,
     gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
 ) -> Result<Array> {
-    let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
-    let (k, v) = match &seq.slots {
-        Some(slots) => gather(slots)?,
-        None => (own(qkv.k)?, own(qkv.v)?),
-    };
+    let (k, v) = keys_and_values(qkv, seq, gather)?;
     let num_keys = k.dim(2);
     let block = (MAX_LATENT_SCORES / (call.shape.num_heads * num_keys)).clamp(1, seq.len);
     let prefix_len = num_keys - seq.len;
@@ -202,8 +187,25 @@ fn extend_latents(
         let out = soft_cap::attend(call.shape, &q, (&k, &v), mask)?;
         out.squeeze(0)?.transpose(&[1, 0, 2])
     };
-    let outs = (0..seq.len).step_by(block).map(attend).collect::<Result<Vec<_>>>()?;
-    match outs.as_slice() {
+    one_below_the_other(&(0..seq.len).step_by(block).map(attend).collect::<Result<Vec<_>>>()?)
+}
+
+/// What a request's rows of this step see.
+fn keys_and_values(
+    qkv: &Qkv<'_>,
+    seq: &ExtendSeq,
+    gather: impl Fn(&SlotIndex) -> Result<(Array, Array)>,
+) -> Result<(Array, Array)> {
+    let own = |x: &Array| batch_of_one(&rows(x, seq.start, seq.len)?);
+    match &seq.slots {
+        Some(slots) => gather(slots),
+        // No prefix: the step's own keys are all there are.
+        None => Ok((own(qkv.k)?, own(qkv.v)?)),
+    }
+}
+
+fn one_below_the_other(outs: &[Array]) -> Result<Array> {
+    match outs {
         [out] => Ok(out.clone()),
         outs => Array::concatenate(&outs.iter().collect::<Vec<_>>(), 0),
     }

@@ -115,7 +115,7 @@ impl BlockKind {
 }
 
 /// The f16 at byte `at`.
-fn float(block: &[u8], at: usize) -> f32 {
+pub(super) fn float(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Upstream of the layouts: `ggml-quants.c`.
 
-use half::f16;
+use super::blocks::float;
 
 /// Kinds of blocks whose numbers are no affine function of codes in groups of 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,11 +64,6 @@ impl DecodedKind {
             }
         }
     }
-}
-
-/// The f16 at byte `at`.
-fn float(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// Two bits of each of 16 bytes, in the order of the 16 groups of a block of 256: the

@@ -54,23 +54,16 @@ impl TensorKind {
 
     /// Bytes of `elements` in a row.
     fn row_bytes(self, elements: u64) -> Option<u64> {
-        match self {
-            Self::Plain(dtype) => elements.checked_mul(dtype.size_in_bytes() as u64),
-            Self::Blocks(kind) => {
-                (elements / kind.elements() as u64).checked_mul(kind.block_bytes() as u64)
-            }
-            Self::Decoded(kind) => {
-                (elements / kind.elements() as u64).checked_mul(kind.block_bytes() as u64)
-            }
-        }
+        let (block, bytes) = self.block();
+        (elements / block as u64).checked_mul(bytes as u64)
     }
 
-    /// Elements that a row has a multiple of.
-    fn block(self) -> usize {
+    /// Elements that a row has a multiple of, and their bytes.
+    fn block(self) -> (usize, usize) {
         match self {
-            Self::Plain(_) => 1,
-            Self::Blocks(kind) => kind.elements(),
-            Self::Decoded(kind) => kind.elements(),
+            Self::Plain(dtype) => (1, dtype.size_in_bytes()),
+            Self::Blocks(kind) => (kind.elements(), kind.block_bytes()),
+            Self::Decoded(kind) => (kind.elements(), kind.block_bytes()),
         }
     }
 }
@@ -170,7 +163,7 @@ fn placed(
     let kind = TensorKind::new(info.kind)?;
     let too_large = || TensorProblem::Shape(info.dims.clone());
     let in_dims = info.dims.first().copied().unwrap_or(1);
-    let block = kind.block();
+    let (block, _) = kind.block();
     if !in_dims.is_multiple_of(block as u64) {
         return Err(TensorProblem::Blocks { in_dims, block });
     }
