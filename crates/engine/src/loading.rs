@@ -91,6 +91,7 @@ pub(crate) fn load(
         schedule_conservativeness: config.schedule.conservativeness,
         disable_radix_cache: config.schedule.disable_radix_cache,
         overlap: platform.overlap(config.schedule.overlap),
+        states: None,
     };
     limits.validate()?;
     info.prefill_sharing = limits.prefill_sharing;

@@ -5,6 +5,7 @@
 //! with the attention code. [`MemCache`] joins the three parts and is what the
 //! scheduler talks to; a page is always in exactly one of three hands: free,
 //! in the tree, or private to one row of the tables. [`MemCache::audit`] proves it.
+//! Models with recurrent layers have states beside pages, treated alike.
 //!
 //! Upstream: `sglang/srt/mem_cache/`.
 
@@ -16,6 +17,6 @@ mod radix_cache;
 pub use allocator::PageAllocator;
 #[cfg(any(test, feature = "fault-injection"))]
 pub use mem_cache::Fault;
-pub use mem_cache::{MemCache, MemCacheConfig};
+pub use mem_cache::{MemCache, MemCacheConfig, Piece, Snapshot, StateConfig, StateFlow};
 pub use page_tables::PageTables;
-pub use radix_cache::{NodeId, RadixCache};
+pub use radix_cache::{NodeId, RadixCache, SnapshotMatch};

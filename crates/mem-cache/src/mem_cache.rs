@@ -18,11 +18,14 @@
 mod audit;
 #[cfg(any(test, feature = "fault-injection"))]
 mod fault;
+mod states;
 #[cfg(test)]
 mod tests;
 
 #[cfg(any(test, feature = "fault-injection"))]
 pub use fault::Fault;
+use states::States;
+pub use states::{Piece, Snapshot, StateConfig, StateFlow};
 use types::{PageId, TokenId};
 
 use crate::{NodeId, PageAllocator, PageTables, RadixCache};
@@ -38,6 +41,8 @@ pub struct MemCacheConfig {
     pub num_rows: usize,
     /// Cache nothing: a closed row's pages are free at once.
     pub disable_radix_cache: bool,
+    /// For a model with recurrent layers.
+    pub states: Option<StateConfig>,
 }
 
 /// The K/V pool's bookkeeping.
@@ -48,6 +53,8 @@ pub struct MemCache {
     tree: RadixCache,
     /// One per row; `None` if the row is free.
     holds: Vec<Option<Hold>>,
+    /// `None` for a model without recurrent layers.
+    states: Option<States>,
     disable_radix_cache: bool,
     num_evicted: u64,
     /// Reused: pages on their way to the allocator.
@@ -75,6 +82,10 @@ impl MemCache {
             tables: PageTables::new(config.num_rows, config.page_size),
             tree: RadixCache::new(config.page_size),
             holds: vec![None; config.num_rows],
+            states: config.states.map(|states| {
+                let sizes = (config.num_rows, config.page_size);
+                States::new(states, sizes, !config.disable_radix_cache)
+            }),
             disable_radix_cache: config.disable_radix_cache,
             num_evicted: 0,
             freed: Vec::new(),
@@ -128,21 +139,52 @@ impl MemCache {
 
     /// Tokens of the prefix that [`Self::open`] would find cached.
     pub fn peek_prefix(&self, tokens: &[TokenId]) -> usize {
-        self.tree.peek_prefix(cacheable(tokens))
+        match self.states {
+            Some(_) => self.tree.peek_snapshot(cacheable(tokens)).usable,
+            None => self.tree.peek_prefix(cacheable(tokens)),
+        }
     }
 
     /// Takes a row for a request with these tokens. It starts with the pages of
     /// the longest cached prefix, short of the last token: that one must be
-    /// computed for its logits. Returns the row and the tokens in those pages,
-    /// or `None` if all rows are taken.
+    /// computed for its logits. With recurrent layers the prefix ends at a
+    /// snapshot. Returns the row and the tokens in those pages, or `None` if all
+    /// rows are taken, or all states are.
     pub fn open(&mut self, tokens: &[TokenId]) -> Option<(usize, usize)> {
+        let mut tokens = cacheable(tokens);
+        let mut cached = 0;
+        if self.states.is_some() {
+            let found = self.tree.peek_snapshot(tokens);
+            (tokens, cached) = (&tokens[..found.usable], found.cached);
+        }
         let row = self.tables.open()?;
         let pages = self.tables.row_mut(row);
-        let node = self.tree.match_prefix(cacheable(tokens), pages);
+        let node = self.tree.match_prefix(tokens, pages);
         let num_tree_pages = pages.len();
+        if let Some(states) = &mut self.states {
+            let begins_at = (num_tree_pages > 0).then_some(node);
+            if !states.open(row, begins_at, cached, &mut self.tree) {
+                self.tables.close(row);
+                return None;
+            }
+        }
         self.tree.inc_lock_ref(node);
         self.holds[row] = Some(Hold { node, num_tree_pages });
         Some((row, num_tree_pages * self.page_size()))
+    }
+
+    /// Plans how the row's state passes through its next step, and the copies that
+    /// the step shall leave, which are appended to `taken`. `None` for a model
+    /// without recurrent layers.
+    pub fn advance(
+        &mut self,
+        row: usize,
+        piece: Piece,
+        taken: &mut Vec<Snapshot>,
+    ) -> Option<StateFlow> {
+        let states = self.states.as_mut()?;
+        let flow = states.advance(row, piece, &mut self.tree, taken);
+        Some(flow)
     }
 
     /// Gives the row pages up to `num_tokens` tokens, evicting where it must.
@@ -175,6 +217,14 @@ impl MemCache {
     /// Shares the row's full pages: `tokens` are those whose K/V is written, or
     /// will be by batches launched already. The row keeps using the pages.
     pub fn commit(&mut self, row: usize, tokens: &[TokenId]) {
+        self.commit_pages(row, tokens);
+        if let Some(states) = &mut self.states {
+            states.commit(row, tokens, &mut self.tree);
+        }
+        self.free_collected();
+    }
+
+    fn commit_pages(&mut self, row: usize, tokens: &[TokenId]) {
         let hold = self.holds[row].expect("commit of an open row");
         let num_pages = tokens.len() / self.page_size();
         if self.disable_radix_cache || num_pages <= hold.num_tree_pages {
@@ -186,7 +236,6 @@ impl MemCache {
         self.tree.inc_lock_ref(node);
         self.tree.dec_lock_ref(hold.node);
         self.holds[row] = Some(Hold { node, num_tree_pages: num_pages });
-        self.free_collected();
     }
 
     /// [`Self::commit`]s, then ends the row: its pages in the tree become
@@ -194,6 +243,9 @@ impl MemCache {
     pub fn close(&mut self, row: usize, tokens: &[TokenId]) {
         self.commit(row, tokens);
         let hold = self.holds[row].take().expect("close of an open row");
+        if let Some(states) = &mut self.states {
+            states.close(row, &mut self.tree);
+        }
         self.tree.dec_lock_ref(hold.node);
         self.freed.extend(self.tables.row_mut(row).drain(hold.num_tree_pages..).rev());
         self.tables.close(row);
@@ -214,6 +266,9 @@ impl MemCache {
     fn free_collected(&mut self) {
         for page in self.freed.drain(..) {
             self.allocator.free(page);
+        }
+        if let Some(states) = &mut self.states {
+            states.collect_freed(&mut self.tree);
         }
     }
 }

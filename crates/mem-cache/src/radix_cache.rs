@@ -7,13 +7,16 @@
 //! Upstream: `sglang/srt/mem_cache/radix_cache.py`.
 
 mod audit;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use snapshots::SnapshotMatch;
+
 use slotmap::{Key, SlotMap, new_key_type};
-use types::{PageId, TokenId};
+use types::{PageId, StateId, TokenId};
 
 new_key_type! {
     /// A node of the tree; the prefix it stands for ends with its edge.
@@ -29,6 +32,10 @@ struct Node {
     pages: Vec<PageId>,
     /// By the tokens of the child's first page.
     children: BTreeMap<Box<[TokenId]>, NodeId>,
+    /// What a model with recurrent layers remembers of the prefix.
+    snapshot: Option<StateId>,
+    /// Rows about to read the snapshot. It is not given away while positive.
+    pins: u32,
     /// Users of this node or of one below. Not evicted while positive.
     lock_ref: u32,
     last_access: u64,
@@ -42,6 +49,10 @@ pub struct RadixCache {
     root: NodeId,
     /// Unlocked nodes without children, least recently used first.
     evictable_leaves: BTreeSet<(u64, NodeId)>,
+    /// Nodes with a snapshot, least recently used first.
+    snapshots: BTreeSet<(u64, NodeId)>,
+    /// Snapshots whose node is gone, until somebody takes them.
+    freed_states: Vec<StateId>,
     /// Counts operations; stands in for a clock.
     now: u64,
     num_evictable: usize,
@@ -58,6 +69,8 @@ impl RadixCache {
             nodes,
             root,
             evictable_leaves: BTreeSet::new(),
+            snapshots: BTreeSet::new(),
+            freed_states: Vec::new(),
             now: 0,
             num_evictable: 0,
             num_protected: 0,
@@ -174,11 +187,12 @@ impl RadixCache {
             let kept = node.pages.len().saturating_sub(missing);
             let taken = node.pages.len() - kept;
             freed.extend(node.pages.drain(kept..).rev());
+            self.drop_snapshot(leaf);
             if kept == 0 {
                 self.evictable_leaves.pop_first();
                 self.remove_leaf(leaf);
             } else {
-                node.tokens.truncate(kept * self.page_size);
+                self.nodes[leaf].tokens.truncate(kept * self.page_size);
             }
             self.num_evictable -= taken;
             missing -= taken;
@@ -275,8 +289,10 @@ impl RadixCache {
 
     fn touch(&mut self, id: NodeId) {
         let before = std::mem::replace(&mut self.nodes[id].last_access, self.now);
-        if self.evictable_leaves.remove(&(before, id)) {
-            self.evictable_leaves.insert((self.now, id));
+        for ordered in [&mut self.evictable_leaves, &mut self.snapshots] {
+            if ordered.remove(&(before, id)) {
+                ordered.insert((self.now, id));
+            }
         }
     }
 
@@ -295,7 +311,16 @@ impl RadixCache {
 
 impl Node {
     fn new(parent: NodeId, tokens: Vec<TokenId>, pages: Vec<PageId>) -> Self {
-        Self { parent, tokens, pages, children: BTreeMap::new(), lock_ref: 0, last_access: 0 }
+        Self {
+            parent,
+            tokens,
+            pages,
+            children: BTreeMap::new(),
+            snapshot: None,
+            pins: 0,
+            lock_ref: 0,
+            last_access: 0,
+        }
     }
 }
 

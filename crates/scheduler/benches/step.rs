@@ -118,6 +118,7 @@ fn full_cache(page_size: usize) -> MemCache {
         page_size,
         num_rows: NUM_REQS,
         disable_radix_cache: false,
+        states: None,
     });
     for index in 0..=NUM_SLOTS / (PROMPT_LEN - 128) {
         insert(&mut cache, &prompt(index));

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use types::{SamplingParams, SlotId, TokenId};
+use mem_cache::{MemCache, Piece, Snapshot, StateFlow};
+use types::{SamplingParams, SlotId, StateId, TokenId};
 
 use crate::ReqId;
 
@@ -89,6 +90,18 @@ pub struct BatchRow {
     pub sampled: bool,
     /// Means nothing unless `sampled`.
     pub sampling: SamplingRow,
+    /// Which states of the state pool it reads and writes; `None` for a model without
+    /// recurrent layers.
+    pub state: Option<StateFlow>,
+}
+
+/// A copy of a row's recurrent state that a step leaves on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSnapshot {
+    /// Index of the batch's token after which it is taken.
+    pub token: usize,
+    /// Where it goes.
+    pub state: StateId,
 }
 
 /// One step. The token vectors are the rows' tokens end to end.
@@ -104,6 +117,10 @@ pub struct ScheduleBatch {
     pub positions: Vec<u32>,
     /// `[num_tokens]`, where each token's K/V goes.
     pub out_cache_loc: Vec<SlotId>,
+    /// Ascending by token. No state twice, and none that a row reads or writes.
+    pub snapshots: Vec<BatchSnapshot>,
+    /// Reused.
+    taken: Vec<Snapshot>,
 }
 
 impl ScheduleBatch {
@@ -114,6 +131,8 @@ impl ScheduleBatch {
             input_ids: Vec::new(),
             positions: Vec::new(),
             out_cache_loc: Vec::new(),
+            snapshots: Vec::new(),
+            taken: Vec::new(),
         }
     }
 
@@ -124,6 +143,24 @@ impl ScheduleBatch {
         self.input_ids.clear();
         self.positions.clear();
         self.out_cache_loc.clear();
+        self.snapshots.clear();
+    }
+
+    /// Plans the state of the row whose tokens were entered last.
+    pub(crate) fn plan_state(
+        &mut self,
+        cache: &mut MemCache,
+        row: usize,
+        piece: Piece,
+    ) -> Option<StateFlow> {
+        self.taken.clear();
+        let flow = cache.advance(row, piece, &mut self.taken)?;
+        let first = self.num_tokens() - piece.len;
+        self.snapshots.extend(self.taken.iter().map(|taken| BatchSnapshot {
+            token: first + taken.seq_len - piece.start - 1,
+            state: taken.state,
+        }));
+        Some(flow)
     }
 
     /// Tokens in all rows.

@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use mem_cache::Piece;
+
 use crate::{
     BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     prefill::out_of_pool,
@@ -40,6 +42,9 @@ impl<E: Executor> Scheduler<E> {
             });
             batch.positions.push(req.kv_len as u32);
             batch.out_cache_loc.push(self.cache.tables().slot(row, req.kv_len));
+            let piece =
+                Piece { start: req.kv_len, len: 1, total: req.tokens.len(), is_decode: true };
+            let state = batch.plan_state(&mut self.cache, row, piece);
             batch.rows.push(BatchRow {
                 req: id,
                 table_row: row,
@@ -47,6 +52,7 @@ impl<E: Executor> Scheduler<E> {
                 extend_len: 1,
                 sampled: true,
                 sampling: req.sampling_row(),
+                state,
             });
             req.kv_len += 1;
         }

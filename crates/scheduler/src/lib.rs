@@ -20,7 +20,7 @@ mod scheduler;
 #[cfg(test)]
 mod sim;
 
-pub use batch::{BatchRow, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+pub use batch::{BatchRow, BatchSnapshot, ForwardMode, InputId, SamplingRow, ScheduleBatch};
 pub use executor::Executor;
 pub use limits::{LimitsError, SchedulePolicy, SchedulerLimits};
 pub use messages::{Progress, SchedulerEvent, SchedulerMsg};

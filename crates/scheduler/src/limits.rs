@@ -2,6 +2,7 @@
 //!
 //! Upstream: the memory and scheduling section of `sglang/srt/server_args.py`.
 
+use mem_cache::StateConfig;
 use thiserror::Error;
 use types::PrefillSharing;
 
@@ -41,6 +42,8 @@ pub struct SchedulerLimits {
     pub disable_radix_cache: bool,
     /// Launch a batch before the one before it is read.
     pub overlap: bool,
+    /// The state pool of a model with recurrent layers.
+    pub states: Option<StateConfig>,
 }
 
 impl Default for SchedulerLimits {
@@ -58,6 +61,7 @@ impl Default for SchedulerLimits {
             schedule_conservativeness: 1.0,
             disable_radix_cache: false,
             overlap: true,
+            states: None,
         }
     }
 }
@@ -89,6 +93,22 @@ pub enum LimitsError {
     TooManySlots {
         /// Pages asked for.
         num_pages: usize,
+        /// Tokens in a page.
+        page_size: usize,
+    },
+    /// Each running request has a state, and prefixes need some as well.
+    #[error("num_states must be more than max_running_requests ({rows}), got {num_states}")]
+    TooFewStates {
+        /// States in the pool.
+        num_states: usize,
+        /// Requests that hold one.
+        rows: usize,
+    },
+    /// Snapshots are taken at page boundaries.
+    #[error("snapshot_interval must be a multiple of page_size ({page_size}), got {interval}")]
+    SnapshotInterval {
+        /// Tokens between two snapshots.
+        interval: usize,
         /// Tokens in a page.
         page_size: usize,
     },
@@ -129,6 +149,20 @@ impl SchedulerLimits {
         if self.schedule_conservativeness.is_nan() || self.schedule_conservativeness <= 0.0 {
             return Err(LimitsError::Conservativeness(self.schedule_conservativeness));
         }
+        self.validate_states()
+    }
+
+    fn validate_states(&self) -> Result<(), LimitsError> {
+        let Some(StateConfig { num_states, snapshot_interval: interval }) = self.states else {
+            return Ok(());
+        };
+        let (rows, page_size) = (self.max_running_requests, self.page_size);
+        if num_states <= rows {
+            return Err(LimitsError::TooFewStates { num_states, rows });
+        }
+        if interval == 0 || !interval.is_multiple_of(page_size) {
+            return Err(LimitsError::SnapshotInterval { interval, page_size });
+        }
         Ok(())
     }
 
@@ -167,6 +201,19 @@ mod tests {
         assert_eq!(
             text(SchedulerLimits { num_pages: 1 << 27, ..base() }),
             "134217728 pages of 16 tokens are more slots than an int32 counts"
+        );
+        let states = |num_states, snapshot_interval| SchedulerLimits {
+            states: Some(StateConfig { num_states, snapshot_interval }),
+            ..base()
+        };
+        assert_eq!(states(257, 32).validate(), Ok(()));
+        assert_eq!(
+            text(states(256, 32)),
+            "num_states must be more than max_running_requests (256), got 256"
+        );
+        assert_eq!(
+            text(states(257, 40)),
+            "snapshot_interval must be a multiple of page_size (16), got 40"
         );
         for bad in [0.0, -1.0, f64::NAN] {
             let limits = SchedulerLimits { schedule_conservativeness: bad, ..base() };

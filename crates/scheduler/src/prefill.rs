@@ -7,6 +7,7 @@
 //!
 //! Upstream: `PrefillAdder` in `sglang/srt/managers/schedule_policy.py`.
 
+use mem_cache::Piece;
 use types::TokenId;
 
 use crate::{
@@ -200,6 +201,9 @@ impl<E: Executor> Scheduler<E> {
         batch.input_ids.extend(req.tokens[piece.clone()].iter().map(|&id| InputId::Host(id)));
         batch.positions.extend(piece.clone().map(|position| position as u32));
         batch.out_cache_loc.extend(self.cache.tables().slots(row, piece.clone()));
+        let state_piece =
+            Piece { start: req.kv_len, len, total: req.tokens.len(), is_decode: false };
+        let state = batch.plan_state(&mut self.cache, row, state_piece);
         batch.rows.push(BatchRow {
             req: id,
             table_row: row,
@@ -207,6 +211,7 @@ impl<E: Executor> Scheduler<E> {
             extend_len: len,
             sampled: is_whole && req.max_new_tokens > 0,
             sampling: req.sampling_row(),
+            state,
         });
         req.kv_len = piece.end;
         budget.input = budget.input.saturating_sub(len);

@@ -77,6 +77,7 @@ impl<E: Executor> Scheduler<E> {
             page_size: limits.page_size,
             num_rows: limits.max_running_requests,
             disable_radix_cache: limits.disable_radix_cache,
+            states: limits.states,
         });
         Ok(Self {
             executor,

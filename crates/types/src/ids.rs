@@ -40,6 +40,11 @@ impl PageId {
     }
 }
 
+/// A slot of the state pool: what the recurrent layers of a model remember of one
+/// prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub u32);
+
 /// One token's place in the K/V pool (an element of `out_cache_loc`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);

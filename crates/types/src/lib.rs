@@ -16,7 +16,7 @@ mod stats;
 
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
-pub use ids::{PageId, Rid, SlotId, TokenId};
+pub use ids::{PageId, Rid, SlotId, StateId, TokenId};
 pub use messages::{
     EngineMsg, EngineState, GenerateReq, ModelInfo, PrefillSharing, Reply, ReqCounts, ReqEvent,
 };

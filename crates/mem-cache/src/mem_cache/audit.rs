@@ -19,7 +19,8 @@ impl MemCache {
     pub fn audit(&self) -> Result<(), String> {
         self.tree.audit(self.holds.iter().flatten().map(|hold| hold.node))?;
         self.audit_rows()?;
-        self.audit_owners()
+        self.audit_owners()?;
+        self.states.as_ref().map_or(Ok(()), |states| states.audit(&self.tree))
     }
 
     fn audit_rows(&self) -> Result<(), String> {

@@ -9,6 +9,8 @@ pub enum Fault {
     DoubleFree,
     /// Free pages of the tree that a row has locked.
     EarlyEviction,
+    /// Free a recurrent state that the tree still gives to new rows.
+    FreedSnapshot,
 }
 
 impl MemCache {
@@ -18,6 +20,10 @@ impl MemCache {
         match fault {
             Fault::DoubleFree => self.plant_double_free(),
             Fault::EarlyEviction => self.plant_early_eviction(),
+            Fault::FreedSnapshot => {
+                let Some(states) = &mut self.states else { return false };
+                states.plant_freed_snapshot(&self.tree)
+            }
         }
     }
 
@@ -41,6 +47,7 @@ impl MemCache {
         for page in std::mem::take(&mut self.freed) {
             self.allocator.free(page);
         }
+        self.free_collected();
         true
     }
 }

@@ -2,10 +2,16 @@
 
 use types::{PageId, SlotId, TokenId};
 
-use super::{Fault, MemCache, MemCacheConfig};
+use super::{Fault, MemCache, MemCacheConfig, Piece, StateConfig};
 
 fn cache(num_pages: usize, page_size: usize) -> MemCache {
-    MemCache::new(MemCacheConfig { num_pages, page_size, num_rows: 4, disable_radix_cache: false })
+    MemCache::new(MemCacheConfig {
+        num_pages,
+        page_size,
+        num_rows: 4,
+        disable_radix_cache: false,
+        states: None,
+    })
 }
 
 /// Opens a row and gives it pages for all its tokens.
@@ -77,6 +83,7 @@ fn without_the_tree_a_closed_row_leaves_nothing() {
         page_size: 1,
         num_rows: 1,
         disable_radix_cache: true,
+        states: None,
     });
     let (row, _) = open(&mut cache, &[1, 2, 3]);
     cache.commit(row, &[1, 2, 3]);
@@ -101,4 +108,137 @@ fn audit_sees_an_early_eviction() {
     cache.commit(row, &[1, 2, 3]);
     assert!(cache.plant(Fault::EarlyEviction));
     assert!(cache.audit().unwrap_err().contains("locked but gone"));
+}
+
+/// Four rows, pages of 2, a snapshot every 8 tokens.
+fn hybrid(num_states: usize) -> MemCache {
+    let states = Some(StateConfig { num_states, snapshot_interval: 8 });
+    let num_rows = 4;
+    MemCache::new(MemCacheConfig {
+        num_pages: 64,
+        page_size: 2,
+        num_rows,
+        disable_radix_cache: false,
+        states,
+    })
+}
+
+/// Opens a row, computes the rest of its prompt in one step and launches it. Returns the
+/// row, the tokens that were cached and where snapshots were taken.
+fn prefill(cache: &mut MemCache, tokens: &[TokenId]) -> (usize, usize, Vec<usize>) {
+    let (row, cached) = open(cache, tokens);
+    let (start, total) = (cached, tokens.len());
+    let piece = Piece { start, len: total - start, total, is_decode: false };
+    let mut taken = Vec::new();
+    let flow = cache.advance(row, piece, &mut taken).expect("a model with states");
+    assert_eq!(flow.from.is_some(), cached > 0);
+    assert_eq!(cache.audit(), Ok(()));
+    cache.commit(row, tokens);
+    assert_eq!(cache.audit(), Ok(()));
+    (row, cached, taken.iter().map(|snapshot| snapshot.seq_len).collect())
+}
+
+#[test]
+fn a_prefix_is_usable_up_to_its_last_snapshot() {
+    let mut cache = hybrid(16);
+    let prompt: Vec<TokenId> = (0..21).collect();
+    let (row, cached, taken) = prefill(&mut cache, &prompt);
+    assert_eq!((cached, taken), (0, vec![8, 16, 20]));
+    cache.close(row, &prompt);
+    assert_eq!(cache.peek_prefix(&prompt), 20, "the same prompt again");
+    assert_eq!(cache.peek_prefix(&prompt[..20]), 16);
+
+    // Pages are shared up to 14, states up to 8: the second one pays, the third does not.
+    let other = |tail: TokenId| [&prompt[..14], &[tail; 5]].concat();
+    let (row, cached, taken) = prefill(&mut cache, &other(90));
+    assert_eq!((cached, taken), (8, vec![14, 16, 18]));
+    cache.close(row, &other(90));
+    let (row, cached, taken) = prefill(&mut cache, &other(91));
+    assert_eq!((cached, taken), (14, vec![16, 18]));
+    cache.close(row, &other(91));
+    assert_eq!(cache.audit(), Ok(()));
+}
+
+#[test]
+fn the_next_turn_begins_at_the_last_page_of_the_completion() {
+    let mut cache = hybrid(16);
+    let mut tokens: Vec<TokenId> = (0..5).collect();
+    let (row, ..) = prefill(&mut cache, &tokens);
+    let mut slots = Vec::new();
+    for _ in 0..6 {
+        assert!(cache.reserve(row, tokens.len() + 1));
+        let piece = Piece { start: tokens.len(), len: 1, total: 5, is_decode: true };
+        let mut taken = Vec::new();
+        let flow = cache.advance(row, piece, &mut taken).unwrap();
+        assert_eq!(flow.from, Some(flow.to));
+        slots.extend(taken.iter().map(|snapshot| snapshot.state));
+        tokens.push(7);
+        assert_eq!(cache.audit(), Ok(()));
+    }
+    assert_eq!(slots.len(), 3);
+    assert!(slots.iter().all(|&slot| slot == slots[0]), "one is kept at a time: {slots:?}");
+    cache.close(row, &tokens);
+    tokens.extend([8; 9]);
+    assert_eq!(cache.peek_prefix(&tokens), 10);
+    assert_eq!(cache.audit(), Ok(()));
+}
+
+#[test]
+fn rows_come_before_snapshots() {
+    // A state for each row, and one more.
+    let mut cache = hybrid(5);
+    let prompts: Vec<Vec<TokenId>> = (0..4).map(|row| vec![row * 10 + 1; 20]).collect();
+    for prompt in &prompts {
+        let (_, _, taken) = prefill(&mut cache, prompt);
+        assert!(taken.is_empty(), "{taken:?}");
+    }
+    for row in 0..4 {
+        cache.close(row, &[]);
+    }
+    assert_eq!(cache.audit(), Ok(()));
+    // One more than that: a snapshot at a time, the oldest gives way.
+    let mut cache = hybrid(6);
+    let rows: Vec<_> = prompts.iter().map(|prompt| prefill(&mut cache, prompt).0).collect();
+    rows.iter().for_each(|&row| cache.close(row, &[]));
+    assert_eq!(cache.audit(), Ok(()));
+    assert_eq!(cache.flush(), 40);
+    assert_eq!(cache.audit(), Ok(()));
+}
+
+#[test]
+fn a_snapshot_that_is_about_to_be_read_stays() {
+    let mut cache = hybrid(6);
+    let prompt: Vec<TokenId> = (0..9).collect();
+    let (row, _, taken) = prefill(&mut cache, &prompt);
+    assert_eq!(taken, [8]);
+    cache.close(row, &prompt);
+    let (reader, cached) = open(&mut cache, &prompt);
+    assert_eq!(cached, 8);
+    // Three more rows and their snapshots want every state that there is.
+    for other in 0..3 {
+        let tokens: Vec<TokenId> = (50 + other * 20..70 + other * 20).collect();
+        let (row, _) = open(&mut cache, &tokens);
+        let piece = Piece { start: 0, len: 20, total: 20, is_decode: false };
+        let mut taken = Vec::new();
+        cache.advance(row, piece, &mut taken).unwrap();
+        assert_eq!(cache.audit(), Ok(()));
+    }
+    let piece = Piece { start: 8, len: 1, total: 9, is_decode: false };
+    let flow = cache.advance(reader, piece, &mut Vec::new()).unwrap();
+    let read = flow.from.expect("the snapshot");
+    assert_ne!(read, flow.to);
+    assert_eq!(cache.audit(), Ok(()));
+}
+
+#[test]
+fn without_the_tree_no_snapshot_is_taken() {
+    let mut cache = MemCache::new(MemCacheConfig {
+        num_pages: 8,
+        page_size: 2,
+        num_rows: 1,
+        disable_radix_cache: true,
+        states: Some(StateConfig { num_states: 4, snapshot_interval: 2 }),
+    });
+    let (_, cached, taken) = prefill(&mut cache, &[1; 9]);
+    assert_eq!((cached, taken), (0, vec![]));
 }

@@ -1,7 +1,7 @@
 //! What must hold of the tree between any two operations.
 
 use slotmap::{Key, SecondaryMap};
-use types::PageId;
+use types::{PageId, StateId};
 
 use super::{Node, NodeId, RadixCache};
 
@@ -33,6 +33,27 @@ impl RadixCache {
         reversed
     }
 
+    /// All snapshots of the tree.
+    pub(crate) fn states(&self) -> impl Iterator<Item = StateId> + '_ {
+        self.nodes.values().filter_map(|node| node.snapshot)
+    }
+
+    /// Checks the pins against the nodes that rows say they pinned.
+    pub(crate) fn audit_pins(&self, pinned: impl Iterator<Item = NodeId>) -> Result<(), String> {
+        let mut expected = SecondaryMap::<NodeId, u32>::new();
+        for id in pinned {
+            if self.nodes.get(id).is_none_or(|node| node.snapshot.is_none()) {
+                return Err(format!("{id:?}: pinned, and its snapshot is gone"));
+            }
+            *expected.entry(id).expect("live node").or_default() += 1;
+        }
+        let count = |id| expected.get(id).copied().unwrap_or(0);
+        match self.nodes.iter().find(|(id, node)| node.pins != count(*id)) {
+            Some((id, node)) => Err(format!("{id:?}: {} pins, {} rows", node.pins, count(id))),
+            None => Ok(()),
+        }
+    }
+
     fn audit_node(&self, id: NodeId, node: &Node) -> Result<(), String> {
         if id == self.root {
             let is_bare = node.parent.is_null() && node.pages.is_empty() && node.lock_ref == 0;
@@ -53,6 +74,9 @@ impl RadixCache {
         let is_leaf = node.children.is_empty() && node.lock_ref == 0;
         if self.evictable_leaves.contains(&(node.last_access, id)) != is_leaf {
             return Err(format!("{id:?}: wrongly in or out of the evictable leaves"));
+        }
+        if self.snapshots.contains(&(node.last_access, id)) != node.snapshot.is_some() {
+            return Err(format!("{id:?}: its snapshot is wrongly in or out of their order"));
         }
         Ok(())
     }

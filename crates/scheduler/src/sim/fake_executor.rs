@@ -5,19 +5,26 @@
 //! and in launch order; each run reads every row's page table back from the
 //! first token on and panics unless it spells the request's tokens. Aliased
 //! pages, early frees, wrong slots, bad splits and lost tokens all end there.
+//!
+//! A recurrent state is the hash of the prefix that it has seen. A batch first reads
+//! what its rows begin with and then writes, as a device may run rows in any order.
 
 use std::{cell::Cell, collections::VecDeque, convert::Infallible, ops::Range, rc::Rc};
 
-use mem_cache::PageTables;
+use mem_cache::{PageTables, StateFlow};
 use types::{PageId, TokenId};
 
 use super::{oracle::PrefixHash, workload::Workload};
-use crate::{Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+use crate::{BatchRow, Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
 
 #[derive(Debug)]
 pub(super) struct FakeExecutor {
     page_size: usize,
     slots: Vec<PrefixHash>,
+    /// By state id; empty for a model without recurrent layers.
+    states: Vec<Option<PrefixHash>>,
+    /// Rows that began with a snapshot.
+    pub(super) num_snapshots_read: u64,
     /// Launched and not run.
     queue: VecDeque<Launched>,
     num_launched: usize,
@@ -57,6 +64,8 @@ impl FakeExecutor {
         Self {
             page_size: workload.limits.page_size,
             slots: vec![PrefixHash::EMPTY; workload.limits.max_total_num_tokens()],
+            states: vec![None; workload.limits.states.map_or(0, |states| states.num_states)],
+            num_snapshots_read: 0,
             queue: VecDeque::new(),
             num_launched: 0,
             results: Vec::new(),
@@ -72,10 +81,12 @@ impl FakeExecutor {
         let Launched { batch, pages } = launched;
         let mut sampled = Vec::new();
         let mut start = 0;
+        self.check_states(batch);
         for (row, pages) in batch.rows.iter().zip(pages) {
             let index = row.sampling.seed as usize;
             let tokens = start..start + row.extend_len;
             self.write(index, row.prefix_len, batch, tokens.clone());
+            self.write_states(index, row, batch, tokens.clone());
             let len = row.prefix_len + row.extend_len;
             self.read_back(index, len, pages);
             if row.sampled {
@@ -102,6 +113,50 @@ impl FakeExecutor {
             let slot = batch.out_cache_loc[i].0 as usize;
             self.slots[slot] = history.prefixes[position];
         }
+    }
+
+    /// What rows begin with is there, and nobody writes what another one reads.
+    fn check_states(&mut self, batch: &ScheduleBatch) {
+        let mut written: Vec<_> = batch.snapshots.iter().map(|snapshot| snapshot.state).collect();
+        for row in &batch.rows {
+            let index = row.sampling.seed as usize;
+            let Some(StateFlow { from, to }) = row.state else {
+                assert!(self.states.is_empty(), "request {index}: no state");
+                continue;
+            };
+            let expected = match row.prefix_len {
+                0 => None,
+                len => Some(self.histories[index].prefixes[len - 1]),
+            };
+            let found = from.and_then(|from| self.states[from.0 as usize]);
+            assert_eq!(found, expected, "request {index}: state after {}", row.prefix_len);
+            self.num_snapshots_read += u64::from(from.is_some_and(|from| from != to));
+            written.push(to);
+        }
+        for row in &batch.rows {
+            let reads = row.state.and_then(|state| state.from.filter(|&from| from != state.to));
+            assert!(reads.is_none_or(|from| !written.contains(&from)), "{reads:?} is written");
+        }
+        let num_written = written.len();
+        written.sort_unstable();
+        written.dedup();
+        assert_eq!(written.len(), num_written, "a state is written twice");
+    }
+
+    fn write_states(
+        &mut self,
+        index: usize,
+        row: &BatchRow,
+        batch: &ScheduleBatch,
+        tokens: Range<usize>,
+    ) {
+        let Some(state) = row.state else { return };
+        let prefixes = &self.histories[index].prefixes;
+        let seen = |token: usize| prefixes[row.prefix_len + token - tokens.start];
+        for snapshot in batch.snapshots.iter().filter(|snapshot| tokens.contains(&snapshot.token)) {
+            self.states[snapshot.state.0 as usize] = Some(seen(snapshot.token));
+        }
+        self.states[state.to.0 as usize] = Some(seen(tokens.end - 1));
     }
 
     fn read_back(&self, index: usize, len: usize, pages: &[PageId]) {

@@ -63,6 +63,7 @@ fn run_quarter(quarter: u64) {
         flushes: 200,
         suppressed: 500,
         prefill_only: 200,
+        snapshots_read: 1_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

@@ -56,6 +56,13 @@ fn audit_catches_every_early_eviction() {
     assert_eq!(tally.caught, tally.planted);
 }
 
+#[test]
+fn audit_catches_every_freed_snapshot() {
+    let tally = run_with_fault(Fault::FreedSnapshot, true);
+    assert!(tally.planted >= 40, "{tally:?}");
+    assert_eq!(tally.caught, tally.planted);
+}
+
 /// Without audit a bug shows once the page has a second owner, or comes back
 /// twice; in a short run it may not.
 #[test]
@@ -64,6 +71,13 @@ fn the_executor_alone_catches_most_of_them() {
         let tally = run_with_fault(fault, false);
         assert!(tally.caught * 2 > tally.planted, "{fault:?}: {tally:?}");
     }
+}
+
+/// A state in two hands shows only where both are used before the run ends.
+#[test]
+fn the_executor_alone_catches_some_freed_snapshots() {
+    let tally = run_with_fault(Fault::FreedSnapshot, false);
+    assert!(tally.caught * 4 > tally.planted, "{tally:?}");
 }
 
 #[test]

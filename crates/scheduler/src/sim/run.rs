@@ -30,10 +30,12 @@ pub(super) struct Coverage {
     pub(super) flushes: u64,
     pub(super) suppressed: u64,
     pub(super) prefill_only: u64,
+    /// Steps that began with a recurrent state of the tree.
+    pub(super) snapshots_read: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 12] {
+    fn fields(&self) -> [u64; 13] {
         [
             self.finished,
             self.stopped,
@@ -47,6 +49,7 @@ impl Coverage {
             self.flushes,
             self.suppressed,
             self.prefill_only,
+            self.snapshots_read,
         ]
     }
 
@@ -67,6 +70,7 @@ impl Coverage {
         self.flushes += other.flushes;
         self.suppressed += other.suppressed;
         self.prefill_only += other.prefill_only;
+        self.snapshots_read += other.snapshots_read;
     }
 }
 
@@ -287,6 +291,7 @@ impl Simulation {
         self.coverage.evicted_tokens = stats.evicted_tokens;
         let executor = self.scheduler.executor();
         self.coverage.suppressed = executor.num_suppressed;
+        self.coverage.snapshots_read = executor.num_snapshots_read;
         self.coverage.dropped_tokens = executor.num_sampled - self.num_published;
         Ok(self.coverage)
     }

@@ -1,5 +1,6 @@
 //! A configuration and a list of happenings, from a seed.
 
+use mem_cache::StateConfig;
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
@@ -81,8 +82,14 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         rng.between(context_length / 3, context_length * 4)
     };
     let chunk = page_size + rng.between(0, 2 * page_size) + rng.between(0, 12);
+    let max_running_requests = rng.between(1, 10);
+    // A model with recurrent layers now and then, from no room for snapshots to plenty.
+    let states = rng.one_in(3).then(|| StateConfig {
+        num_states: max_running_requests + 1 + rng.between(0, 12),
+        snapshot_interval: page_size * rng.between(1, 4),
+    });
     SchedulerLimits {
-        max_running_requests: rng.between(1, 10),
+        max_running_requests,
         max_prefill_tokens: rng.between(1, 200),
         chunked_prefill_size: (!rng.one_in(3)).then_some(chunk),
         prefill_sharing: (!rng.one_in(3)).then(|| PrefillSharing {
@@ -96,6 +103,7 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         schedule_conservativeness: if is_storm { 0.001 } else { rng.pick(&[0.01, 0.3, 1.0, 2.0]) },
         disable_radix_cache: rng.one_in(4),
         overlap: !rng.one_in(4),
+        states,
     }
 }
 
