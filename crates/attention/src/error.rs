@@ -25,6 +25,13 @@ pub enum AttentionError {
     )]
     BufferTooLarge { num_slots: usize, bytes: usize, limit: usize },
 
+    /// The states of one layer are larger than the device's largest buffer.
+    #[error(
+        "{num_states} states of recurrent layers need buffers of {bytes} bytes, the device allows \
+         {limit}: lower --max-running-requests"
+    )]
+    StatesTooLarge { num_states: usize, bytes: usize, limit: usize },
+
     /// Allocation failed.
     #[error("the K/V pool cannot be allocated")]
     Mlx(#[from] mlx::Error),

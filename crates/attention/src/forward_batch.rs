@@ -14,7 +14,9 @@ use std::{cell::RefCell, rc::Rc};
 
 use mlx::{Array, Result};
 
-use crate::{AttentionBackend, ForwardMetadata, KvPool, StepLayout};
+use kernels::cpu::recurrent::StatePlan;
+
+use crate::{AttentionBackend, ForwardMetadata, KvPool, StateStep, StepLayout};
 
 /// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct BatchInputs {
     pub extents: Vec<Extent>,
     /// `[num_sampled]`, the rows whose logits are wanted.
     pub sampled_rows: Vec<i32>,
+    /// For a model with recurrent layers.
+    pub states: Option<StatePlan>,
 }
 
 /// One step as tensors, with the pool that it reads and writes.
@@ -79,6 +83,8 @@ pub struct ForwardBatch {
     pub extents: Vec<Extent>,
     /// `[num_sampled]` int32; `None` if every row is sampled, in order.
     pub sampled_rows: Option<Array>,
+    /// For a model with recurrent layers.
+    pub states: Option<StateStep>,
     /// What the backend worked out once for all layers.
     pub metadata: ForwardMetadata,
     /// Who computes attention.
@@ -115,6 +121,7 @@ impl ForwardBatch {
             positions: int32(&inputs.positions)?,
             out_cache_loc: int32(&inputs.out_cache_loc)?,
             sampled_rows: (!every_row).then(|| int32(&inputs.sampled_rows)).transpose()?,
+            states: inputs.states.map(|plan| StateStep::new(plan, num_tokens)).transpose()?,
             input_ids: inputs.input_ids,
             extents: inputs.extents,
             metadata,
@@ -128,7 +135,8 @@ impl ForwardBatch {
     pub fn replay_inputs(&self) -> Option<Vec<Array>> {
         let tables = self.backend.replay_inputs(&self.metadata)?;
         let step = [&self.input_ids, &self.positions, &self.out_cache_loc];
-        let arrays = step.into_iter().chain(tables).cloned();
+        let states = self.states.iter().flat_map(StateStep::replay_inputs);
+        let arrays = step.into_iter().chain(tables).chain(states).cloned();
         Some(arrays.chain([self.chain()]).collect())
     }
 

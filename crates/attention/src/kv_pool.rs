@@ -16,7 +16,10 @@
 use kernels::kv_write::CHAIN_LEN;
 use mlx::{Array, Dtype, Result};
 
-use crate::{AttentionError, AttentionShape, CacheKind};
+use crate::{
+    AttentionError, AttentionShape, CacheKind,
+    recurrent::{LayerStates, StateShape},
+};
 
 mod full;
 mod latent;
@@ -85,6 +88,8 @@ pub struct KvPool {
     page_size: usize,
     num_slots: usize,
     layers: Vec<LayerCache>,
+    /// Of recurrent layers, by `state_id`.
+    states: Vec<LayerStates>,
     /// `[8]` int32, computed after every use of the pool so far that MLX does
     /// not know of.
     chain: Array,
@@ -103,7 +108,22 @@ impl KvPool {
         let num_slots = config.num_pages * config.page_size;
         let chain = Array::zeros(&[CHAIN_LEN], Dtype::Int32)?;
         chain.eval()?;
-        Ok(Self { page_size: config.page_size, num_slots, layers, chain })
+        Ok(Self { page_size: config.page_size, num_slots, layers, states: Vec::new(), chain })
+    }
+
+    /// Allocates as many states for each recurrent layer, with convolutions in `dtype`.
+    /// `states[i]` gets `state_id` i.
+    ///
+    /// # Errors
+    /// As for [`KvPool::new`].
+    pub fn with_states(
+        self,
+        states: &[StateShape],
+        (num_states, dtype): (usize, Dtype),
+        config: &KvPoolConfig,
+    ) -> Result<Self, AttentionError> {
+        let states = states.iter().map(|shape| LayerStates::new(shape, num_states, dtype, config));
+        Ok(Self { states: states.collect::<Result<_, _>>()?, ..self })
     }
 
     /// Tokens in a page.
@@ -118,7 +138,8 @@ impl KvPool {
 
     /// Bytes of all layers.
     pub fn nbytes(&self) -> usize {
-        self.layers.iter().map(LayerCache::nbytes).sum()
+        let states = self.states.iter().map(LayerStates::nbytes);
+        self.layers.iter().map(LayerCache::nbytes).chain(states).sum()
     }
 
     /// Writes K and V of this step's tokens, `[num_tokens, num_kv_heads,
@@ -155,6 +176,11 @@ impl KvPool {
     pub fn fence(&mut self, ids: &Array) -> Result<Array> {
         self.chain = self.chain.add(&ids.slice(&[0], &[1], &[1])?)?;
         Ok(self.chain.clone())
+    }
+
+    /// The states of a recurrent layer.
+    pub(crate) fn states(&self, state_id: usize) -> &LayerStates {
+        &self.states[state_id]
     }
 
     /// The cache of a layer, for a backend that knows its kind.

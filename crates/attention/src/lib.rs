@@ -11,6 +11,7 @@ mod error;
 mod forward_batch;
 mod kv_pool;
 mod radix_attention;
+mod recurrent;
 #[cfg(test)]
 mod reference;
 mod registry;
@@ -22,5 +23,7 @@ pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LatentCache, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};
+pub use kernels::cpu::recurrent::{StatePlan, StateRow};
+pub use recurrent::{CausalConv, RecurrentScan, ScanRows, StateShape, StateStep};
 pub use registry::{BACKENDS, BackendEntry, build, find};
 pub use shape::{AttentionShape, CacheKind};

@@ -14,7 +14,8 @@ mod timing;
 use std::{cell::RefCell, collections::BTreeMap, error::Error, path::Path, rc::Rc, time::Instant};
 
 use cases::{
-    Case, Data, Device, Results, Value, attention, moe, products as product_cases, rows, write,
+    Case, Data, Device, Results, Value, attention, moe, products as product_cases, recurrent, rows,
+    write,
 };
 use kernels::{Call, Kernels};
 use mlx::{Array, Dtype, gpu_kernel::GpuDialect};
@@ -85,6 +86,8 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("decode over long contexts", attention::decode_long, 60, 12),
     ("extend", attention::extend, 500, 30),
     ("extend over long prefixes", attention::extend_long, 60, 12),
+    ("convolution over time", recurrent::conv, 100, 12),
+    ("linear attention", recurrent::scan, 200, 20),
     ("K/V write", write::plain, 100, 8),
     ("rope and K/V write", write::rope, 100, 12),
     ("norm of a sum", rows::norm, 60, 10),

@@ -16,6 +16,7 @@ mod nodes;
 pub mod parallel;
 mod product;
 pub mod qmm;
+pub mod recurrent;
 mod rows;
 mod scratch;
 mod simd;

@@ -10,6 +10,7 @@
 pub(crate) mod attention;
 pub(crate) mod moe;
 pub(crate) mod products;
+pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod write;
 

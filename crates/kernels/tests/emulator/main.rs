@@ -4,7 +4,7 @@
 mod cases;
 mod planted;
 
-use cases::{Case, Data, Device, Results, Value, attention, moe, products, rows, write};
+use cases::{Case, Data, Device, Results, Value, attention, moe, products, recurrent, rows, write};
 use kernel_emulator::{ElementType, Launch, Tensor, TileLayout};
 use kernels::{Call, Constant, kv_write};
 use mlx::Dtype;
@@ -86,6 +86,16 @@ fn check(case: Case, seeds: std::ops::Range<u64>) {
             panic!("case {seed}, {layout:?}: {error}");
         }
     }
+}
+
+#[test]
+fn convolution_over_time() {
+    check(recurrent::conv, 0..300);
+}
+
+#[test]
+fn linear_attention() {
+    check(recurrent::scan, 0..300);
 }
 
 #[test]

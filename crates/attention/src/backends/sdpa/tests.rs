@@ -142,6 +142,7 @@ impl Case {
         let inputs = BatchInputs {
             mode: self.mode,
             input_ids: Array::zeros(&[num_tokens], Dtype::Int32).unwrap(),
+            states: None,
             sampled_rows: (0..num_tokens as i32).collect(),
             positions,
             out_cache_loc,
