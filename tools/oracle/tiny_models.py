@@ -482,6 +482,82 @@ GEMMA3_CASES = {
     "gemma3-nested-q4": {"quantization": {"group_size": 64, "bits": 4}},
 }
 
+MOE_FIELDS = (
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+    "norm_topk_prob",
+)
+QWEN3_NEXT = QWEN3_MOE | {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "model_type": "qwen3_next",
+    "num_hidden_layers": 4,
+    "full_attention_interval": 4,
+    "shared_expert_intermediate_size": 64,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "partial_rotary_factor": 0.5,
+}
+QWEN3_NEXT_CASES = {
+    "qwen3-next": {"mlp_only_layers": [1]},
+    "qwen3-next-stacked-q4": {"full_attention_interval": 2, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+QWEN3_5_TEXT = {key: value for key, value in QWEN3_NEXT.items() if key not in MOE_FIELDS and key != "rope_theta"} | {
+    "model_type": "qwen3_5_text",
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1000000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 3, 3],
+        "mrope_interleaved": True,
+    },
+    "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+}
+del QWEN3_5_TEXT["partial_rotary_factor"]
+QWEN3_5 = {
+    "architectures": ["Qwen3_5ForConditionalGeneration"],
+    "model_type": "qwen3_5",
+    "tie_word_embeddings": False,
+    "text_config": QWEN3_5_TEXT,
+}
+# Text models alone, without the whole around them.
+QWEN3_5_ALONE = QWEN3_5_TEXT | {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5", "text_config": None}
+QWEN3_5_CASES = {
+    "qwen3-5": {},
+    "qwen3-5-alone": QWEN3_5_ALONE,
+    "qwen3-5-tied-q4": {
+        "text_config": QWEN3_5_TEXT | {"tie_word_embeddings": True},
+        "tie_word_embeddings": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+QWEN3_5_MOE = {
+    "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+    "model_type": "qwen3_5_moe",
+    "tie_word_embeddings": False,
+    "text_config": QWEN3_5_TEXT
+    | {
+        "model_type": "qwen3_5_moe_text",
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 64,
+    },
+}
+QWEN3_5_MOE_ALONE = {"architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe", "text_config": None}
+QWEN3_5_MOE_CASES = {
+    "qwen3-5-moe": {},
+    "qwen3-5-moe-alone": QWEN3_5_MOE["text_config"] | QWEN3_5_MOE_ALONE,
+    "qwen3-5-moe-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
 FAMILIES = {
     "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
@@ -505,7 +581,10 @@ FAMILIES = {
     "qwen2": (QWEN2, QWEN2_CASES),
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),
+    "qwen3_5": (QWEN3_5, QWEN3_5_CASES),
+    "qwen3_5_moe": (QWEN3_5_MOE, QWEN3_5_MOE_CASES),
     "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
+    "qwen3_next": (QWEN3_NEXT, QWEN3_NEXT_CASES),
     "seed_oss": (SEED_OSS, SEED_OSS_CASES),
 }
 
@@ -567,7 +646,7 @@ def mlp(config, layer):
     if "quantization" in config:
         stacked = gated(f"{at}.switch_mlp", hidden, inner)
         modules |= {name: (experts, *shape) for name, shape in stacked.items()}
-    else:
+    elif config["model_type"] not in WHOLE_EXPERTS:
         names = ("w1", "w3", "w2") if at == "block_sparse_moe" else MLP_NAMES
         for n in range(experts):
             modules |= gated(f"{at}.experts.{n}", hidden, inner, names)
@@ -588,7 +667,10 @@ LAYER_NORMS = {
     "olmo2": ["post_attention", "post_feedforward"],
     "olmo3": ["post_attention", "post_feedforward"],
 }
-HEAD_NORMS = ("gemma3_text", "qwen3", "qwen3_moe")
+HYBRIDS = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next")
+# Experts of plain checkpoints in one tensor.
+WHOLE_EXPERTS = ("qwen3_5_moe", "qwen3_5_moe_text")
+HEAD_NORMS = ("gemma3_text", "qwen3", "qwen3_moe", *HYBRIDS)
 # Norms of q and k as wide as all their heads.
 ROW_NORMS = ("olmo2", "olmo3")
 FUSED_QKV = ("phi3",)
@@ -616,15 +698,51 @@ def latent_attention(config):
     return modules, norms | {"self_attn.q_a_layernorm": q_rank}
 
 
-def attention(config):
+def is_recurrent(config, layer):
+    return config["model_type"] in HYBRIDS and (layer + 1) % config["full_attention_interval"] != 0
+
+
+def recurrent(config):
+    """Modules and norms of a gated delta net."""
+    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    values = heads * config["linear_value_head_dim"]
+    if config["model_type"] == "qwen3_next":
+        parts = {"qkvz": 2 * keys + 2 * values, "ba": 2 * heads}
+    else:
+        parts = {"qkv": 2 * keys + values, "z": values, "b": heads, "a": heads}
+    modules = {f"linear_attn.in_proj_{name}": (rows, hidden) for name, rows in parts.items()}
+    modules["linear_attn.out_proj"] = (hidden, values)
+    return modules, {"linear_attn.norm": config["linear_value_head_dim"]}
+
+
+def bare_tensors(config, layer):
+    """Tensors of a layer that are no matrices of modules."""
+    if is_recurrent(config, layer):
+        heads, taps = config["linear_num_value_heads"], config["linear_conv_kernel_dim"]
+        keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+        channels = 2 * keys + heads * config["linear_value_head_dim"]
+        shape = (channels, taps, 1) if "quantization" in config else (channels, 1, taps)
+        yield "linear_attn.conv1d.weight", shape
+        yield "linear_attn.A_log", (heads,)
+        yield "linear_attn.dt_bias", (heads,)
+    if config["model_type"] in WHOLE_EXPERTS and "quantization" not in config:
+        experts, inner = config["num_experts"], config["moe_intermediate_size"]
+        yield "mlp.experts.gate_up_proj", (experts, 2 * inner, config["hidden_size"])
+        yield "mlp.experts.down_proj", (experts, config["hidden_size"], inner)
+
+
+def attention(config, layer):
     """Modules of a layer's first half and their shapes, and the widths of its norms."""
+    if is_recurrent(config, layer):
+        return recurrent(config)
     hidden, heads, kind = config["hidden_size"], config["num_attention_heads"], config["model_type"]
     if "kv_lora_rank" in config:
         return latent_attention(config)
     head_dim = config.get("head_dim", hidden // heads)
     q, kv = heads * head_dim, config["num_key_value_heads"] * head_dim
     modules = {
-        "self_attn.q_proj": (q, hidden),
+        "self_attn.q_proj": (2 * q if kind in HYBRIDS else q, hidden),
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
     }
@@ -640,18 +758,21 @@ def attention(config):
 
 def shapes(config, prefix=""):
     if "text_config" in config:
-        yield from shapes(config["text_config"], "language_model.")
+        shared = {key: config[key] for key in ("quantization",) if key in config}
+        yield from shapes(config["text_config"] | shared, "language_model.")
         return
     hidden, vocab = config["hidden_size"], config["vocab_size"]
-    attention_modules, norms = attention(config)
-    for name in LAYER_NORMS.get(config["model_type"], ["input", "post_attention"]):
-        norms[f"{name}_layernorm"] = hidden
     yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
     yield f"{prefix}model.norm.weight", (hidden,)
     if not config["tie_word_embeddings"]:
         yield f"{prefix}lm_head.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
         at = f"{prefix}model.layers.{layer}."
+        attention_modules, norms = attention(config, layer)
+        for name in LAYER_NORMS.get(config["model_type"], ["input", "post_attention"]):
+            norms[f"{name}_layernorm"] = hidden
+        for name, shape in bare_tensors(config, layer):
+            yield f"{at}{name}", shape
         for name, width in norms.items():
             yield f"{at}{name}.weight", (width,)
         for name, shape in (attention_modules | mlp(config, layer)).items():
@@ -666,7 +787,7 @@ def quantized(config, name, weight):
     """The stored tensors of one weight."""
     default = config.get("quantization")
     module = name.removesuffix(".weight")
-    if default is None or weight.ndim < 2 or default.get(module) is False:
+    if default is None or weight.ndim < 2 or "conv1d" in name or default.get(module) is False:
         return {name: weight}
     spec = default.get(module, default)
     parts = mx.quantize(weight, group_size=spec["group_size"], bits=spec["bits"])
@@ -719,7 +840,10 @@ def main():
     for family in sys.argv[1:] or FAMILIES:
         base, cases = FAMILIES[family]
         for name, overrides in cases.items():
-            write_golden(family, name, base | overrides)
+            config = base | overrides
+            if config.get("text_config", "") is None:
+                del config["text_config"]
+            write_golden(family, name, config)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! What the engine asks of a model.
 
-use attention::{AttentionShape, ForwardBatch};
+use attention::{AttentionShape, ForwardBatch, StateShape};
 use mlx::{Array, Result};
 
 /// A language model that predicts the next token.
@@ -15,6 +15,11 @@ pub trait CausalLm {
     /// Attention layers in the order of their `layer_id`: what the K/V pool
     /// must hold.
     fn kv_layout(&self) -> Vec<AttentionShape>;
+
+    /// Recurrent layers in the order of their `state_id`: what a state must hold.
+    fn state_layout(&self) -> Vec<StateShape> {
+        Vec::new()
+    }
 
     /// Width of the logits.
     fn vocab_size(&self) -> usize;

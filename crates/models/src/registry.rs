@@ -7,7 +7,7 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 use crate::{
     CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, glm4,
     glm4_moe, glm4_moe_lite, granite, llama, ministral3, mistral3, mixtral, olmo2, olmo3, phi3,
-    qwen2, qwen2_moe, qwen3, qwen3_moe, seed_oss, smollm3,
+    qwen2, qwen2_moe, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -57,6 +57,9 @@ pub const MODELS: &[ModelEntry] = &[
     qwen2_moe::ENTRY,
     qwen3::ENTRY,
     qwen3_moe::ENTRY,
+    qwen3_next::ENTRY,
+    qwen3_5::ENTRY,
+    qwen3_5_moe::ENTRY,
     seed_oss::ENTRY,
     smollm3::ENTRY,
 ];

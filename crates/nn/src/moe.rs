@@ -89,7 +89,8 @@ pub struct MoeDims {
 
 impl FusedMoe {
     /// Takes the experts: stacked ones at `stacked`, or one module each at `single`
-    /// (`single.0`, ...). `names` are gate, up and down below either.
+    /// (`single.0`, ...), or gates and values of all in one tensor there. `names` are
+    /// gate, up and down below either.
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
@@ -106,6 +107,11 @@ impl FusedMoe {
             return Err(LoadError::Unsupported { what: "experts of a token", value });
         }
         let [gate, up, down] = names;
+        if single.has("gate_up_proj") {
+            let [gate_up, down] =
+                Experts::fused((stacked, single), names, [num_experts, hidden, inner])?;
+            return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act });
+        }
         let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
             if single.is_empty() {
                 let names: Vec<&str> = names.iter().map(|name| name.0).collect();

@@ -25,6 +25,23 @@ impl RmsNorm {
         Ok(Self { weight: w.take("weight", &[dims])?, eps })
     }
 
+    /// Takes `weight` `[dims]`; `is_above_one` if the checkpoint has what is added to one
+    /// and the MLX format has all of it.
+    ///
+    /// # Errors
+    /// As for [`RmsNorm::load`].
+    pub fn load_either(
+        w: Weights,
+        dims: usize,
+        eps: f32,
+        is_above_one: bool,
+    ) -> Result<Self, LoadError> {
+        match is_above_one {
+            true => Ok(Self { weight: w.take_above_one(dims)?, eps }),
+            false => Self::load(w, dims, eps),
+        }
+    }
+
     /// Takes `weight` `[dims]` as what is added to one: Gemma's.
     ///
     /// Upstream: `GemmaRMSNorm`.

@@ -310,6 +310,40 @@ impl Weights {
         store.sources.values().flatten().map(|source| bytes(source.as_ref())).sum()
     }
 
+    /// Shape of a tensor that was not taken yet; `None` without it, and for dummy weights.
+    pub fn stored_shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.stored(name).map(|(shape, _)| shape)
+    }
+
+    /// Takes the `weight` of a convolution over time, each channel by itself:
+    /// `[channels, taps]`, stored `[channels, taps, 1]` or, by others than MLX,
+    /// `[channels, 1, taps]`.
+    ///
+    /// # Errors
+    /// As for [`Weights::take`].
+    pub fn take_conv(&self, channels: usize, taps: usize) -> Result<Array, LoadError> {
+        let shape = match self.stored_shape("weight") {
+            Some(shape) if shape == [channels, 1, taps] => shape,
+            _ => vec![channels, taps, 1],
+        };
+        let weight = self.silent().take("weight", &shape)?;
+        let reshaped = |shape: &[usize]| self.place("weight", weight.reshape(shape));
+        self.report_tensor("weight", &reshaped(&[channels, taps, 1])?)?;
+        reshaped(&[channels, taps])
+    }
+
+    /// Takes the `weight` `[dims]` of a norm that is stored as what is added to one, and
+    /// is whole in the MLX format.
+    ///
+    /// # Errors
+    /// As for [`Weights::take`].
+    pub fn take_above_one(&self, dims: usize) -> Result<Array, LoadError> {
+        let weight = self.silent().take("weight", &[dims])?;
+        let weight = self.place("weight", weight.add_scalar(1.0))?;
+        self.report_tensor("weight", &weight)?;
+        Ok(weight)
+    }
+
     /// Shape and element type of a tensor that was not taken yet.
     fn stored(&self, name: &str) -> Option<(Vec<usize>, Dtype)> {
         let store = self.store.borrow();

@@ -158,7 +158,9 @@ fn shape_is_told_as_config_json_has_it() {
         assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());
         let layers = model.kv_layout();
-        assert_eq!(layers.len(), number("num_hidden_layers"));
+        let recurrent = model.state_layout();
+        assert_eq!(layers.len() + recurrent.len(), number("num_hidden_layers"));
+        assert!((0..).zip(&recurrent).all(|(index, layer)| layer.state_id == index));
         assert!((0..).zip(&layers).all(|(index, layer)| layer.layer_id == index));
         let kv_heads = if latent.is_some() { 1 } else { number("num_key_value_heads") };
         assert!(layers.iter().all(|layer| layer.num_kv_heads == kv_heads));

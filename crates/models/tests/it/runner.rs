@@ -4,11 +4,13 @@ use std::{cell::RefCell, rc::Rc};
 
 use attention::{
     AttentionBackend, BatchInputs, Extent, ForwardBatch, ForwardMode, KvPool, KvPoolConfig,
+    StatePlan, StateRow,
 };
 use mlx::{Array, Dtype};
 use models::CausalLm;
 
 const NUM_PAGES: u32 = 251;
+const NUM_STATES: usize = 400;
 
 pub(crate) struct Runner {
     model: Box<dyn CausalLm>,
@@ -16,6 +18,9 @@ pub(crate) struct Runner {
     pool: Rc<RefCell<KvPool>>,
     page_size: usize,
     pages_taken: u32,
+    /// For models with recurrent layers.
+    states_taken: usize,
+    is_recurrent: bool,
     dtype: Dtype,
 }
 
@@ -25,6 +30,10 @@ pub(crate) struct Seq {
     pub(crate) ids: Vec<i32>,
     pub(crate) cached: usize,
     pages: Vec<u32>,
+    /// Its state, and copies of it by tokens seen, one at each page boundary.
+    state: Option<usize>,
+    begins_with: Option<usize>,
+    snapshots: Vec<(usize, usize)>,
 }
 
 impl Runner {
@@ -47,19 +56,68 @@ impl Runner {
             max_buffer_bytes: None,
         };
         let backend = (attention::find("mlx", &layers).unwrap().new)(&layers);
-        let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config).unwrap()));
-        Self { model, backend, pool, page_size, pages_taken: 0, dtype }
+        let states = model.state_layout();
+        let pool = KvPool::new(&layers, &config).unwrap();
+        let pool = pool.with_states(&states, (NUM_STATES, dtype), &config).unwrap();
+        Self {
+            model,
+            backend,
+            pool: Rc::new(RefCell::new(pool)),
+            page_size,
+            pages_taken: 0,
+            states_taken: 0,
+            is_recurrent: !states.is_empty(),
+            dtype,
+        }
+    }
+
+    fn new_state(&mut self) -> usize {
+        self.states_taken += 1;
+        assert!(self.states_taken < NUM_STATES, "the pool of states is full");
+        self.states_taken
+    }
+
+    /// How the state of a request passes through its next tokens, which begin at row
+    /// `start`.
+    fn plan_state(&mut self, seq: &mut Seq, (start, len): (usize, usize), plan: &mut StatePlan) {
+        let (state, from) = match seq.state {
+            Some(state) => (state, Some(state)),
+            None => (self.new_state(), seq.begins_with),
+        };
+        seq.state = Some(state);
+        plan.rows.push(StateRow { start, len, from, to: state });
+        for seen in seq.cached + 1..=seq.cached + len {
+            if seen.is_multiple_of(self.page_size) {
+                let copy = self.new_state();
+                seq.snapshots.push((seen, copy));
+                plan.saves.push((start + seen - seq.cached - 1, copy));
+            }
+        }
     }
 
     pub(crate) fn seq(&self, ids: &[i32]) -> Seq {
-        Seq { ids: ids.to_vec(), cached: 0, pages: Vec::new() }
+        Seq {
+            ids: ids.to_vec(),
+            cached: 0,
+            pages: Vec::new(),
+            state: None,
+            begins_with: None,
+            snapshots: Vec::new(),
+        }
     }
 
     /// A request that finds the first `len` tokens of another in the cache.
     pub(crate) fn seq_after(&self, other: &Seq, len: usize, ids: &[i32]) -> Seq {
         assert!(len.is_multiple_of(self.page_size) && len <= other.cached);
         let pages = other.pages[..len / self.page_size].to_vec();
-        Seq { ids: [&other.ids[..len], ids].concat(), cached: len, pages }
+        let snapshot = other.snapshots.iter().find(|&&(seen, _)| seen == len);
+        assert_eq!(snapshot.is_some(), self.is_recurrent);
+        Seq {
+            cached: len,
+            pages,
+            begins_with: snapshot.map(|&(_, state)| state),
+            ..self.seq(&[&other.ids[..len], ids].concat())
+        }
     }
 
     /// Computes the next `len` tokens of each request in one step; the logits
@@ -71,9 +129,13 @@ impl Runner {
     ) -> Vec<Vec<f32>> {
         let (mut ids, mut positions, mut out_cache_loc) = (Vec::new(), Vec::new(), Vec::new());
         let (mut extents, mut sampled_rows) = (Vec::new(), Vec::new());
+        let mut plan = StatePlan::default();
         for (seq, len) in &mut *parts {
             let (start, prefix_len) = (ids.len(), seq.cached);
             let end = prefix_len + *len;
+            if self.is_recurrent {
+                self.plan_state(seq, (start, *len), &mut plan);
+            }
             while seq.pages.len() * self.page_size < end {
                 assert!(self.pages_taken < NUM_PAGES, "the pool is full");
                 self.pages_taken += 1;
@@ -96,6 +158,7 @@ impl Runner {
             out_cache_loc,
             extents,
             sampled_rows,
+            states: self.is_recurrent.then_some(plan),
         };
         let batch =
             ForwardBatch::new(inputs, Rc::clone(&self.backend), Rc::clone(&self.pool)).unwrap();

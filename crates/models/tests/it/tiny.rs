@@ -96,7 +96,9 @@ pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     for (name, shape) in shapes(config) {
         let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
         let module = name.strip_suffix(".weight").unwrap_or(&name);
-        let Some((group_size, bits)) = packing(config, module).filter(|_| shape.len() >= 2) else {
+        let Some((group_size, bits)) =
+            packing(config, module).filter(|_| shape.len() >= 2 && !name.contains("conv1d"))
+        else {
             tensors.insert(name, array);
             continue;
         };
@@ -119,7 +121,11 @@ fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
 fn shapes(config: &Value) -> Modules {
     if let Some(text) = config.get("text_config") {
         let below = |(name, shape)| (format!("language_model.{name}"), shape);
-        return shapes(text).into_iter().map(below).collect();
+        let mut text = text.clone();
+        if let Some(quantization) = config.get("quantization") {
+            text["quantization"] = quantization.clone();
+        }
+        return shapes(&text).into_iter().map(below).collect();
     }
     let required = |field: &str| config[field].as_u64().unwrap() as usize;
     let (hidden, vocab) = (required("hidden_size"), required("vocab_size"));
@@ -130,14 +136,16 @@ fn shapes(config: &Value) -> Modules {
     if config["tie_word_embeddings"] != true {
         shapes.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
     }
-    let (attention, mut norms) = attention(config);
-    let of_rows = layer_norms(kind(config)).iter();
-    norms.extend(of_rows.map(|norm| (format!("{norm}_layernorm"), hidden)));
     for layer in 0..required("num_hidden_layers") {
+        let (attention, mut norms) = attention(config, layer);
+        let of_rows = layer_norms(kind(config)).iter();
+        norms.extend(of_rows.map(|norm| (format!("{norm}_layernorm"), hidden)));
+        let bare = bare_tensors(config, layer).into_iter();
+        shapes.extend(bare.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
         for (norm, width) in &norms {
             shapes.push((format!("model.layers.{layer}.{norm}.weight"), vec![*width]));
         }
-        for (name, shape) in attention.iter().cloned().chain(mlp(config, layer)) {
+        for (name, shape) in attention.into_iter().chain(mlp(config, layer)) {
             if has_bias(config, &name) {
                 shapes.push((format!("model.layers.{layer}.{name}.bias"), vec![shape[0]]));
             }
@@ -168,8 +176,59 @@ fn layer_norms(kind: &str) -> &'static [&'static str] {
     }
 }
 
+fn is_hybrid(config: &Value) -> bool {
+    kind(config).starts_with("qwen3_5") || kind(config) == "qwen3_next"
+}
+
+fn is_recurrent(config: &Value, layer: usize) -> bool {
+    let interval = || config["full_attention_interval"].as_u64().unwrap() as usize;
+    is_hybrid(config) && !(layer + 1).is_multiple_of(interval())
+}
+
+/// Modules of a gated delta net, and its norm.
+fn recurrent(config: &Value) -> (Modules, Vec<(String, usize)>) {
+    let number = |field: &str| config[field].as_u64().unwrap() as usize;
+    let (hidden, heads) = (number("hidden_size"), number("linear_num_value_heads"));
+    let keys = number("linear_num_key_heads") * number("linear_key_head_dim");
+    let values = heads * number("linear_value_head_dim");
+    let parts = match kind(config) {
+        "qwen3_next" => vec![("qkvz", 2 * keys + 2 * values), ("ba", 2 * heads)],
+        _ => vec![("qkv", 2 * keys + values), ("z", values), ("b", heads), ("a", heads)],
+    };
+    let module = |(name, rows)| (format!("linear_attn.in_proj_{name}"), vec![rows, hidden]);
+    let mut modules: Modules = parts.into_iter().map(module).collect();
+    modules.push(("linear_attn.out_proj".to_owned(), vec![hidden, values]));
+    (modules, vec![("linear_attn.norm".to_owned(), number("linear_value_head_dim"))])
+}
+
+/// Tensors of a layer that are no matrices of modules.
+fn bare_tensors(config: &Value, layer: usize) -> Modules {
+    let number = |field: &str| config[field].as_u64().unwrap() as usize;
+    let is_plain = config.get("quantization").is_none();
+    let mut tensors = Vec::new();
+    if is_recurrent(config, layer) {
+        let (heads, taps) = (number("linear_num_value_heads"), number("linear_conv_kernel_dim"));
+        let keys = number("linear_num_key_heads") * number("linear_key_head_dim");
+        let channels = 2 * keys + heads * number("linear_value_head_dim");
+        let conv = if is_plain { vec![channels, 1, taps] } else { vec![channels, taps, 1] };
+        tensors.push(("linear_attn.conv1d.weight", conv));
+        tensors
+            .extend(["linear_attn.A_log", "linear_attn.dt_bias"].map(|name| (name, vec![heads])));
+    }
+    if kind(config).starts_with("qwen3_5_moe") && is_plain {
+        let (experts, inner) = (number("num_experts"), number("moe_intermediate_size"));
+        let hidden = number("hidden_size");
+        tensors.push(("mlp.experts.gate_up_proj", vec![experts, 2 * inner, hidden]));
+        tensors.push(("mlp.experts.down_proj", vec![experts, hidden, inner]));
+    }
+    tensors.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
+}
+
 /// Modules of a layer's first half and their shapes, and the widths of its norms.
-fn attention(config: &Value) -> (Modules, Vec<(String, usize)>) {
+fn attention(config: &Value, layer: usize) -> (Modules, Vec<(String, usize)>) {
+    if is_recurrent(config, layer) {
+        return recurrent(config);
+    }
     let number = |field: &str| config.get(field).and_then(Value::as_u64).map(|n| n as usize);
     let (hidden, heads) = (number("hidden_size").unwrap(), number("num_attention_heads").unwrap());
     if let Some(rank) = number("kv_lora_rank") {
@@ -180,7 +239,7 @@ fn attention(config: &Value) -> (Modules, Vec<(String, usize)>) {
     let mut modules = match kind(config) {
         "phi3" => vec![("self_attn.qkv_proj", vec![q + 2 * kv, hidden])],
         _ => vec![
-            ("self_attn.q_proj", vec![q, hidden]),
+            ("self_attn.q_proj", vec![if is_hybrid(config) { 2 * q } else { q }, hidden]),
             ("self_attn.k_proj", vec![kv, hidden]),
             ("self_attn.v_proj", vec![kv, hidden]),
         ],
@@ -188,7 +247,7 @@ fn attention(config: &Value) -> (Modules, Vec<(String, usize)>) {
     modules.push(("self_attn.o_proj", vec![hidden, q]));
     let norms = match kind(config) {
         "gemma3_text" | "qwen3" | "qwen3_moe" => Some([head_dim, head_dim]),
-        _ if config["use_qk_norm"] == true => Some([head_dim, head_dim]),
+        _ if is_hybrid(config) || config["use_qk_norm"] == true => Some([head_dim, head_dim]),
         "olmo2" | "olmo3" => Some([q, kv]),
         _ => None,
     };
@@ -266,6 +325,8 @@ fn mlp(config: &Value, layer: usize) -> Modules {
         let stack = |(name, shape): (String, Vec<usize>)| (name, [vec![experts], shape].concat());
         let modules = gated(&format!("{at}.switch_mlp"), hidden, inner, MLP_NAMES);
         modules.into_iter().map(stack).collect()
+    } else if kind(config).starts_with("qwen3_5_moe") {
+        Vec::new() // All in one tensor.
     } else {
         let names = if is_mixtral { ["w1", "w3", "w2"] } else { MLP_NAMES };
         let expert = |n| gated(&format!("{at}.experts.{n}"), hidden, inner, names);

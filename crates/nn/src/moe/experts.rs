@@ -67,6 +67,23 @@ impl Experts {
         Self::new(LinearWeight::stacked_along(1, &parts)?, w)
     }
 
+    /// From `gate_up_proj` `[num_experts, 2 * inner, hidden]` and `down_proj`, as
+    /// transformers stores them, which in the MLX format are three stacks.
+    pub(super) fn fused(
+        (stacked, w): (&Weights, &Weights),
+        names: [&str; 3],
+        [num_experts, hidden, inner]: [usize; 3],
+    ) -> Result<[Self; 2], LoadError> {
+        let silent = w.silent();
+        let gate_up = silent.take("gate_up_proj", &[num_experts, 2 * inner, hidden])?;
+        let halves = gate_up.split(2, 1)?;
+        let part = |name: &str, half: &Array| stacked.at(name).derived(&half.contiguous()?);
+        let [gate, up] = [part(names[0], &halves[0])?, part(names[1], &halves[1])?];
+        let down = silent.take("down_proj", &[num_experts, hidden, inner])?;
+        let down = stacked.at(names[2]).derived(&down)?;
+        Ok([Self::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?, Self::new(Some(down), w)?])
+    }
+
     fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {
         Ok(match weight.ok_or_else(|| mixed(w))? {
             LinearWeight::Dense(weight) => Self::Dense(weight),
