@@ -8,6 +8,7 @@ mod gguf;
 mod goldens;
 mod model_folder;
 mod servers;
+mod tiny_hybrid;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ pub use gguf::{Gguf, GgufTensor};
 pub use goldens::{Golden, Goldens};
 pub use model_folder::{Weights, model_folder, tiny_config};
 pub use servers::{Exclusive, Shared, exclusive, generate, run, sglang_mlx, shared, start};
+pub use tiny_hybrid::tiny_hybrid;
 
 /// The default model's file; panics with the command that fetches it.
 pub fn smollm2_gguf() -> PathBuf {

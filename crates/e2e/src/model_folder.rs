@@ -80,10 +80,10 @@ fn hf_name(gguf_name: &str) -> Result<String> {
 }
 
 /// A tensor as safetensors stores it.
-struct Tensor {
-    dtype: &'static str,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+pub(crate) struct Tensor {
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Weights {
@@ -268,11 +268,11 @@ fn tokenizer_config(gguf: &Gguf) -> Result<Value> {
     }))
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     std::fs::write(path, value.to_string()).with_context(|| path.display().to_string())
 }
 
-fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(crate) fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".to_owned(), json!({ "format": "mlx" }));
     let mut at = 0;

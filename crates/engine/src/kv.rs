@@ -6,19 +6,28 @@
 use std::{cell::RefCell, rc::Rc};
 
 use attention::{
-    AttentionBackend, AttentionShape, BatchInputs, Extent, ForwardBatch, ForwardMode, KvPool,
-    KvPoolConfig,
+    AttentionBackend, AttentionError, AttentionShape, BatchInputs, Extent, ForwardBatch,
+    ForwardMode, KvPool, KvPoolConfig, StatePlan, StateRow, StateShape,
 };
 use mem_cache::PageTables;
-use mlx::{Array, Result};
+use mlx::{Array, Dtype, Result};
 use scheduler::{BatchRow, ScheduleBatch};
 use types::TokenId;
 
 use crate::EngineError;
 
+/// States of recurrent layers: how many, of which shapes.
+pub(crate) struct StatePool {
+    pub(crate) layers: Vec<StateShape>,
+    pub(crate) num_states: usize,
+    /// What the model computes in.
+    pub(crate) dtype: Dtype,
+}
+
 /// The pool, and how to make it anew.
 pub(crate) struct Kv {
     layers: Vec<AttentionShape>,
+    states: StatePool,
     config: KvPoolConfig,
     backend: Rc<dyn AttentionBackend>,
     pool: Rc<RefCell<KvPool>>,
@@ -44,15 +53,16 @@ pub(crate) struct Step {
 impl Kv {
     /// Allocates the pool for a model with these layers.
     pub(crate) fn new(
-        layers: Vec<AttentionShape>,
+        (layers, states): (Vec<AttentionShape>, StatePool),
         (prefill, decode): (&str, &str),
         config: KvPoolConfig,
         (row_buckets, flat_rows): (Vec<usize>, usize),
     ) -> std::result::Result<Self, EngineError> {
         let backend = attention::build(prefill, decode, &layers)?;
-        let pool = Rc::new(RefCell::new(KvPool::new(&layers, &config)?));
+        let pool = Rc::new(RefCell::new(allocate(&layers, &states, &config)?));
         Ok(Self {
             layers,
+            states,
             config,
             backend,
             pool,
@@ -98,10 +108,11 @@ impl Kv {
 
     /// Throws the pool's contents away. The old pool goes first: there is no
     /// room for two.
-    pub(crate) fn reset(&mut self) -> std::result::Result<(), attention::AttentionError> {
+    pub(crate) fn reset(&mut self) -> std::result::Result<(), AttentionError> {
         let nothing = KvPoolConfig { num_pages: 0, ..self.config };
         self.pool = Rc::new(RefCell::new(KvPool::new(&[], &nothing)?));
-        self.pool = Rc::new(RefCell::new(KvPool::new(&self.layers, &self.config)?));
+        let pool = allocate(&self.layers, &self.states, &self.config)?;
+        self.pool = Rc::new(RefCell::new(pool));
         Ok(())
     }
 
@@ -115,6 +126,8 @@ impl Kv {
         batch.mode == scheduler::ForwardMode::Extend
             && batch.num_tokens() <= self.flat_rows
             && self.backend.writes_in_place()
+            // A state goes from token to token.
+            && self.states.layers.is_empty()
             && batch.rows.iter().map(context).sum::<usize>() <= MAX_FLAT_CONTEXT
     }
 
@@ -162,8 +175,16 @@ impl Kv {
             scheduler::ForwardMode::Extend if !is_flat => ForwardMode::Extend,
             _ => ForwardMode::Decode,
         };
-        let inputs =
-            BatchInputs { mode, input_ids, positions, out_cache_loc, extents, sampled_rows };
+        let states = (!self.states.layers.is_empty()).then(|| state_plan(batch));
+        let inputs = BatchInputs {
+            mode,
+            input_ids,
+            positions,
+            out_cache_loc,
+            extents,
+            sampled_rows,
+            states,
+        };
         Ok(Step { forward: self.forward_batch(inputs)?, sampled })
     }
 
@@ -214,10 +235,38 @@ impl Kv {
             out_cache_loc: rows.clone(),
             extents: vec![Extent { start: 0, len: prompt.len(), prefix_len: 0, pages }],
             sampled_rows: rows,
+            states: (!self.states.layers.is_empty()).then(|| StatePlan {
+                rows: vec![StateRow { start: 0, len: prompt.len(), from: None, to: 0 }],
+                saves: Vec::new(),
+            }),
         })
     }
 
     fn forward_batch(&self, inputs: BatchInputs) -> Result<ForwardBatch> {
         ForwardBatch::new(inputs, Rc::clone(&self.backend), Rc::clone(&self.pool))
     }
+}
+
+fn allocate(
+    layers: &[AttentionShape],
+    states: &StatePool,
+    config: &KvPoolConfig,
+) -> std::result::Result<KvPool, AttentionError> {
+    let sizes = (states.num_states, states.dtype);
+    KvPool::new(layers, config)?.with_states(&states.layers, sizes, config)
+}
+
+/// Which states the rows of a batch read and write.
+fn state_plan(batch: &ScheduleBatch) -> StatePlan {
+    let mut start = 0;
+    let mut rows = Vec::with_capacity(batch.rows.len());
+    for row in &batch.rows {
+        let flow = row.state.expect("rows of a model with recurrent layers have states");
+        let from = flow.from.map(|state| state.0 as usize);
+        let (len, to) = (row.extend_len, flow.to.0 as usize);
+        rows.push(StateRow { start, len, from, to });
+        start += len;
+    }
+    let saves = batch.snapshots.iter().map(|copy| (copy.token, copy.state.0 as usize));
+    StatePlan { rows, saves: saves.collect() }
 }

@@ -17,8 +17,11 @@ use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
 use crate::{
     Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
-    Platform, TextSource, UnknownName, graph_runner, kv::Kv, model_runner::ModelRunner,
-    platform::PlatformEntry, quantization::Quantization,
+    Platform, TextSource, UnknownName, graph_runner,
+    kv::{Kv, StatePool},
+    model_runner::ModelRunner,
+    platform::PlatformEntry,
+    quantization::Quantization,
 };
 
 /// An engine before its first request.
@@ -91,13 +94,14 @@ pub(crate) fn load(
         schedule_conservativeness: config.schedule.conservativeness,
         disable_radix_cache: config.schedule.disable_radix_cache,
         overlap: platform.overlap(config.schedule.overlap),
-        states: None,
+        states: plan.states,
     };
     limits.validate()?;
     info.prefill_sharing = limits.prefill_sharing;
 
     let pool = pool_config(&platform, plan.num_pages, plan.page_size, dtype);
-    let runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
+    let states = (plan.states.map_or(0, |states| states.num_states), dtype);
+    let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
     let mut scheduler = Scheduler::new(runner, limits)?;
     if config.warm_up {
         warm_up(&mut scheduler, platform.entry)?;
@@ -139,7 +143,7 @@ pub fn dump_prompt_logits(
     }
     let page_size = config.memory.page_size.max(1);
     let pool = pool_config(&platform, prompt.len().div_ceil(page_size), page_size, dtype);
-    let mut runner = runner(config, &platform, model, pool, shape.weight_bytes)?;
+    let mut runner = runner(config, &platform, model, (pool, (1, dtype)), shape.weight_bytes)?;
     let logits = runner.prompt_logits(prompt)?;
     Ok(mlx::io::save_safetensors(
         file,
@@ -152,10 +156,11 @@ fn runner(
     config: &EngineConfig,
     platform: &Platform,
     model: Box<dyn CausalLm>,
-    pool: KvPoolConfig,
+    (pool, (num_states, dtype)): (KvPoolConfig, (usize, Dtype)),
     weight_bytes: usize,
 ) -> Result<ModelRunner, EngineError> {
     let layers = model.kv_layout();
+    let states = StatePool { layers: model.state_layout(), num_states, dtype };
     let backend = |name| match name {
         // The GPU kernels shift by the size of a page.
         "mlx" if !pool.page_size.is_power_of_two() => "sdpa",
@@ -181,7 +186,8 @@ fn runner(
         tracing::info!("{text}");
     }
     let buckets = graph_runner::row_buckets(platform.entry.row_buckets, max_graph_rows);
-    let kv = Kv::new(layers.clone(), (prefill, decode), pool, (buckets, max_graph_rows))?;
+    let layouts = (layers.clone(), states);
+    let kv = Kv::new(layouts, (prefill, decode), pool, (buckets, max_graph_rows))?;
     Ok(ModelRunner::new(model, graph, kv, weight_bytes, platform.entry.kind))
 }
 
@@ -337,6 +343,7 @@ fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> Mo
     ModelShape {
         weight_bytes,
         kv_bytes_per_token: layers.iter().map(|layer| layer.cache_bytes_per_token(itemsize)).sum(),
+        state_bytes: model.state_layout().iter().map(|layer| layer.nbytes(itemsize)).sum(),
         itemsize,
         hidden_size: model.hidden_size(),
         intermediate_size: model.intermediate_size(),

@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use mem_cache::StateConfig;
 use nn::quant::MARK_BYTES;
 use thiserror::Error;
 
@@ -27,6 +28,8 @@ pub struct ModelShape {
     pub weight_bytes: usize,
     /// Bytes of K and V of one token, over all layers.
     pub kv_bytes_per_token: usize,
+    /// Bytes of what recurrent layers remember of a sequence; 0 without such layers.
+    pub state_bytes: usize,
     /// Bytes of one element of an activation.
     pub itemsize: usize,
     /// Width of the residual stream.
@@ -120,6 +123,10 @@ pub struct MemoryPlan {
     pub weight_bytes: usize,
     /// K/V pool.
     pub kv_pool_bytes: usize,
+    /// Pool of recurrent states, if the model has such layers.
+    pub states: Option<StateConfig>,
+    /// Bytes of that pool.
+    pub state_pool_bytes: usize,
     /// Bound on what the largest step allocates and frees again.
     pub activation_bytes: usize,
     /// Tokens in a page.
@@ -150,7 +157,7 @@ impl MemoryPlan {
     ) -> Result<Self, PlanError> {
         let context_length = context_length(model, options)?;
         let page_size = at_least_one("--page-size", options.page_size)?;
-        let max_running = match options.max_running_requests {
+        let mut max_running = match options.max_running_requests {
             Some(given) => at_least_one("--max-running-requests", given)?,
             None => platform.entry.max_running_requests,
         };
@@ -181,6 +188,9 @@ impl MemoryPlan {
         let static_bytes = (memory_bytes as f64 * mem_fraction_static) as usize;
         let usable_bytes = static_bytes.min(memory_bytes.saturating_sub(activation_bytes));
         let left_bytes = usable_bytes.saturating_sub(model.weight_bytes);
+        let states = states(model, left_bytes, page_size, &mut max_running, options)?;
+        let state_pool_bytes = states.map_or(0, |states| states.num_states * model.state_bytes);
+        let left_bytes = left_bytes.saturating_sub(state_pool_bytes);
         let fits = left_bytes / model.kv_bytes_per_token.max(1) / page_size;
         if fits < MIN_PAGES {
             return Err(PlanError::TooSmall {
@@ -203,6 +213,8 @@ impl MemoryPlan {
             mem_fraction_static,
             weight_bytes: model.weight_bytes,
             kv_pool_bytes: max_total_num_tokens * model.kv_bytes_per_token,
+            states,
+            state_pool_bytes,
             activation_bytes,
             page_size,
             num_pages,
@@ -250,8 +262,54 @@ impl fmt::Display for MemoryPlan {
             self.context_length,
             self.chunked_prefill_size.map_or("off".to_owned(), |size| size.to_string()),
             self.max_req_input_len,
-        )
+        )?;
+        match self.states {
+            None => Ok(()),
+            Some(StateConfig { num_states, snapshot_interval }) => write!(
+                f,
+                ", recurrent states {} ({num_states}, at least every {snapshot_interval} tokens \
+                 of a prompt)",
+                Bytes(self.state_pool_bytes),
+            ),
+        }
     }
+}
+
+/// States for each running request: its own, the one at its last page, and two of
+/// prefixes that are shared.
+const STATES_PER_REQUEST: usize = 4;
+
+/// Of what the weights leave, states take no more than one part in so many.
+const STATE_SHARE: usize = 3;
+
+/// Tokens of a prompt between two snapshots, about. A state takes the memory of a few
+/// thousand tokens of K and V, so closer ones would crowd out other prefixes.
+const SNAPSHOT_INTERVAL: usize = 1024;
+
+/// The pool of recurrent states. Where it cannot hold enough for `max_running` requests,
+/// there will be fewer of them, unless somebody asked for as many.
+fn states(
+    model: &ModelShape,
+    left_bytes: usize,
+    page_size: usize,
+    max_running: &mut usize,
+    options: &MemoryOptions,
+) -> Result<Option<StateConfig>, PlanError> {
+    if model.state_bytes == 0 {
+        return Ok(None);
+    }
+    let most = left_bytes / STATE_SHARE / model.state_bytes;
+    let num_states = (STATES_PER_REQUEST * *max_running).min(most).max(3);
+    if num_states < 2 * *max_running {
+        let fits = num_states / 2;
+        if let Some(given) = options.max_running_requests {
+            let must = format!("at most {fits}: as many recurrent states fit twice");
+            return Err(out_of_range("--max-running-requests", must, given));
+        }
+        *max_running = fits;
+    }
+    let snapshot_interval = SNAPSHOT_INTERVAL.next_multiple_of(page_size);
+    Ok(Some(StateConfig { num_states, snapshot_interval }))
 }
 
 /// A pool smaller than this cannot hold one request and its next token.

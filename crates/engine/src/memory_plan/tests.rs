@@ -15,6 +15,7 @@ fn llama_3b() -> ModelShape {
     ModelShape {
         weight_bytes: 1_810_000_000,
         kv_bytes_per_token: 28 * 2 * 8 * 128 * 2,
+        state_bytes: 0,
         itemsize: 2,
         hidden_size: 3072,
         intermediate_size: 8192,
@@ -31,6 +32,7 @@ fn smol() -> ModelShape {
     ModelShape {
         weight_bytes: 540_000_000,
         kv_bytes_per_token: 30 * 2 * 3 * 64 * 4,
+        state_bytes: 0,
         itemsize: 4,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -171,4 +173,42 @@ fn plan_prints_every_figure() {
     for part in ["weights 515.0 MiB", "K/V pool 2.81 GiB (65536 tokens in 4096 pages of 16)"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// Qwen3-Next-80B-A3B, 4-bit: 36 recurrent layers, 12 with attention.
+fn qwen3_next() -> ModelShape {
+    ModelShape {
+        weight_bytes: 45_000_000_000,
+        kv_bytes_per_token: 12 * 2 * 2 * 256 * 2,
+        state_bytes: 36 * (32 * 128 * 128 * 4 + 3 * 8192 * 2),
+        itemsize: 2,
+        hidden_size: 2048,
+        intermediate_size: 5120,
+        num_heads: 16,
+        expanded_kv_dim: 16 * 256,
+        latent_scores: 0,
+        vocab_size: 151_936,
+        context_length: 262_144,
+    }
+}
+
+#[test]
+fn states_get_their_share() {
+    let plan_of = |gib, options: &MemoryOptions| plan("cuda", gib, &qwen3_next(), options);
+    let large = plan_of(141, &options()).unwrap();
+    let states = large.states.unwrap();
+    assert!(states.num_states >= 2 * large.max_running_requests);
+    assert_eq!(states.snapshot_interval, 1024);
+    assert_eq!(large.state_pool_bytes, states.num_states * qwen3_next().state_bytes);
+    let used = large.weight_bytes + large.kv_pool_bytes + large.state_pool_bytes;
+    assert!(used <= large.memory_bytes, "{large}");
+    assert!(large.to_string().contains("recurrent states"), "{large}");
+    // Less memory: fewer requests, and never more than a third of what is left.
+    let small = plan_of(64, &options()).unwrap();
+    assert!(small.max_running_requests < large.max_running_requests);
+    assert!(small.states.unwrap().num_states > small.max_running_requests);
+    let asked = MemoryOptions { max_running_requests: Some(500), ..options() };
+    let error = plan_of(64, &asked).unwrap_err().to_string();
+    assert!(error.starts_with("--max-running-requests must be at most "), "{error}");
+    assert_eq!(plan("cuda", 64, &llama_3b(), &options()).unwrap().states, None);
 }
