@@ -504,6 +504,26 @@ QWEN3_NEXT = QWEN3_MOE | {
     "linear_conv_kernel_dim": 4,
     "partial_rotary_factor": 0.5,
 }
+LFM2 = {key: value for key, value in LLAMA.items() if key != "rms_norm_eps"} | {
+    "architectures": ["Lfm2ForCausalLM"],
+    "model_type": "lfm2",
+    "num_hidden_layers": 3,
+    "norm_eps": 1e-5,
+    "conv_bias": False,
+    "conv_L_cache": 3,
+    "block_dim": 64,
+    "block_multiple_of": 32,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_auto_adjust_ff_dim": False,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "tie_word_embeddings": True,
+}
+LFM2_CASES = {
+    "lfm2": {},
+    "lfm2-bias": {"conv_bias": True, "block_auto_adjust_ff_dim": True, "block_ff_dim": 150, "full_attn_idxs": [2]},
+    "lfm2-q4": {"quantization": {"group_size": 64, "bits": 4}},
+}
+
 QWEN3_NEXT_CASES = {
     "qwen3-next": {"mlp_only_layers": [1]},
     "qwen3-next-stacked-q4": {"full_attention_interval": 2, "quantization": {"group_size": 64, "bits": 4}},
@@ -573,6 +593,7 @@ FAMILIES = {
     "olmo2": (OLMO2, OLMO2_CASES),
     "olmo3": (OLMO3, OLMO3_CASES),
     "smollm3": (SMOLLM3, SMOLLM3_CASES),
+    "lfm2": (LFM2, LFM2_CASES),
     "llama": (LLAMA, LLAMA_CASES),
     "ministral3": (MINISTRAL3, MINISTRAL3_CASES),
     "mistral3": (MISTRAL3, MISTRAL3_CASES),
@@ -616,7 +637,7 @@ def gated(module, hidden, inner, names=MLP_NAMES):
 
 
 def has_bias(config, name):
-    if config.get("use_bias"):
+    if config.get("use_bias") or config.get("conv_bias") and name.startswith("conv."):
         return True
     if "attn" not in name:
         return config.get("mlp_bias")
@@ -636,6 +657,8 @@ def mlp(config, layer):
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     experts = next((config[key] for key in EXPERTS if key in config), 0)
     is_dense = layer in config.get("mlp_only_layers", []) or layer < config.get("first_k_dense_replace", 0)
+    if config["model_type"] == "lfm2":
+        return gated("feed_forward", hidden, inner, ("w1", "w3", "w2"))
     if config["model_type"] in FUSED_MLP:
         return {"mlp.gate_up_proj": (2 * inner, hidden), "mlp.down_proj": (hidden, inner)}
     if experts == 0 or is_dense or layer % config.get("moe_layer_freq", 1):
@@ -660,6 +683,7 @@ def mlp(config, layer):
 
 # Norms of a layer's rows, where they are not Llama's two.
 LAYER_NORMS = {
+    "lfm2": [],
     "cohere2": ["input"],
     "gemma2": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
     "gemma3_text": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
@@ -699,12 +723,18 @@ def latent_attention(config):
 
 
 def is_recurrent(config, layer):
+    if config["model_type"] == "lfm2":
+        attending = config.get("full_attn_idxs")
+        return config["layer_types"][layer] == "conv" if attending is None else layer not in attending
     return config["model_type"] in HYBRIDS and (layer + 1) % config["full_attention_interval"] != 0
 
 
 def recurrent(config):
-    """Modules and norms of a gated delta net."""
-    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
+    """Modules and norms of a gated delta net, or of a short convolution."""
+    hidden = config["hidden_size"]
+    if config["model_type"] == "lfm2":
+        return {"conv.in_proj": (3 * hidden, hidden), "conv.out_proj": (hidden, hidden)}, {}
+    heads = config["linear_num_value_heads"]
     keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
     values = heads * config["linear_value_head_dim"]
     if config["model_type"] == "qwen3_next":
@@ -718,6 +748,13 @@ def recurrent(config):
 
 def bare_tensors(config, layer):
     """Tensors of a layer that are no matrices of modules."""
+    if config["model_type"] == "lfm2":
+        if is_recurrent(config, layer):
+            hidden, taps = config["hidden_size"], config["conv_L_cache"]
+            yield "conv.conv.weight", (hidden, taps, 1) if "quantization" in config else (hidden, 1, taps)
+            if config["conv_bias"]:
+                yield "conv.conv.bias", (hidden,)
+        return
     if is_recurrent(config, layer):
         heads, taps = config["linear_num_value_heads"], config["linear_conv_kernel_dim"]
         keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
@@ -751,6 +788,9 @@ def attention(config, layer):
     norms = {}
     if kind in HEAD_NORMS or config.get("use_qk_norm"):
         norms = {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
+    if kind == "lfm2":
+        modules["self_attn.out_proj"] = (hidden, q)
+        return modules, {"self_attn.q_layernorm": head_dim, "self_attn.k_layernorm": head_dim}
     if kind in ROW_NORMS:
         norms = {"self_attn.q_norm": q, "self_attn.k_norm": kv}
     return modules | {"self_attn.o_proj": (hidden, q)}, norms
@@ -763,7 +803,8 @@ def shapes(config, prefix=""):
         return
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
-    yield f"{prefix}model.norm.weight", (hidden,)
+    is_lfm2 = config["model_type"] == "lfm2"
+    yield f"{prefix}model.{'embedding_norm' if is_lfm2 else 'norm'}.weight", (hidden,)
     if not config["tie_word_embeddings"]:
         yield f"{prefix}lm_head.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
@@ -771,6 +812,8 @@ def shapes(config, prefix=""):
         attention_modules, norms = attention(config, layer)
         for name in LAYER_NORMS.get(config["model_type"], ["input", "post_attention"]):
             norms[f"{name}_layernorm"] = hidden
+        if is_lfm2:
+            norms |= {"operator_norm": hidden, "ffn_norm": hidden}
         for name, shape in bare_tensors(config, layer):
             yield f"{at}{name}", shape
         for name, width in norms.items():
@@ -787,7 +830,7 @@ def quantized(config, name, weight):
     """The stored tensors of one weight."""
     default = config.get("quantization")
     module = name.removesuffix(".weight")
-    if default is None or weight.ndim < 2 or "conv1d" in name or default.get(module) is False:
+    if default is None or weight.ndim < 2 or "conv1d" in name or "conv.conv" in name or default.get(module) is False:
         return {name: weight}
     spec = default.get(module, default)
     parts = mx.quantize(weight, group_size=spec["group_size"], bits=spec["bits"])

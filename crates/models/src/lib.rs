@@ -20,6 +20,7 @@ mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod granite;
+mod lfm2;
 mod llama;
 mod ministral3;
 mod mistral3;

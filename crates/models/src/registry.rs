@@ -6,8 +6,8 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
     CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, glm4,
-    glm4_moe, glm4_moe_lite, granite, llama, ministral3, mistral3, mixtral, olmo2, olmo3, phi3,
-    qwen2, qwen2_moe, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
+    glm4_moe, glm4_moe_lite, granite, lfm2, llama, ministral3, mistral3, mixtral, olmo2, olmo3,
+    phi3, qwen2, qwen2_moe, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -46,6 +46,7 @@ pub const MODELS: &[ModelEntry] = &[
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     granite::ENTRY,
+    lfm2::ENTRY,
     llama::ENTRY,
     ministral3::ENTRY,
     mistral3::ENTRY,

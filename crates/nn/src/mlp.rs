@@ -31,10 +31,24 @@ impl GatedMlp {
         act: Activation,
         bias: bool,
     ) -> Result<Self, LoadError> {
-        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
+        Self::load_named(w, ["gate_proj", "up_proj", "down_proj"], [hidden, inner], act, bias)
+    }
+
+    /// The same with other names: gate, up, down.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_named(
+        w: &Weights,
+        [gate, up, down]: [&str; 3],
+        [hidden, inner]: [usize; 2],
+        act: Activation,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let gate_up = [(w.at(gate), inner), (w.at(up), inner)];
         Ok(Self {
             gate_up_proj: GateUp::Merged(MergedLinear::load(&gate_up, hidden, bias)?),
-            down_proj: Linear::load(w.at("down_proj"), inner, hidden, bias)?,
+            down_proj: Linear::load(w.at(down), inner, hidden, bias)?,
             act,
         })
     }

@@ -58,6 +58,36 @@ fn config_values_that_change_the_graph() {
 fn config_values_of_other_families() {
     let cases = [
         ("mixtral", json!({"num_experts_per_tok": 5}), "experts of a token \"5 of 4\""),
+        (
+            "qwen3-5-alone",
+            json!({"linear_num_value_heads": 3}),
+            "config.json: linear_num_value_heads: must be a multiple",
+        ),
+        (
+            "qwen3-5-alone",
+            json!({"linear_conv_kernel_dim": 1}),
+            "config.json: linear_conv_kernel_dim: 1 is not from 2 to 64",
+        ),
+        ("qwen3-5-alone", json!({"attn_output_gate": false}), "attn_output_gate \"false\""),
+        (
+            "qwen3-5-alone",
+            json!({"full_attention_interval": 2}),
+            "config.json: layer_types: layer 1 is not as full_attention_interval says",
+        ),
+        (
+            "qwen3-5-alone",
+            json!({"full_attention_interval": 0}),
+            "config.json: full_attention_interval: must be positive",
+        ),
+        (
+            "qwen3-next",
+            json!({"shared_expert_intermediate_size": 0}),
+            "config.json: shared_expert_intermediate_size: must be positive",
+        ),
+        ("lfm2", json!({"conv_L_cache": 1}), "config.json: conv_L_cache: 1 is not from 2 to 64"),
+        ("lfm2", json!({"block_dim": 32}), "config.json: block_dim: 32 is not hidden_size"),
+        ("lfm2", json!({"layer_types": ["conv"]}), "config.json: layer_types: 1 entries for 3"),
+        ("lfm2", json!({"layer_types": ["conv", "conv", "mamba"]}), "config.json: layer_types"),
         ("mixtral", json!({"num_local_experts": 0}), "config.json: num_local_experts: must be"),
         ("mixtral", json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does"),
         (

@@ -96,9 +96,9 @@ pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     for (name, shape) in shapes(config) {
         let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
         let module = name.strip_suffix(".weight").unwrap_or(&name);
-        let Some((group_size, bits)) =
-            packing(config, module).filter(|_| shape.len() >= 2 && !name.contains("conv1d"))
-        else {
+        let Some((group_size, bits)) = packing(config, module).filter(|_| {
+            shape.len() >= 2 && !name.contains("conv1d") && !name.contains("conv.conv")
+        }) else {
             tensors.insert(name, array);
             continue;
         };
@@ -131,7 +131,10 @@ fn shapes(config: &Value) -> Modules {
     let (hidden, vocab) = (required("hidden_size"), required("vocab_size"));
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]),
-        ("model.norm.weight".to_owned(), vec![hidden]),
+        (
+            format!("model.{}.weight", if is_lfm2(config) { "embedding_norm" } else { "norm" }),
+            vec![hidden],
+        ),
     ];
     if config["tie_word_embeddings"] != true {
         shapes.push(("lm_head.weight".to_owned(), vec![vocab, hidden]));
@@ -140,6 +143,9 @@ fn shapes(config: &Value) -> Modules {
         let (attention, mut norms) = attention(config, layer);
         let of_rows = layer_norms(kind(config)).iter();
         norms.extend(of_rows.map(|norm| (format!("{norm}_layernorm"), hidden)));
+        if is_lfm2(config) {
+            norms.extend(["operator_norm", "ffn_norm"].map(|norm| (norm.to_owned(), hidden)));
+        }
         let bare = bare_tensors(config, layer).into_iter();
         shapes.extend(bare.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
         for (norm, width) in &norms {
@@ -167,6 +173,7 @@ fn kind(config: &Value) -> &str {
 fn layer_norms(kind: &str) -> &'static [&'static str] {
     match kind {
         "cohere2" => &["input"],
+        "lfm2" => &[],
         "gemma2" | "gemma3_text" => {
             &["input", "post_attention", "pre_feedforward", "post_feedforward"]
         }
@@ -176,19 +183,34 @@ fn layer_norms(kind: &str) -> &'static [&'static str] {
     }
 }
 
+fn is_lfm2(config: &Value) -> bool {
+    kind(config) == "lfm2"
+}
+
 fn is_hybrid(config: &Value) -> bool {
     kind(config).starts_with("qwen3_5") || kind(config) == "qwen3_next"
 }
 
 fn is_recurrent(config: &Value, layer: usize) -> bool {
+    if is_lfm2(config) {
+        return match config.get("full_attn_idxs").and_then(Value::as_array) {
+            Some(attending) => !attending.contains(&Value::from(layer)),
+            None => config["layer_types"][layer] == "conv",
+        };
+    }
     let interval = || config["full_attention_interval"].as_u64().unwrap() as usize;
     is_hybrid(config) && !(layer + 1).is_multiple_of(interval())
 }
 
-/// Modules of a gated delta net, and its norm.
+/// Modules of a gated delta net, and its norm; or of a short convolution.
 fn recurrent(config: &Value) -> (Modules, Vec<(String, usize)>) {
     let number = |field: &str| config[field].as_u64().unwrap() as usize;
-    let (hidden, heads) = (number("hidden_size"), number("linear_num_value_heads"));
+    let hidden = number("hidden_size");
+    if is_lfm2(config) {
+        let modules = [("conv.in_proj", [3 * hidden, hidden]), ("conv.out_proj", [hidden, hidden])];
+        return (modules.map(|(name, shape)| (name.to_owned(), shape.to_vec())).into(), Vec::new());
+    }
+    let heads = number("linear_num_value_heads");
     let keys = number("linear_num_key_heads") * number("linear_key_head_dim");
     let values = heads * number("linear_value_head_dim");
     let parts = match kind(config) {
@@ -206,7 +228,14 @@ fn bare_tensors(config: &Value, layer: usize) -> Modules {
     let number = |field: &str| config[field].as_u64().unwrap() as usize;
     let is_plain = config.get("quantization").is_none();
     let mut tensors = Vec::new();
-    if is_recurrent(config, layer) {
+    if is_lfm2(config) && is_recurrent(config, layer) {
+        let (hidden, taps) = (number("hidden_size"), number("conv_L_cache"));
+        let shape = if is_plain { vec![hidden, 1, taps] } else { vec![hidden, taps, 1] };
+        tensors.push(("conv.conv.weight", shape));
+        if config["conv_bias"] == true {
+            tensors.push(("conv.conv.bias", vec![hidden]));
+        }
+    } else if is_recurrent(config, layer) {
         let (heads, taps) = (number("linear_num_value_heads"), number("linear_conv_kernel_dim"));
         let keys = number("linear_num_key_heads") * number("linear_key_head_dim");
         let channels = 2 * keys + heads * number("linear_value_head_dim");
@@ -245,6 +274,12 @@ fn attention(config: &Value, layer: usize) -> (Modules, Vec<(String, usize)>) {
         ],
     };
     modules.push(("self_attn.o_proj", vec![hidden, q]));
+    if is_lfm2(config) {
+        modules.last_mut().unwrap().0 = "self_attn.out_proj";
+        let norms = ["q", "k"].map(|part| (format!("self_attn.{part}_layernorm"), head_dim));
+        let modules = modules.into_iter().map(|(name, shape)| (name.to_owned(), shape));
+        return (modules.collect(), norms.into());
+    }
     let norms = match kind(config) {
         "gemma3_text" | "qwen3" | "qwen3_moe" => Some([head_dim, head_dim]),
         _ if is_hybrid(config) || config["use_qk_norm"] == true => Some([head_dim, head_dim]),
@@ -291,7 +326,7 @@ fn has_bias(config: &Value, name: &str) -> bool {
     let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or(false);
     let is_out = name.contains("o_proj");
     match name.contains("attn") {
-        _ if flag("use_bias") => true,
+        _ if flag("use_bias") || name.starts_with("conv.") => flag("use_bias") || flag("conv_bias"),
         false => flag("mlp_bias"),
         true if is_out && matches!(kind(config), "glm4" | "glm4_moe") => false,
         true if is_out && config.get("attention_out_bias").is_some() => flag("attention_out_bias"),
@@ -305,6 +340,9 @@ fn mlp(config: &Value, layer: usize) -> Modules {
     let number =
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
     let (hidden, inner) = (number("hidden_size").unwrap(), number("intermediate_size").unwrap());
+    if is_lfm2(config) {
+        return gated("feed_forward", hidden, inner, ["w1", "w3", "w2"]);
+    }
     if matches!(kind(config), "glm4" | "phi3") {
         let modules = [("gate_up", [2 * inner, hidden]), ("down", [hidden, inner])];
         return modules.map(|(name, shape)| (format!("mlp.{name}_proj"), shape.to_vec())).into();

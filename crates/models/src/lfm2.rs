@@ -1,0 +1,245 @@
+//! LFM2: most layers are short gated convolutions, a few attend; the head is the
+//! embedding.
+//!
+//! Upstream: `mlx_lm/models/lfm2.py`, `sglang/srt/models/lfm2.py`.
+
+use attention::{
+    AttentionShape, CacheKind, CausalConv, ForwardBatch, HeadNorms, RadixAttention, StateShape,
+};
+use mlx::{Array, Result};
+use nn::{
+    Activation, Embedding, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear,
+    RmsNorm, Rope, RopeConfig, RopePositions, Weights,
+};
+
+use crate::{CausalLm, ModelEntry, config::pack_all};
+
+mod config;
+
+use config::Lfm2Config;
+
+pub(crate) const ENTRY: ModelEntry = ModelEntry {
+    architectures: &["Lfm2ForCausalLM"],
+    model_types: &["lfm2"],
+    models: "LFM2 350M, 700M, 1.2B, 2.6B",
+    left_over: |_| vec![LeftOver::Module("lm_head")],
+    quant: pack_all,
+    load: |config, weights| Ok(Box::new(Lfm2ForCausalLm::load(config, weights)?)),
+};
+
+const ROPE_THETA: f32 = 1_000_000.0;
+
+struct Lfm2ForCausalLm {
+    config: Lfm2Config,
+    context_length: usize,
+    embed_tokens: Embedding,
+    rope: Rope,
+    layers: Vec<DecoderLayer>,
+    embedding_norm: RmsNorm,
+    lm_head: LmHead,
+}
+
+struct DecoderLayer {
+    operator_norm: RmsNorm,
+    operator: Operator,
+    ffn_norm: RmsNorm,
+    feed_forward: GatedMlp,
+}
+
+enum Operator {
+    Attention(Box<Attention>),
+    Conv(Box<ShortConv>),
+}
+
+struct Attention {
+    qkv_proj: MergedLinear,
+    out_proj: Linear,
+    attn: RadixAttention,
+}
+
+/// A convolution between two gates.
+struct ShortConv {
+    /// Gates before it, gates after it, inputs.
+    in_proj: Linear,
+    conv: CausalConv,
+    out_proj: Linear,
+}
+
+impl CausalLm for Lfm2ForCausalLm {
+    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+        let rope = (&self.rope, &self.rope.at(&batch.positions)?);
+        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let mut delta = None;
+        for layer in &self.layers {
+            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
+            (hidden, delta) = (after, Some(mlp));
+        }
+        let hidden = batch.select_sampled(&hidden)?;
+        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
+        let (_, normed) = self.embedding_norm.forward_residual(&hidden, delta.as_ref())?;
+        self.lm_head.forward(&normed)
+    }
+
+    fn kv_layout(&self) -> Vec<AttentionShape> {
+        let layers = 0..self.config.num_hidden_layers;
+        let attending = layers.filter(|&layer| self.config.has_attention(layer));
+        attending.map(|layer| self.config.attention_shape(layer)).collect()
+    }
+
+    fn state_layout(&self) -> Vec<StateShape> {
+        let layers = 0..self.config.num_hidden_layers;
+        let convs = layers.filter(|&layer| !self.config.has_attention(layer));
+        let (channels, taps) = (self.config.hidden_size, self.config.taps);
+        let shape =
+            |layer| StateShape { state_id: self.config.place(layer), channels, taps, scan: None };
+        convs.map(shape).collect()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn intermediate_size(&self) -> usize {
+        self.config.inner()
+    }
+
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+}
+
+impl DecoderLayer {
+    fn forward(
+        &self,
+        hidden: &Array,
+        delta: Option<&Array>,
+        rope: (&Rope, &RopePositions),
+        batch: &ForwardBatch,
+    ) -> Result<(Array, Array)> {
+        let (hidden, normed) = self.operator_norm.forward_residual(hidden, delta)?;
+        let mixed = match &self.operator {
+            Operator::Conv(conv) => conv.forward(&normed, batch)?,
+            Operator::Attention(attention) => {
+                let qkv = attention.qkv_proj.forward(&normed)?;
+                let attn = attention.attn.forward_rope(&qkv, rope, batch)?;
+                attention.out_proj.forward(&attn)?
+            }
+        };
+        let (hidden, normed) = self.ffn_norm.forward_residual(&hidden, Some(&mixed))?;
+        Ok((hidden, self.feed_forward.forward(&normed)?))
+    }
+
+    fn load(
+        config: &Lfm2Config,
+        layer: usize,
+        w: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let (hidden, inner) = (config.hidden_size, config.inner());
+        let norm = |name| RmsNorm::load(w.at(name), hidden, config.norm_eps);
+        let operator = match config.has_attention(layer) {
+            true => {
+                let attention = Attention::load(config, layer, &w.at("self_attn"))?;
+                Operator::Attention(Box::new(attention))
+            }
+            false => Operator::Conv(Box::new(ShortConv::load(config, layer, &w.at("conv"))?)),
+        };
+        Ok(Self {
+            operator_norm: norm("operator_norm")?,
+            operator,
+            ffn_norm: norm("ffn_norm")?,
+            feed_forward: GatedMlp::load_named(
+                &w.at("feed_forward"),
+                ["w1", "w3", "w2"],
+                [hidden, inner],
+                Activation::Silu,
+                false,
+            )?,
+        })
+    }
+}
+
+impl ShortConv {
+    fn forward(&self, x: &Array, batch: &ForwardBatch) -> Result<Array> {
+        let parts = self.in_proj.forward(x)?.split(3, -1)?;
+        let conv = self.conv.forward(&parts[0].multiply(&parts[2])?, batch)?;
+        self.out_proj.forward(&parts[1].multiply(&conv)?)
+    }
+
+    fn load(
+        config: &Lfm2Config,
+        layer: usize,
+        w: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let (hidden, bias) = (config.hidden_size, config.conv_bias);
+        let conv = w.at("conv");
+        let weight = conv.take_conv(hidden, config.taps)?;
+        let conv_bias = bias.then(|| conv.take("bias", &[hidden])).transpose()?;
+        Ok(Self {
+            in_proj: Linear::load(w.at("in_proj"), hidden, 3 * hidden, bias)?,
+            conv: CausalConv::new(config.place(layer), weight, conv_bias, false),
+            out_proj: Linear::load(w.at("out_proj"), hidden, hidden, bias)?,
+        })
+    }
+}
+
+impl Attention {
+    fn load(
+        config: &Lfm2Config,
+        layer: usize,
+        w: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let shape = config.attention_shape(layer);
+        let hidden = config.hidden_size;
+        let (q, kv) = (shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim);
+        let norm = |name| RmsNorm::load(w.at(name), shape.head_dim, config.norm_eps);
+        let norms = HeadNorms { q: norm("q_layernorm")?, k: norm("k_layernorm")? };
+        let parts = [(w.at("q_proj"), q), (w.at("k_proj"), kv), (w.at("v_proj"), kv)];
+        Ok(Self {
+            qkv_proj: MergedLinear::load(&parts, hidden, false)?,
+            out_proj: Linear::load(w.at("out_proj"), q, hidden, false)?,
+            attn: RadixAttention::new(shape).with_norms(norms),
+        })
+    }
+}
+
+impl Lfm2ForCausalLm {
+    fn load(hf: &HfConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
+        let config = Lfm2Config::new(hf)?;
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let mut rope = RopeConfig::from_config(hf)?;
+        let nested = hf.get("rope_parameters").and_then(|nested| nested.get("rope_theta"));
+        if hf.get("rope_theta").or(nested).is_none() {
+            rope.theta = ROPE_THETA;
+        }
+        // Refuses before anything is read.
+        let rope = Rope::new(config.head_dim(), &rope)?;
+        let model = w.at("model");
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| DecoderLayer::load(&config, layer, &model.at("layers").layer(layer)))
+            .collect::<std::result::Result<_, _>>()?;
+        let embed_tokens = Embedding::load(model.at("embed_tokens"), vocab, hidden, true)?;
+        let lm_head = embed_tokens.as_head()?;
+        let embedding_norm = RmsNorm::load(model.at("embedding_norm"), hidden, config.norm_eps)?;
+        let context_length = hf.context_length();
+        Ok(Self { config, context_length, embed_tokens, rope, layers, embedding_norm, lm_head })
+    }
+}
+
+impl Lfm2Config {
+    fn attention_shape(&self, layer: usize) -> AttentionShape {
+        AttentionShape {
+            layer_id: self.place(layer),
+            num_heads: self.num_attention_heads,
+            num_kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim(),
+            scale: (self.head_dim() as f32).sqrt().recip(),
+            sliding_window: None,
+            soft_cap: None,
+            cache: CacheKind::Full,
+        }
+    }
+}
