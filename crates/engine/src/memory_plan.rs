@@ -166,16 +166,11 @@ impl MemoryPlan {
             let step_tokens = step_tokens.max(max_running);
             activation_bytes(model, step_tokens, max_running, context_length, scores)
         };
-        // Two marks' worth, and the matrices after the last; 4 bits become 16.
-        let unpacked_bytes = match platform.entry.unpacks_for_prompts {
-            true => (3 * MARK_BYTES).min(4 * model.weight_bytes),
-            false => 0,
-        };
         let largest = platform.memory_bytes / 4;
         let chunked_prefill_size =
             chunk_size(platform, options, page_size, |chunk| step_bytes(chunk) <= largest)?;
         let step_tokens = chunked_prefill_size.unwrap_or(context_length.max(max_prefill_tokens));
-        let activation_bytes = step_bytes(step_tokens) + unpacked_bytes;
+        let activation_bytes = step_bytes(step_tokens) + unpacked_bytes(platform, model);
 
         let mem_fraction_static = match options.mem_fraction_static {
             Some(given) if given > 0.0 && given < 1.0 => given,
@@ -347,6 +342,15 @@ fn activation_bytes(
     let latent_scores =
         4 * F32 * model.latent_scores.min(step_tokens * context_length * model.num_heads);
     stream + gathered + scores + latent_scores + logits
+}
+
+/// Packed matrices that are unpacked for a prompt: two marks' worth, and those after the
+/// last; 4 bits become 16.
+fn unpacked_bytes(platform: &Platform, model: &ModelShape) -> usize {
+    match platform.entry.unpacks_for_prompts {
+        true => (3 * MARK_BYTES).min(4 * model.weight_bytes),
+        false => 0,
+    }
 }
 
 fn context_length(model: &ModelShape, options: &MemoryOptions) -> Result<usize, PlanError> {

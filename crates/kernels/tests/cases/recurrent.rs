@@ -119,6 +119,10 @@ pub(crate) fn conv(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, St
         .map_err(|error| format!("{what}: {error}"))
 }
 
+fn dot(state: &[f64], x: &[f32]) -> f64 {
+    state.iter().zip(x).map(|(cell, x)| cell * f64::from(*x)).sum()
+}
+
 /// Linear attention.
 pub(crate) fn scan(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
     let mut shapes = rng(shape);
@@ -176,9 +180,6 @@ pub(crate) fn scan(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, St
                 let own = if spec.column_decay { column } else { 0 };
                 *cell *= f64::from(decay[at * columns + own]);
             }
-            let dot = |state: &[f64], x: &[f32]| -> f64 {
-                state.iter().zip(x).map(|(cell, x)| cell * f64::from(*x)).sum()
-            };
             let place = at * value_dim + row % value_dim;
             let mut news = f64::from(v[place]);
             if spec.delta {
