@@ -4,14 +4,16 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::SentencePieceError;
+
 /// Shorthand for this crate's results.
 pub type Result<T, E = TokenizerError> = std::result::Result<T, E>;
 
 /// A tokenizer that cannot be loaded, or text that it cannot encode.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
-    /// The folder has no `tokenizer.json`.
-    #[error("no tokenizer.json in {}", dir.display())]
+    /// The folder has neither `tokenizer.json` nor `tokenizer.model`.
+    #[error("no tokenizer.json or tokenizer.model in {}", dir.display())]
     NotFound {
         /// The model folder.
         dir: PathBuf,
@@ -34,6 +36,14 @@ pub enum TokenizerError {
         path: PathBuf,
         /// Where it stops being JSON.
         source: serde_json::Error,
+    },
+    /// SentencePiece's `tokenizer.model` is broken or not supported.
+    #[error("cannot use {}: {source}", path.display())]
+    SentencePiece {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SentencePieceError,
     },
     /// `tokenizer.json`, or the vocabulary of a GGUF file, is inconsistent.
     #[error("invalid tokenizer: {source}")]

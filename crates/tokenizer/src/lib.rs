@@ -14,6 +14,7 @@ mod error;
 mod gguf;
 mod incremental;
 mod length_bound;
+mod sentencepiece;
 mod special_tokens;
 mod stop;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use eos::eos_token_ids;
 pub use error::{Result, TokenizerError};
 pub use gguf::GgufVocab;
 pub use incremental::IncrementalDecoder;
+pub use sentencepiece::SentencePieceError;
 pub use special_tokens::SpecialTokens;
 pub use stop::{StopChecker, StopOutput};
 pub use tokenizer::Tokenizer;

@@ -41,6 +41,13 @@ impl SpecialTokens {
         }
     }
 
+    /// Takes the roles that are still without a text from `other`.
+    pub(crate) fn fill(&mut self, other: &Self) {
+        for (role, text) in other.roles() {
+            self.set(role, text);
+        }
+    }
+
     /// The text of a role, e.g. of `eos_token`.
     pub fn get(&self, role: &str) -> Option<&str> {
         self.roles.iter().find(|(name, _)| name == role).map(|(_, text)| text.as_str())

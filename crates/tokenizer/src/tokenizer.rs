@@ -18,7 +18,7 @@ use types::TokenId;
 
 use crate::{
     GgufVocab, IncrementalDecoder, Result, SpecialTokens, TokenizerError,
-    chat_template::TemplateSources, detokenizer::Detokenizer, gguf, length_bound,
+    chat_template::TemplateSources, detokenizer::Detokenizer, gguf, length_bound, sentencepiece,
 };
 
 /// Keeps a stray id in a damaged file from claiming all memory.
@@ -39,19 +39,29 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder and, where present,
+    /// Reads `tokenizer.json` of a model folder, or SentencePiece's
+    /// `tokenizer.model` where there is none, and, where present,
     /// `tokenizer_config.json`, `special_tokens_map.json` and the chat template.
     ///
     /// # Errors
-    /// A missing `tokenizer.json` (SentencePiece's `tokenizer.model` alone is
-    /// not read), an unreadable or invalid file, an unknown decoder.
+    /// Neither of the two, an unreadable or invalid file, an unknown decoder,
+    /// a SentencePiece model of a kind that is not supported.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let json = read_optional(&path)?.ok_or(TokenizerError::NotFound { dir: dir.to_owned() })?;
+        let json = read_optional(&dir.join("tokenizer.json"))?;
         let config = read_json_object(dir.join("tokenizer_config.json"))?;
         let mut special_tokens = SpecialTokens::default();
         special_tokens.merge_json(&config);
         special_tokens.merge_json(&read_json_object(dir.join("special_tokens_map.json"))?);
+        let json = match json {
+            Some(json) => json,
+            None => {
+                let vocab = sentencepiece::read(&dir.join("tokenizer.model"), &config)?;
+                let vocab =
+                    vocab.ok_or_else(|| TokenizerError::NotFound { dir: dir.to_owned() })?;
+                special_tokens.fill(&gguf::special_tokens(&vocab)?);
+                gguf::tokenizer_json(&vocab)?.to_string()
+            }
+        };
         let templates = TemplateSources::from_dir(dir, &config)?;
         let added = config.get("added_tokens_decoder").and_then(Value::as_object);
         Self::build(json.as_bytes(), added, special_tokens, templates)
