@@ -108,14 +108,29 @@ impl ModelArgs {
         }
     }
 
+    /// The pool is held in the type that is computed in, so bf16 is that of `--dtype
+    /// bfloat16`; under another, or `auto`, which may turn out as another, it is refused.
+    fn check_kv_cache_dtype(&self) -> Result<()> {
+        match self.kv_cache_dtype.as_str() {
+            "auto" => Ok(()),
+            name @ ("bf16" | "bfloat16") => {
+                ensure!(
+                    self.dtype.to_string() == "bfloat16",
+                    "--kv-cache-dtype {name} needs --dtype bfloat16, got --dtype {}",
+                    self.dtype
+                );
+                Ok(())
+            }
+            name => bail!(
+                "--kv-cache-dtype {name} is not supported (only auto, bf16 and bfloat16); see \
+                 {DOCUMENT}"
+            ),
+        }
+    }
+
     fn load_config(&self) -> Result<LoadConfig> {
         let quantization = self.quantization.as_deref().map(str::parse);
-        if self.kv_cache_dtype != "auto" {
-            bail!(
-                "--kv-cache-dtype {} is not supported (only `auto`); see {DOCUMENT}",
-                self.kv_cache_dtype
-            );
-        }
+        self.check_kv_cache_dtype()?;
         Ok(LoadConfig {
             format: self
                 .load_format

@@ -49,7 +49,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "METHOD")]
     pub(crate) quantization: Option<String>,
 
-    /// Element type of the K/V pool: auto, as computed.
+    /// Element type of the K/V pool: auto, as computed; bf16 or bfloat16, with --dtype bfloat16.
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     pub(crate) kv_cache_dtype: String,
 

@@ -75,10 +75,26 @@ fn a_backend_of_its_own_wins_over_the_general_one() {
 }
 
 #[test]
+fn a_bf16_pool_is_that_of_bf16_activations() {
+    for name in ["auto", "bf16", "bfloat16"] {
+        let config = resolve(&format!("--dtype bfloat16 --kv-cache-dtype {name}")).unwrap();
+        assert_eq!(config.dtype, "bfloat16".parse().unwrap(), "{name}");
+    }
+    for dtype in ["auto", "float16", "float32"] {
+        let error = resolve(&format!("--dtype {dtype} --kv-cache-dtype bf16")).unwrap_err();
+        let text = format!("--kv-cache-dtype bf16 needs --dtype bfloat16, got --dtype {dtype}");
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
 fn what_cannot_be_honoured_is_named() {
     for (words, text) in [
         ("--quantization bitnet", "--quantization: `bitnet` is not one of mlx_2bit"),
         ("--kv-cache-dtype fp8_e4m3", "--kv-cache-dtype fp8_e4m3 is not supported"),
+        ("--kv-cache-dtype fp8_e5m2", "--kv-cache-dtype fp8_e5m2 is not supported"),
+        ("--kv-cache-dtype int8", "--kv-cache-dtype int8 is not supported"),
+        ("--kv-cache-dtype int4", "--kv-cache-dtype int4 is not supported"),
         ("--schedule-policy lof", "--schedule-policy lof is not supported"),
         ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),
         ("--attention-backend flashinfer", "--attention-backend: `flashinfer` is not one of"),
