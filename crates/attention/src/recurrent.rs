@@ -104,10 +104,7 @@ fn arrays(plan: &StatePlan, num_tokens: usize) -> Result<(Array, Array)> {
     rows.extend((first..num_tokens).flat_map(|row| [row as i32, 1, -1, -1]));
     let mut saves = vec![-1; num_tokens];
     plan.saves.iter().for_each(|&(token, state)| saves[token] = state as i32);
-    Ok((
-        Array::from_slice(&rows, &[rows.len() / 4, 4])?,
-        Array::from_slice(&saves, &[num_tokens])?,
-    ))
+    Ok((Array::from_slice(&rows, &[rows.len() / 4, 4])?, Array::from_slice(&saves, &[num_tokens])?))
 }
 
 /// Where a layer's states are, and in which order they are used.

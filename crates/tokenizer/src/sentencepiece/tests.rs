@@ -1,3 +1,5 @@
+//! A small model of each kind against what SentencePiece gave, and broken files.
+
 use std::fs;
 
 use super::*;
