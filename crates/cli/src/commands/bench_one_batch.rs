@@ -159,6 +159,8 @@ mod tests {
             mem_fraction_static: 0.5,
             weight_bytes: 1000,
             kv_pool_bytes: 24 * 64,
+            states: None,
+            state_pool_bytes: 0,
             activation_bytes: 100,
             page_size: 16,
             num_pages: 4,
