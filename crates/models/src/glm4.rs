@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::{
     CausalLm, ModelEntry,
     config::{check_heads, check_sizes, default_act, is_tied, left_over, pack_all},
+    residual::forward_layers,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -64,15 +65,11 @@ struct DecoderLayer {
 impl CausalLm for Glm4ForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        let normed = self.norm.forward_residual(&hidden, delta.as_ref())?.1;
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let normed =
+            forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+                layer.forward(hidden, delta, rope, batch)
+            })?;
         self.lm_head.forward(&normed)
     }
 

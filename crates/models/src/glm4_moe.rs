@@ -16,6 +16,7 @@ use crate::{
     config::{check_kv_heads, check_sizes, is_tied, pack_all},
     deepseek_moe::{MlpOrExperts, MoeConfig},
     deepseek_v3::left_over_layers,
+    residual::forward_layers,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -69,15 +70,12 @@ struct DecoderLayer {
 impl CausalLm for Glm4MoeForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        self.lm_head.forward(&self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let normed =
+            forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+                layer.forward(hidden, delta, rope, batch)
+            })?;
+        self.lm_head.forward(&normed)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     CausalLm, ModelEntry,
     config::{check_heads, check_sizes, config_error, default_act, is_tied, left_over},
+    residual::forward_layers,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -77,15 +78,11 @@ impl CausalLm for GraniteForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let embedded = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut hidden = embedded.mul_scalar(self.config.embedding_multiplier)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        let normed = self.norm.forward_residual(&hidden, delta.as_ref())?.1;
+        let hidden = embedded.mul_scalar(self.config.embedding_multiplier)?;
+        let normed =
+            forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+                layer.forward(hidden, delta, rope, batch)
+            })?;
         self.lm_head.forward(&normed)?.mul_scalar(self.config.logits_scaling.recip())
     }
 

@@ -12,7 +12,7 @@ use nn::{
     RmsNorm, Rope, RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry, config::pack_all};
+use crate::{CausalLm, ModelEntry, config::pack_all, residual::forward_layers};
 
 mod config;
 
@@ -68,15 +68,14 @@ struct ShortConv {
 impl CausalLm for Lfm2ForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        let (_, normed) = self.embedding_norm.forward_residual(&hidden, delta.as_ref())?;
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let normed = forward_layers(
+            hidden,
+            &self.layers,
+            &self.embedding_norm,
+            batch,
+            |layer, hidden, delta| layer.forward(hidden, delta, rope, batch),
+        )?;
         self.lm_head.forward(&normed)
     }
 

@@ -38,6 +38,7 @@ mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
 mod registry;
+mod residual;
 mod seed_oss;
 mod smollm3;
 

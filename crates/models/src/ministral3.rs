@@ -15,6 +15,7 @@ use crate::{
     CausalLm, ModelEntry,
     config::{config_error, left_over, pack_all},
     llama::LlamaConfig,
+    residual::forward_layers,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -64,16 +65,13 @@ struct DecoderLayer {
 impl CausalLm for Ministral3ForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
         let growth = self.growth.at(&batch.positions)?.astype(hidden.dtype())?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, &growth, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        self.lm_head.forward(&self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+        let normed =
+            forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+                layer.forward(hidden, delta, rope, &growth, batch)
+            })?;
+        self.lm_head.forward(&normed)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {

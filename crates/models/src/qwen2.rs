@@ -12,6 +12,7 @@ use nn::{
 use crate::{
     CausalLm, ModelEntry,
     config::{left_over, pack_all},
+    residual::forward_layers,
 };
 
 mod config;
@@ -102,15 +103,10 @@ impl<M: Feedforward> Qwen2Model<M> {
     /// the last norm.
     pub(crate) fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        Ok(self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+            layer.forward(hidden, delta, rope, batch)
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     CausalLm, ModelEntry,
     config::{check_length, config_error, left_over, pack_all},
     llama::LlamaConfig,
+    residual::forward_layers,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -60,16 +61,13 @@ impl CausalLm for SmolLm3ForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let nope = (&self.nope, &self.nope.at(&batch.positions)?);
-        let mut hidden = self.embed_tokens.forward(&batch.input_ids)?;
-        let mut delta = None;
-        for layer in &self.layers {
-            let rope = if layer.has_positions { rope } else { nope };
-            let (after, mlp) = layer.forward(&hidden, delta.as_ref(), rope, batch)?;
-            (hidden, delta) = (after, Some(mlp));
-        }
-        let hidden = batch.select_sampled(&hidden)?;
-        let delta = delta.map(|delta| batch.select_sampled(&delta)).transpose()?;
-        self.lm_head.forward(&self.norm.forward_residual(&hidden, delta.as_ref())?.1)
+        let hidden = self.embed_tokens.forward(&batch.input_ids)?;
+        let normed =
+            forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {
+                let rope = if layer.has_positions { rope } else { nope };
+                layer.forward(hidden, delta, rope, batch)
+            })?;
+        self.lm_head.forward(&normed)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {
