@@ -9,10 +9,14 @@
 use std::sync::Arc;
 
 use kernels::{
-    ConvInputs, ConvSpec, Kernels, ScanInputs, ScanSpec, StateArrays,
+    ConvInputs, ConvSpec, KernelError, Kernels, ScanInputs, ScanSpec, StateArrays, causal_conv,
     cpu::recurrent::{self, StatePlan, StateRow},
+    recurrent_scan,
 };
-use mlx::{Array, Dtype, Error, Result};
+use mlx::{
+    Array, Dtype, Error, Result,
+    device::{self, DeviceKind},
+};
 
 use crate::{AttentionError, ForwardBatch, KvPoolConfig};
 
@@ -68,6 +72,10 @@ impl LayerStates {
         })
     }
 
+    fn matrices(&self) -> &Array {
+        self.scan.as_ref().expect("a layer whose states have matrices")
+    }
+
     pub(crate) fn nbytes(&self) -> usize {
         self.conv.nbytes() + self.scan.as_ref().map_or(0, Array::nbytes)
     }
@@ -107,24 +115,30 @@ fn arrays(plan: &StatePlan, num_tokens: usize) -> Result<(Array, Array)> {
     Ok((Array::from_slice(&rows, &[rows.len() / 4, 4])?, Array::from_slice(&saves, &[num_tokens])?))
 }
 
-/// Where a layer's states are, and in which order they are used.
-fn with_states<T>(
+/// Runs one of the two where a layer's states are; on a GPU after all earlier use of them.
+fn with_states(
     batch: &ForwardBatch,
     state_id: usize,
-    run: impl FnOnce(&LayerStates, &StateStep, &Array) -> Result<(T, Option<Array>)>,
-) -> Result<T> {
-    let states = batch.states.as_ref().expect("a step of a model with recurrent layers has states");
+    on_cpu: impl FnOnce(&LayerStates, &Arc<StatePlan>) -> Result<Array>,
+    on_gpu: impl FnOnce(
+        &Kernels,
+        &LayerStates,
+        &StateArrays<'_>,
+    ) -> std::result::Result<(Array, Array), KernelError>,
+) -> Result<Array> {
+    let step = batch.states.as_ref().expect("a step of a model with recurrent layers has states");
     let mut pool = batch.kv_pool.borrow_mut();
-    let (out, chain) = run(pool.states(state_id), states, pool.chain())?;
-    if let Some(chain) = chain {
-        pool.set_chain(chain);
+    if device::default()? == DeviceKind::Cpu {
+        return on_cpu(pool.states(state_id), &step.plan);
     }
+    let (Some(kernels), Some((rows, saves))) = (Kernels::here(), &step.arrays) else {
+        let message = "recurrent layers need the kernels that this GPU does not run".to_owned();
+        return Err(Error { op: "recurrent", message });
+    };
+    let states = StateArrays { rows, saves, after: pool.chain() };
+    let (out, chain) = on_gpu(&kernels, pool.states(state_id), &states)?;
+    pool.set_chain(chain);
     Ok(out)
-}
-
-fn no_kernels() -> Error {
-    let message = "recurrent layers need the kernels that this GPU does not run".to_owned();
-    Error { op: "recurrent", message }
 }
 
 /// Convolution over time of one layer, each channel by itself.
@@ -152,25 +166,26 @@ impl CausalConv {
         let (channels, taps) = (self.weight.dim(0), self.weight.dim(1));
         let has_bias = self.bias.is_some();
         let spec = ConvSpec { channels, taps, has_bias, silu: self.silu, dtype: x.dtype() };
-        with_states(batch, self.state_id, |layer, step, after| {
-            let (weight, bias) = (&self.weight, self.bias.as_ref());
-            let inputs = ConvInputs { x, weight, bias, pool: &layer.conv };
-            let Some((rows, saves)) = &step.arrays else {
-                return cpu_only(|| recurrent::causal_conv(&spec, &step.plan, &inputs));
-            };
-            let kernels = Kernels::here().ok_or_else(no_kernels)?;
-            let states = StateArrays { rows, saves, after };
-            let (out, chain) = kernels::causal_conv(&kernels, &spec, &inputs, &states)?;
-            Ok((out, Some(chain)))
-        })
-    }
-}
-
-/// Runs a kernel of the CPU device, if that is the device.
-fn cpu_only(run: impl FnOnce() -> Result<Array>) -> Result<(Array, Option<Array>)> {
-    match mlx::device::default()? {
-        mlx::device::DeviceKind::Cpu => Ok((run()?, None)),
-        mlx::device::DeviceKind::Gpu => Err(no_kernels()),
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        with_states(
+            batch,
+            self.state_id,
+            |layer, plan| {
+                recurrent::causal_conv(
+                    &spec,
+                    plan,
+                    &ConvInputs { x, weight, bias, pool: &layer.conv },
+                )
+            },
+            |kernels, layer, states| {
+                causal_conv(
+                    kernels,
+                    &spec,
+                    &ConvInputs { x, weight, bias, pool: &layer.conv },
+                    states,
+                )
+            },
+        )
     }
 }
 
@@ -217,16 +232,17 @@ impl RecurrentScan {
             column_decay: decay.ndim() == 3,
             dtype: q.dtype(),
         };
-        with_states(batch, self.state_id, |layer, step, after| {
-            let pool = layer.scan.as_ref().expect("a layer whose states have matrices");
-            let inputs = ScanInputs { q, k, v, decay, beta, pool };
-            let Some((rows, saves)) = &step.arrays else {
-                return cpu_only(|| recurrent::recurrent_scan(&spec, &step.plan, &inputs));
-            };
-            let kernels = Kernels::here().ok_or_else(no_kernels)?;
-            let states = StateArrays { rows, saves, after };
-            let (out, chain) = kernels::recurrent_scan(&kernels, &spec, &inputs, &states)?;
-            Ok((out, Some(chain)))
-        })
+        with_states(
+            batch,
+            self.state_id,
+            |layer, plan| {
+                let inputs = ScanInputs { q, k, v, decay, beta, pool: layer.matrices() };
+                recurrent::recurrent_scan(&spec, plan, &inputs)
+            },
+            |kernels, layer, states| {
+                let inputs = ScanInputs { q, k, v, decay, beta, pool: layer.matrices() };
+                recurrent_scan(kernels, &spec, &inputs, states)
+            },
+        )
     }
 }

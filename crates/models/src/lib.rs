@@ -40,6 +40,7 @@ mod qwen3_next;
 mod registry;
 mod residual;
 mod seed_oss;
+mod shared_expert_moe;
 mod smollm3;
 
 pub use causal_lm::CausalLm;

@@ -5,7 +5,7 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
+    Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
     RopeConfig, RopePositions, Weights,
 };
 
@@ -31,7 +31,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
 struct Qwen2ForCausalLm {
     config: Qwen2Config,
     context_length: usize,
-    model: Qwen2Model<Mlp>,
+    model: Qwen2Model<GatedMlp>,
     lm_head: LmHead,
 }
 
@@ -63,12 +63,6 @@ struct Attention {
     qkv_proj: MergedLinear,
     o_proj: Linear,
     attn: RadixAttention,
-}
-
-pub(crate) struct Mlp {
-    gate_up_proj: MergedLinear,
-    down_proj: Linear,
-    act: Activation,
 }
 
 impl CausalLm for Qwen2ForCausalLm {
@@ -199,30 +193,14 @@ impl Attention {
     }
 }
 
-impl Mlp {
-    /// Of any inner width.
-    pub(crate) fn load_sized(
-        config: &Qwen2Config,
-        inner: usize,
-        w: &Weights,
-    ) -> Result<Self, LoadError> {
-        let hidden = config.hidden_size;
-        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
-        Ok(Self {
-            gate_up_proj: MergedLinear::load(&gate_up, hidden, false)?,
-            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
-            act: config.hidden_act,
-        })
-    }
-}
-
-impl Feedforward for Mlp {
+impl Feedforward for GatedMlp {
     fn load(config: &Qwen2Config, _layer_id: usize, w: Weights) -> Result<Self, LoadError> {
-        Self::load_sized(config, config.intermediate_size, &w)
+        let sizes = [config.hidden_size, config.intermediate_size];
+        Self::load(&w, sizes, config.hidden_act, false)
     }
 
     fn forward(&self, hidden: &Array) -> Result<Array> {
-        self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
+        self.forward(hidden)
     }
 }
 

@@ -5,12 +5,13 @@
 
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
-use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, TopK, Weights, add_gated};
+use nn::{GatedMlp, HfConfig, LmHead, LoadError, MoeDims, TopK, Weights};
 
 use crate::{
     CausalLm, ModelEntry,
     config::{left_over, pack_all},
-    qwen2::{Feedforward, Mlp, Qwen2Config, Qwen2Model},
+    qwen2::{Feedforward, Qwen2Config, Qwen2Model},
+    shared_expert_moe::SharedExpertMoe,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -30,17 +31,8 @@ struct Qwen2MoeForCausalLm {
 }
 
 enum MlpOrExperts {
-    Mlp(Mlp),
-    Experts(Box<SparseMoeBlock>),
-}
-
-struct SparseMoeBlock {
-    /// The router.
-    gate: Linear,
-    experts: FusedMoe,
-    shared_expert: Mlp,
-    /// How much of the shared expert each token takes.
-    shared_expert_gate: Linear,
+    Mlp(GatedMlp),
+    Experts(Box<SharedExpertMoe>),
 }
 
 impl CausalLm for Qwen2MoeForCausalLm {
@@ -77,9 +69,18 @@ impl CausalLm for Qwen2MoeForCausalLm {
 impl Feedforward for MlpOrExperts {
     fn load(config: &Qwen2Config, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
         if config.has_experts(layer_id) {
-            Ok(Self::Experts(Box::new(SparseMoeBlock::load(config, &w)?)))
+            let moe = &config.moe;
+            let dims = MoeDims {
+                num_experts: moe.num_experts,
+                hidden: config.hidden_size,
+                inner: moe.moe_intermediate_size,
+            };
+            let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize: moe.norm_topk_prob };
+            let shared = moe.shared_expert_intermediate_size;
+            let block = SharedExpertMoe::load(&w, dims, shared, top_k, config.hidden_act)?;
+            Ok(Self::Experts(Box::new(block)))
         } else {
-            Mlp::load(config, layer_id, w).map(Self::Mlp)
+            <GatedMlp as Feedforward>::load(config, layer_id, w).map(Self::Mlp)
         }
     }
 
@@ -96,36 +97,5 @@ impl Qwen2MoeForCausalLm {
         let config = Qwen2Config::new(hf)?;
         let (model, lm_head) = Qwen2Model::load(&config, hf, w)?;
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
-    }
-}
-
-impl SparseMoeBlock {
-    fn forward(&self, hidden: &Array) -> Result<Array> {
-        let chosen = self.experts.forward(hidden, &self.gate.forward(hidden)?)?;
-        let gates = self.shared_expert_gate.forward(hidden)?;
-        add_gated(&chosen, &self.shared_expert.forward(hidden)?, &gates)
-    }
-
-    fn load(config: &Qwen2Config, w: &Weights) -> Result<Self, LoadError> {
-        let moe = &config.moe;
-        let (num_experts, hidden) = (moe.num_experts, config.hidden_size);
-        let dims = MoeDims { num_experts, hidden, inner: moe.moe_intermediate_size };
-        let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize: moe.norm_topk_prob };
-        Ok(Self {
-            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
-            experts: FusedMoe::load(
-                (&w.at("switch_mlp"), &w.at("experts")),
-                ["gate_proj", "up_proj", "down_proj"],
-                dims,
-                top_k,
-                config.hidden_act,
-            )?,
-            shared_expert: Mlp::load_sized(
-                config,
-                moe.shared_expert_intermediate_size,
-                &w.at("shared_expert"),
-            )?,
-            shared_expert_gate: Linear::load(w.at("shared_expert_gate"), hidden, 1, false)?,
-        })
     }
 }

@@ -5,7 +5,7 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Activation, Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
+    Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
     RopeConfig, RopePositions, Weights,
 };
 
@@ -31,7 +31,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
 struct Qwen3ForCausalLm {
     config: Qwen3Config,
     context_length: usize,
-    model: Qwen3Model<Mlp>,
+    model: Qwen3Model<GatedMlp>,
     lm_head: LmHead,
 }
 
@@ -63,12 +63,6 @@ struct Attention {
     qkv_proj: MergedLinear,
     o_proj: Linear,
     attn: RadixAttention,
-}
-
-pub(crate) struct Mlp {
-    gate_up_proj: MergedLinear,
-    down_proj: Linear,
-    act: Activation,
 }
 
 impl CausalLm for Qwen3ForCausalLm {
@@ -201,19 +195,14 @@ impl Attention {
     }
 }
 
-impl Feedforward for Mlp {
+impl Feedforward for GatedMlp {
     fn load(config: &Qwen3Config, _layer_id: usize, w: Weights) -> Result<Self, LoadError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let gate_up = [(w.at("gate_proj"), inner), (w.at("up_proj"), inner)];
-        Ok(Self {
-            gate_up_proj: MergedLinear::load(&gate_up, hidden, false)?,
-            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
-            act: config.hidden_act,
-        })
+        let sizes = [config.hidden_size, config.intermediate_size];
+        Self::load(&w, sizes, config.hidden_act, false)
     }
 
     fn forward(&self, hidden: &Array) -> Result<Array> {
-        self.down_proj.forward(&self.act.and_mul(&self.gate_up_proj.forward(hidden)?)?)
+        self.forward(hidden)
     }
 }
 

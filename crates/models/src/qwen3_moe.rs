@@ -5,12 +5,14 @@
 
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
-use nn::{FusedMoe, HfConfig, Linear, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights};
+use nn::{
+    FusedMoe, GatedMlp, HfConfig, Linear, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights,
+};
 
 use crate::{
     CausalLm, ModelEntry,
     config::{ROUTER_PACKING, left_over},
-    qwen3::{Feedforward, Mlp, Qwen3Config, Qwen3Model},
+    qwen3::{Feedforward, Qwen3Config, Qwen3Model},
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -33,7 +35,7 @@ struct Qwen3MoeForCausalLm {
 }
 
 enum MlpOrExperts {
-    Mlp(Mlp),
+    Mlp(GatedMlp),
     Experts(SparseMoeBlock),
 }
 
@@ -77,7 +79,7 @@ impl Feedforward for MlpOrExperts {
         if config.has_experts(layer_id) {
             SparseMoeBlock::load(config, &w).map(Self::Experts)
         } else {
-            Mlp::load(config, layer_id, w).map(Self::Mlp)
+            <GatedMlp as Feedforward>::load(config, layer_id, w).map(Self::Mlp)
         }
     }
 

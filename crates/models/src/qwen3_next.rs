@@ -6,8 +6,8 @@
 use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention, StateShape};
 use mlx::{Array, Result};
 use nn::{
-    Embedding, FusedMoe, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear,
-    MoeDims, QuantChoice, RmsNorm, Rope, RopeConfig, RopePositions, TopK, Weights, add_gated,
+    Embedding, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, MoeDims,
+    QuantChoice, RmsNorm, Rope, RopeConfig, RopePositions, TopK, Weights,
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     config::{ROUTER_PACKING, left_over},
     gated_delta_net::{GatedDeltaNet, Layout},
     residual::forward_layers,
+    shared_expert_moe::SharedExpertMoe,
 };
 
 mod config;
@@ -96,16 +97,7 @@ struct Attention {
 
 enum MlpOrExperts {
     Mlp(GatedMlp),
-    Experts(Box<SparseMoeBlock>),
-}
-
-struct SparseMoeBlock {
-    /// The router.
-    gate: Linear,
-    experts: FusedMoe,
-    shared_expert: GatedMlp,
-    /// How much of the shared expert each token takes.
-    shared_expert_gate: Linear,
+    Experts(Box<SharedExpertMoe>),
 }
 
 impl CausalLm for HybridForCausalLm {
@@ -215,13 +207,10 @@ impl Attention {
 
 impl MlpOrExperts {
     fn forward(&self, hidden: &Array) -> Result<Array> {
-        let block = match self {
-            Self::Mlp(mlp) => return mlp.forward(hidden),
-            Self::Experts(block) => block,
-        };
-        let chosen = block.experts.forward(hidden, &block.gate.forward(hidden)?)?;
-        let gates = block.shared_expert_gate.forward(hidden)?;
-        add_gated(&chosen, &block.shared_expert.forward(hidden)?, &gates)
+        match self {
+            Self::Mlp(mlp) => mlp.forward(hidden),
+            Self::Experts(block) => block.forward(hidden),
+        }
     }
 
     fn load(
@@ -239,19 +228,9 @@ impl MlpOrExperts {
         let dims = MoeDims { num_experts, hidden, inner: moe.moe_intermediate_size };
         let renormalize = moe.norm_topk_prob.unwrap_or(form.renormalize);
         let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize };
-        let shared = [hidden, moe.shared_expert_intermediate_size];
-        Ok(Self::Experts(Box::new(SparseMoeBlock {
-            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
-            experts: FusedMoe::load(
-                (&w.at("switch_mlp"), &w.at("experts")),
-                ["gate_proj", "up_proj", "down_proj"],
-                dims,
-                top_k,
-                act,
-            )?,
-            shared_expert: GatedMlp::load(&w.at("shared_expert"), shared, act, false)?,
-            shared_expert_gate: Linear::load(w.at("shared_expert_gate"), hidden, 1, false)?,
-        })))
+        let shared = moe.shared_expert_intermediate_size;
+        let block = SharedExpertMoe::load(w, dims, shared, top_k, act)?;
+        Ok(Self::Experts(Box::new(block)))
     }
 }
 

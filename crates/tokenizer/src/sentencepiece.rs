@@ -191,12 +191,16 @@ fn read_normalizer(bytes: &[u8]) -> Parsed<bool> {
         }
     }
     let unsupported = |feature| Err(SentencePieceError::Unsupported { feature });
-    match () {
-        () if maps => unsupported("normalization by a character map"),
-        () if removes => unsupported("remove_extra_whitespaces"),
-        () if !escapes => unsupported("escape_whitespaces off"),
-        () => Ok(prefix),
+    if maps {
+        return unsupported("normalization by a character map");
     }
+    if removes {
+        return unsupported("remove_extra_whitespaces");
+    }
+    if !escapes {
+        return unsupported("escape_whitespaces off");
+    }
+    Ok(prefix)
 }
 
 #[cfg(test)]

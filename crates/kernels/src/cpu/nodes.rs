@@ -98,7 +98,7 @@ pub(super) fn values(input: Input<'_>) -> Values<'_> {
     }
 }
 
-fn values_mut<'a>(output: &'a mut Output<'_>) -> ValuesMut<'a> {
+pub(super) fn values_mut<'a>(output: &'a mut Output<'_>) -> ValuesMut<'a> {
     match output.dtype() {
         Dtype::Float32 => ValuesMut::F32(output.as_mut_slice()),
         Dtype::Bfloat16 => ValuesMut::Bf16(output.as_mut_slice::<bf16>()),

@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use mlx::{
-    Array, Dtype, Result,
+    Array, Result,
     cpu_kernel::{CpuKernel, Operands, Output},
 };
 
@@ -16,7 +15,9 @@ use super::{
     chain::node_in_place,
     floats::{to_f32, with_f32_output},
     lanes::{LANES, Vector, WithVector, with_best},
+    nodes::values_mut,
     parallel::parallel_for,
+    values::{SharedOut, ValuesMut},
 };
 use crate::{ConvInputs, ConvSpec, ScanInputs, ScanSpec};
 
@@ -53,24 +54,24 @@ impl StatePlan {
     }
 }
 
-/// A pool of states whose tasks take different elements.
+/// Floats of which tasks take different ones.
 #[derive(Clone, Copy)]
-struct Shared<T>(*mut T, usize);
+struct Shared(*mut f32, usize);
 
 // SAFETY: tasks take different elements.
-unsafe impl<T> Send for Shared<T> {}
+unsafe impl Send for Shared {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl Sync for Shared {}
 
-impl<T> Shared<T> {
-    fn new(elements: &mut [T]) -> Self {
+impl Shared {
+    fn new(elements: &mut [f32]) -> Self {
         Self(elements.as_mut_ptr(), elements.len())
     }
 
     /// # Safety
     /// Nobody else has these elements now, and they outlive `'a`.
-    unsafe fn take<'a>(self, first: usize, count: usize) -> &'a mut [T] {
-        assert!(first + count <= self.1, "a state of the pool");
+    unsafe fn take<'a>(self, first: usize, count: usize) -> &'a mut [f32] {
+        assert!(first + count <= self.1, "elements that are there");
         // SAFETY: inside the slice; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(first), count) }
     }
@@ -112,15 +113,9 @@ impl CpuKernel for Conv {
         let weight = to_f32(inputs[1]);
         let bias = inputs.get(2).map(|&bias| to_f32(bias));
         let bias = bias.as_deref();
-        let pool = &mut in_place[0];
+        let mut pool = values_mut(&mut in_place[0]);
         with_f32_output(&mut outputs[0], |out| {
-            let arrays = ConvArrays { x: &x, weight: &weight, bias };
-            match pool.dtype() {
-                Dtype::Float32 => self.over(arrays, out, pool.as_mut_slice::<f32>()),
-                Dtype::Bfloat16 => self.over(arrays, out, pool.as_mut_slice::<bf16>()),
-                Dtype::Float16 => self.over(arrays, out, pool.as_mut_slice::<f16>()),
-                other => panic!("a pool of {other}"),
-            }
+            self.over(ConvArrays { x: &x, weight: &weight, bias }, out, &mut pool);
         });
     }
 }
@@ -132,48 +127,16 @@ struct ConvArrays<'a> {
     bias: Option<&'a [f32]>,
 }
 
-/// An element of a pool.
-trait Stored: Copy + Send + Sync {
-    fn load(self) -> f32;
-    fn store(value: f32) -> Self;
-}
-
-impl Stored for f32 {
-    fn load(self) -> f32 {
-        self
-    }
-
-    fn store(value: f32) -> Self {
-        value
-    }
-}
-
-impl Stored for bf16 {
-    fn load(self) -> f32 {
-        self.to_f32()
-    }
-
-    fn store(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-}
-
-impl Stored for f16 {
-    fn load(self) -> f32 {
-        self.to_f32()
-    }
-
-    fn store(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-}
-
 impl Conv {
-    fn over<S: Stored>(&self, arrays: ConvArrays<'_>, out: &mut [f32], pool: &mut [S]) {
+    fn over(&self, arrays: ConvArrays<'_>, out: &mut [f32], pool: &mut ValuesMut<'_>) {
         let channels = self.spec.channels;
         assert_eq!(arrays.x.len(), out.len(), "rows of the result");
+        let num_states = pool.len() / (channels * (self.spec.taps - 1));
+        let ids = self.plan.rows.iter().flat_map(|row| row.from.into_iter().chain([row.to]));
+        let mut ids = ids.chain(self.plan.saves.iter().map(|&(_, id)| id));
+        assert!(ids.all(|id| id < num_states), "a state of the pool");
         let runs = channels.div_ceil(CHANNEL_RUN);
-        let (out, pool) = (Shared::new(out), Shared::new(pool));
+        let (out, pool) = (Shared::new(out), pool.shared());
         parallel_for(self.plan.rows.len() * runs, |task| {
             let first = task % runs * CHANNEL_RUN;
             let run = first..(first + CHANNEL_RUN).min(channels);
@@ -182,37 +145,37 @@ impl Conv {
     }
 
     /// A run of channels of one request.
-    fn one<S: Stored>(
+    fn one(
         &self,
         row: &StateRow,
         run: std::ops::Range<usize>,
         ConvArrays { x, weight, bias }: ConvArrays<'_>,
-        (out, pool): (Shared<f32>, Shared<S>),
+        (out, pool): (Shared, SharedOut),
     ) {
         let ConvSpec { channels, taps, silu, .. } = self.spec;
         let width = run.len();
-        // SAFETY: no other task has these channels of this request, or of a state that
-        // it reads: a state is written for one request, and read by no other then.
-        let state = |id: usize, tap: usize| unsafe {
-            pool.take((id * (taps - 1) + tap) * channels + run.start, width)
-        };
+        let place = |id: usize, tap: usize| (id * (taps - 1) + tap) * channels + run.start;
         // The inputs seen last, oldest first, then the one that is on.
         let mut seen = vec![0.0; taps * width];
         if let Some(from) = row.from {
             for (tap, seen) in seen.chunks_mut(width).take(taps - 1).enumerate() {
-                seen.iter_mut().zip(state(from, tap)).for_each(|(to, from)| *to = from.load());
+                // SAFETY: inside the pool, as asserted, and no other task has these
+                // channels of this request, or of a state that it reads: a state is
+                // written for one request, and read by no other then.
+                unsafe { pool.read(place(from, tap), seen) };
             }
         }
         let leave = |id: usize, seen: &[f32]| {
             for (tap, seen) in seen.chunks(width).take(taps - 1).enumerate() {
-                state(id, tap).iter_mut().zip(seen).for_each(|(to, from)| *to = S::store(*from));
+                // SAFETY: as above.
+                unsafe { pool.write(place(id, tap), seen) };
             }
         };
         let mut saves = self.plan.saves_of(row).iter().peekable();
         for token in row.start..row.start + row.len {
             let at = token * channels + run.start;
             seen[(taps - 1) * width..].copy_from_slice(&x[at..at + width]);
-            // SAFETY: as above.
+            // SAFETY: no other task has these channels of this token.
             let out = unsafe { out.take(at, width) };
             for (channel, out) in out.iter_mut().enumerate() {
                 let taps_of = &weight[(run.start + channel) * taps..][..taps];

@@ -108,6 +108,23 @@ unsafe impl Sync for SharedOut {}
 unsafe impl Send for SharedOut {}
 
 impl SharedOut {
+    /// Widens as many numbers from `first` on as `to` has room for.
+    ///
+    /// # Safety
+    /// As for [`SharedOut::write`].
+    pub(crate) unsafe fn read(self, first: usize, to: &mut [f32]) {
+        let len = to.len();
+        // SAFETY: the caller's promise, in all three.
+        unsafe {
+            let values = match self {
+                Self::F32(data) => Values::F32(std::slice::from_raw_parts(data.add(first), len)),
+                Self::Bf16(data) => Values::Bf16(std::slice::from_raw_parts(data.add(first), len)),
+                Self::F16(data) => Values::F16(std::slice::from_raw_parts(data.add(first), len)),
+            };
+            values.widen(0, to);
+        }
+    }
+
     /// Writes `values` from `first` on, rounded to nearest.
     ///
     /// # Safety

@@ -1,6 +1,9 @@
 //! Against the recurrences as written down, in f64, over random steps.
 
-use mlx::device::{self, DeviceKind};
+use mlx::{
+    Dtype,
+    device::{self, DeviceKind},
+};
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use super::*;
