@@ -43,6 +43,13 @@ struct Chosen {
     weights: Array,
 }
 
+impl Chosen {
+    /// Experts and weights of all tokens in a row.
+    fn by_slot(self) -> Result<(Array, Array)> {
+        Ok((self.experts.flatten(0, 1)?, self.weights.flatten(0, 1)?))
+    }
+}
+
 impl TopK {
     /// Softmax over `logits` `[num_tokens, num_experts]`, then the largest.
     fn choose(self, logits: &Array) -> Result<Chosen> {
@@ -146,7 +153,8 @@ impl FusedMoe {
     /// Those of MLX.
     pub fn forward(&self, x: &Array, logits: &Array) -> Result<Array> {
         if let Some(kernels) = self.kernels(x, logits) {
-            return self.forward_fused(&kernels, x, logits);
+            let fused = |x: &Array, logits: &Array| self.forward_fused(&kernels, x, logits);
+            return in_pieces(self.rows_of_kernels(), x, logits, fused);
         }
         if on_cpu()? && self.gate_up.has_cpu_kernel() && self.down.has_cpu_kernel() {
             return self.forward_on_cpu(x, logits);
@@ -159,10 +167,7 @@ impl FusedMoe {
         let TopK { top_k, renormalize } = self.top_k;
         let (experts, weights) = match &self.routing {
             None => cpu::moe::moe_topk(logits, top_k, renormalize)?,
-            Some(routing) => {
-                let Chosen { experts, weights } = routing.choose(self.top_k, logits)?;
-                (experts.flatten(0, 1)?, weights.flatten(0, 1)?)
-            }
+            Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
         };
         let inner = self.act.and_mul(&self.gate_up.gather_on_cpu(x, &experts)?)?;
         cpu::moe::moe_sum(&self.down.gather_on_cpu(&inner, &experts)?, &weights, top_k)
@@ -207,14 +212,19 @@ impl FusedMoe {
         out.take(&back, 0)?.reshape(&[tokens, top_k, out.dim(1)])
     }
 
-    /// If our kernels take this step.
+    /// Tokens that our kernels take at a time.
+    fn rows_of_kernels(&self) -> usize {
+        qmm_few::MAX_ROWS.min(qmm_few::MAX_SLOTS / self.top_k.top_k)
+    }
+
+    /// If our kernels know these experts. Prompts too are theirs on CUDA, piece by piece:
+    /// MLX's product for rows in the order of their experts gives wrong rows there, and
+    /// the one for rows in any order reads a matrix for each.
     fn kernels(&self, x: &Array, logits: &Array) -> Option<Rc<Kernels>> {
         let is_known = on_cuda()
-            && self.routing.is_none()
             && self.act == Activation::Silu
-            && x.dim(0) * self.top_k.top_k <= qmm_few::MAX_SLOTS
-            && x.dim(0) <= qmm_few::MAX_ROWS
-            && moe_topk::supports(&self.top_k_spec(), logits.dtype())
+            && self.rows_of_kernels() > 0
+            && (self.routing.is_some() || moe_topk::supports(&self.top_k_spec(), logits.dtype()))
             && self.gate_up.has_kernel(x.dtype())
             && self.down.has_kernel(x.dtype());
         is_known.then(Kernels::here).flatten()
@@ -227,12 +237,39 @@ impl FusedMoe {
 
     fn forward_fused(&self, kernels: &Kernels, x: &Array, logits: &Array) -> Result<Array> {
         let top_k = self.top_k.top_k;
-        let (experts, weights) = moe_topk(kernels, &self.top_k_spec(), logits)?;
+        let (experts, weights) = match &self.routing {
+            None => moe_topk(kernels, &self.top_k_spec(), logits)?,
+            Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
+        };
         let inner = self.gate_up.gather(kernels, x, &experts, top_k)?;
         let inner = self.act.and_mul(&inner)?;
         let slots = self.down.gather(kernels, &inner, &experts, 1)?;
         Ok(moe_sum(kernels, &slots, &weights, top_k)?)
     }
+}
+
+/// `forward` over rows of `x` and `logits`, no more than `most` at a time.
+fn in_pieces(
+    most: usize,
+    x: &Array,
+    logits: &Array,
+    forward: impl Fn(&Array, &Array) -> Result<Array>,
+) -> Result<Array> {
+    let num_rows = x.dim(0);
+    if num_rows <= most {
+        return forward(x, logits);
+    }
+    let rows = |of: &Array, first: usize, end: usize| {
+        of.slice(&[first as i32, 0], &[end as i32, of.dim(1) as i32], &[1, 1])
+    };
+    let pieces = (0..num_rows)
+        .step_by(most)
+        .map(|first| {
+            let end = (first + most).min(num_rows);
+            forward(&rows(x, first, end)?, &rows(logits, first, end)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Array::concatenate(&pieces.iter().collect::<Vec<_>>(), 0)
 }
 
 /// What experts gave, and as much of what the shared one did as its gate lets through:

@@ -190,3 +190,21 @@ fn groups_and_a_factor_reach_both_forwards() {
         }
     }
 }
+
+#[test]
+fn pieces_are_the_rows_in_order() {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let (x, logits) = (numbers(1, &[11, 4]), numbers(2, &[11, 4]));
+    let whole: Vec<f32> = x.add(&logits).unwrap().to_vec().unwrap();
+    for (most, expected) in [(11, vec![11]), (4, vec![4, 4, 3]), (1, vec![1; 11])] {
+        let sizes = std::cell::RefCell::new(Vec::new());
+        let out = in_pieces(most, &x, &logits, |x, logits| {
+            sizes.borrow_mut().push(x.dim(0));
+            x.add(logits)
+        });
+        let out = out.unwrap();
+        assert_eq!(out.shape(), [11, 4]);
+        assert_eq!(out.to_vec::<f32>().unwrap(), whole, "{most}");
+        assert_eq!(sizes.into_inner(), expected);
+    }
+}
