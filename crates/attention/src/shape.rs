@@ -4,10 +4,11 @@
 /// Which cache a layer keeps for each token, each kind with its own variant of
 /// [`LayerCache`](crate::LayerCache). Recurrent and windowed caches become further
 /// kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheKind {
     /// K and V of every token, for as long as the token lives.
+    #[default]
     Full,
     /// One vector a token, the key of all heads, whose first elements are the value:
     /// multi-head latent attention with its projections absorbed into queries and
@@ -18,8 +19,9 @@ pub enum CacheKind {
     },
 }
 
-/// The shape of one attention layer.
-#[derive(Debug, Clone, PartialEq)]
+/// The shape of one attention layer. Its default has no heads, no window, no cap and a
+/// full cache: models say what they have and leave the rest.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AttentionShape {
     /// Index of its cache in the [`KvPool`](crate::KvPool).
     pub layer_id: usize,

@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/commandr.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, LayerNorm, Linear, LmHead, LoadError, MergedLinear,
@@ -209,8 +209,7 @@ impl Cohere2Config {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.slides[layer_id].then_some(self.sliding_window),
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/gemma2.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear,
@@ -210,7 +210,7 @@ impl Gemma2Config {
             scale: self.query_pre_attn_scalar.sqrt().recip(),
             sliding_window: slides.then_some(self.sliding_window),
             soft_cap: Some(self.attn_logit_softcapping),
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/gemma3_causal.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, HeadNorms, RadixAttention};
 use mlx::{Array, Dtype, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
@@ -267,8 +267,7 @@ impl Gemma3Config {
             head_dim: self.head_dim,
             scale: self.query_pre_attn_scalar.sqrt().recip(),
             sliding_window: slides.then_some(self.sliding_window),
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

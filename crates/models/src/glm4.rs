@@ -2,7 +2,7 @@
 //!
 //! Upstream: `sglang/srt/models/glm4.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
@@ -193,9 +193,7 @@ impl Glm4Config {
             num_kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

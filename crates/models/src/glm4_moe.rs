@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/glm4_moe.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, HeadNorms, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope, RopeConfig,
@@ -204,9 +204,7 @@ impl Glm4MoeConfig {
             num_kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

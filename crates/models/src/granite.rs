@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/granite.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result, quantized::QuantMode};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear,
@@ -205,9 +205,7 @@ impl GraniteConfig {
             num_kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim(),
             scale: self.attention_multiplier,
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -3,9 +3,7 @@
 //!
 //! Upstream: `mlx_lm/models/lfm2.py`, `sglang/srt/models/lfm2.py`.
 
-use attention::{
-    AttentionShape, CacheKind, CausalConv, ForwardBatch, HeadNorms, RadixAttention, StateShape,
-};
+use attention::{AttentionShape, CausalConv, ForwardBatch, HeadNorms, RadixAttention, StateShape};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear,
@@ -236,9 +234,7 @@ impl Lfm2Config {
             num_kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Upstream: `sglang/srt/models/llama.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
@@ -228,8 +228,7 @@ impl LlamaConfig {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.window(layer_id),
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `sglang/srt/models/mixtral.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Embedding, FusedMoe, HfConfig, Linear, LmHead, LoadError, MergedLinear, MoeDims, RmsNorm, Rope,
@@ -229,8 +229,7 @@ impl MixtralConfig {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.sliding_window,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

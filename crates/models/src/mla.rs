@@ -86,9 +86,8 @@ impl MlaConfig {
             num_kv_heads: 1,
             head_dim: self.kv_lora_rank + self.qk_rope_head_dim,
             scale: (self.q_head_dim() as f32).sqrt().recip() * rope.attention_mscale(),
-            sliding_window: None,
-            soft_cap: None,
             cache: CacheKind::Latent { value_dim: self.kv_lora_rank },
+            ..AttentionShape::default()
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/olmo2.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm,
@@ -233,8 +233,7 @@ impl Olmo2Config {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.windows.get(layer_id).copied().flatten(),
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

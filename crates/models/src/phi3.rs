@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/phi3.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Activation, Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, RmsNorm, Rope,
@@ -189,9 +189,7 @@ impl Phi3Config {
             num_kv_heads: self.num_kv_heads(),
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `sglang/srt/models/qwen2.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
@@ -217,8 +217,7 @@ impl Qwen2Config {
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
             sliding_window: self.window(layer_id),
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `sglang/srt/models/qwen3.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention};
+use attention::{AttentionShape, ForwardBatch, HeadNorms, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
     Embedding, GatedMlp, HfConfig, Linear, LmHead, LoadError, MergedLinear, RmsNorm, Rope,
@@ -218,9 +218,7 @@ impl Qwen3Config {
             num_kv_heads: self.num_kv_heads(),
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Upstream: `sglang/srt/models/qwen3_next.py`.
 
-use attention::{AttentionShape, CacheKind, ForwardBatch, HeadNorms, RadixAttention, StateShape};
+use attention::{AttentionShape, ForwardBatch, HeadNorms, RadixAttention, StateShape};
 use mlx::{Array, Result};
 use nn::{
     Embedding, GatedMlp, HfConfig, LeftOver, Linear, LmHead, LoadError, MergedLinear, MoeDims,
@@ -296,9 +296,7 @@ impl HybridConfig {
             num_kv_heads: self.num_key_value_heads,
             head_dim: self.head_dim(),
             scale: (self.head_dim() as f32).sqrt().recip(),
-            sliding_window: None,
-            soft_cap: None,
-            cache: CacheKind::Full,
+            ..AttentionShape::default()
         }
     }
 }

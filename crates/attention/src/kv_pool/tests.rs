@@ -16,9 +16,7 @@ fn shape(layer_id: usize) -> AttentionShape {
         num_kv_heads: HEADS,
         head_dim: HEAD_DIM,
         scale: 1.0,
-        sliding_window: None,
-        soft_cap: None,
-        cache: CacheKind::Full,
+        ..AttentionShape::default()
     }
 }
 
