@@ -75,6 +75,14 @@ impl Activation {
     }
 }
 
+/// `ln(1 + eˣ)`.
+///
+/// # Errors
+/// Those of MLX.
+pub fn softplus(x: &Array) -> Result<Array> {
+    x.logaddexp(&Array::zeros(&[], x.dtype())?)
+}
+
 /// `x (1 + y) / 2`.
 fn half_of(x: &Array, y: &Array) -> Result<Array> {
     x.multiply(&y.add_scalar(1.0)?)?.mul_scalar(0.5)
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!(at(Activation::Relu2, 3.0), 9.0);
         assert!((at(Activation::Silu, -1.0) + 0.268_941_4).abs() < 1e-6);
         assert!((at(Activation::Gelu, -1.0) + 0.158_655_3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn softplus_is_a_soft_relu() {
+        let at = |x: f32| softplus(&Array::scalar(x).unwrap()).unwrap().item::<f32>().unwrap();
+        assert!((at(0.0) - 2.0_f32.ln()).abs() < 1e-6 && (at(30.0) - 30.0).abs() < 1e-5);
+        assert!((at(-10.0) - 4.539_89e-5).abs() < 1e-9);
     }
 
     #[test]

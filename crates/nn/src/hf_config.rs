@@ -232,9 +232,10 @@ impl HfConfig {
     }
 }
 
-/// Parses a JSON object.
+/// Parses a JSON object, or what Python takes for one.
 fn object(file: &'static str, text: &str) -> Result<Map<String, Value>, LoadError> {
-    serde_json::from_str(text).map_err(|error| config_error(file, "JSON", &error.to_string()))
+    let text = tagged_float::tag_bare(text);
+    serde_json::from_str(&text).map_err(|error| config_error(file, "JSON", &error.to_string()))
 }
 
 fn typed<T: DeserializeOwned>(

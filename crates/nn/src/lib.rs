@@ -19,7 +19,7 @@ mod quant_config;
 mod rope;
 mod weights;
 
-pub use activation::Activation;
+pub use activation::{Activation, softplus};
 pub use embedding::Embedding;
 pub use hf_config::{GenerationConfig, HfConfig};
 pub use linear::{Linear, LmHead, MergedLinear};

@@ -51,6 +51,14 @@ impl Chosen {
 }
 
 impl TopK {
+    fn check(self, num_experts: usize) -> Result<(), LoadError> {
+        if (1..=num_experts).contains(&self.top_k) {
+            return Ok(());
+        }
+        let value = format!("{} of {num_experts}", self.top_k);
+        Err(LoadError::Unsupported { what: "experts of a token", value })
+    }
+
     /// Softmax over `logits` `[num_tokens, num_experts]`, then the largest.
     fn choose(self, logits: &Array) -> Result<Chosen> {
         let probs = logits.astype(Dtype::Float32)?.softmax(-1, true)?;
@@ -72,15 +80,17 @@ impl TopK {
     }
 }
 
-/// The experts of a layer: gated MLPs of one shape.
+/// The experts of a layer: MLPs of one shape, most often gated.
 pub struct FusedMoe {
     top_k: TopK,
     /// None: the plain rule, which has kernels.
     routing: Option<Routing>,
     num_experts: usize,
+    /// Gates and values, or values alone.
     gate_up: Experts,
     down: Experts,
     act: Activation,
+    is_gated: bool,
 }
 
 /// Sizes of a [`FusedMoe`].
@@ -109,15 +119,13 @@ impl FusedMoe {
         act: Activation,
     ) -> Result<Self, LoadError> {
         let MoeDims { num_experts, hidden, inner } = dims;
-        if top_k.top_k == 0 || top_k.top_k > num_experts {
-            let value = format!("{} of {num_experts}", top_k.top_k);
-            return Err(LoadError::Unsupported { what: "experts of a token", value });
-        }
+        top_k.check(num_experts)?;
         let [gate, up, down] = names;
         if single.has("gate_up_proj") {
             let [gate_up, down] =
                 Experts::fused((stacked, single), names, [num_experts, hidden, inner])?;
-            return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act });
+            let is_gated = true;
+            return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated });
         }
         let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
             if single.is_empty() {
@@ -134,6 +142,38 @@ impl FusedMoe {
             gate_up: matrices(&[(gate, "gate_proj"), (up, "up_proj")], hidden, inner)?,
             down: matrices(&[(down, "down_proj")], inner, hidden)?,
             act,
+            is_gated: true,
+        })
+    }
+
+    /// Experts without gates, `down(act(up(x)))`: stacked ones, `fc1` and `fc2`, or one
+    /// module each with `up_proj` and `down_proj`.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_ungated(
+        (stacked, single): (&Weights, &Weights),
+        dims: MoeDims,
+        top_k: TopK,
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        let MoeDims { num_experts, hidden, inner } = dims;
+        top_k.check(num_experts)?;
+        let matrix = |name, stacked_name, in_dims, out_dims| match single.is_empty() {
+            true => Experts::stacked(stacked, &[stacked_name], num_experts, in_dims, out_dims),
+            false => {
+                let names = [(name, stacked_name)];
+                Experts::single((stacked, single), &names, num_experts, in_dims, out_dims)
+            }
+        };
+        Ok(Self {
+            top_k,
+            routing: None,
+            num_experts,
+            gate_up: matrix("up_proj", "fc1", hidden, inner)?,
+            down: matrix("down_proj", "fc2", inner, hidden)?,
+            act,
+            is_gated: false,
         })
     }
 
@@ -169,7 +209,7 @@ impl FusedMoe {
             None => cpu::moe::moe_topk(logits, top_k, renormalize)?,
             Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
         };
-        let inner = self.act.and_mul(&self.gate_up.gather_on_cpu(x, &experts)?)?;
+        let inner = self.activate(&self.gate_up.gather_on_cpu(x, &experts)?)?;
         cpu::moe::moe_sum(&self.down.gather_on_cpu(&inner, &experts)?, &weights, top_k)
     }
 
@@ -192,7 +232,7 @@ impl FusedMoe {
         let x = x.expand_dims(1)?.expand_dims(1)?;
         let (tokens, top_k) = (x.dim(0), self.top_k.top_k);
         let inner = self.gate_up.matmul(&x, experts, false)?;
-        let inner = self.act.and_mul(&inner.reshape(&[tokens * top_k, inner.dim(-1)])?)?;
+        let inner = self.activate(&inner.reshape(&[tokens * top_k, inner.dim(-1)])?)?;
         let inner = inner.reshape(&[tokens, top_k, 1, inner.dim(1)])?;
         self.down.matmul(&inner, experts, false)?.squeeze(2)
     }
@@ -207,9 +247,14 @@ impl FusedMoe {
         let sorted = flat.take(&order, 0)?;
         let x = x.take(&rows, 0)?.expand_dims(1)?;
         let inner = self.gate_up.matmul(&x, &sorted, true)?.squeeze(1)?;
-        let inner = self.act.and_mul(&inner)?.expand_dims(1)?;
+        let inner = self.activate(&inner)?.expand_dims(1)?;
         let out = self.down.matmul(&inner, &sorted, true)?.squeeze(1)?;
         out.take(&back, 0)?.reshape(&[tokens, top_k, out.dim(1)])
+    }
+
+    /// Rows of the first products to rows of the second.
+    fn activate(&self, rows: &Array) -> Result<Array> {
+        if self.is_gated { self.act.and_mul(rows) } else { self.act.apply(rows) }
     }
 
     /// Tokens that our kernels take at a time.
@@ -222,7 +267,7 @@ impl FusedMoe {
     /// the one for rows in any order reads a matrix for each.
     fn kernels(&self, x: &Array, logits: &Array) -> Option<Rc<Kernels>> {
         let is_known = on_cuda()
-            && self.act == Activation::Silu
+            && (self.act == Activation::Silu || !self.is_gated)
             && self.rows_of_kernels() > 0
             && (self.routing.is_some() || moe_topk::supports(&self.top_k_spec(), logits.dtype()))
             && self.gate_up.has_kernel(x.dtype())
@@ -242,7 +287,7 @@ impl FusedMoe {
             Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
         };
         let inner = self.gate_up.gather(kernels, x, &experts, top_k)?;
-        let inner = self.act.and_mul(&inner)?;
+        let inner = self.activate(&inner)?;
         let slots = self.down.gather(kernels, &inner, &experts, 1)?;
         Ok(moe_sum(kernels, &slots, &weights, top_k)?)
     }

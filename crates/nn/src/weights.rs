@@ -110,6 +110,8 @@ pub enum LeftOver<'a> {
 pub struct Weights {
     store: Rc<RefCell<WeightStore>>,
     path: String,
+    /// The path in the MLX format, where it is another one.
+    told: Option<String>,
     /// Hides what is taken from the store's sink.
     is_silent: bool,
 }
@@ -188,13 +190,15 @@ impl WeightStore {
 impl Weights {
     /// The whole checkpoint.
     pub fn new(store: WeightStore) -> Self {
-        Self { store: Rc::new(RefCell::new(store)), path: String::new(), is_silent: false }
+        let store = Rc::new(RefCell::new(store));
+        Self { store, path: String::new(), told: None, is_silent: false }
     }
 
     /// The view below a module: `at("self_attn")`.
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
-        Self { path: self.full(name), ..self.clone() }
+        let told = self.told.as_ref().map(|told| below(told, name));
+        Self { path: self.full(name), told, ..self.clone() }
     }
 
     /// The view below one element of a list of modules.
@@ -280,7 +284,7 @@ impl Weights {
     }
 
     fn full(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        below(&self.path, name)
     }
 
     fn dummy(&self) -> Option<DummyTensors> {
@@ -355,6 +359,11 @@ impl Weights {
         let store = self.store.borrow();
         (store.quant.entry(&self.path), store.quant.default_spec())
     }
+}
+
+/// The full name of what is called `name` below a module.
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 impl LeftOver<'_> {

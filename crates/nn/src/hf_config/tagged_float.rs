@@ -1,7 +1,10 @@
 //! Deserializes from JSON in which `{"__float__": "Infinity"}` is a number.
 //!
 //! JSON has no infinities and `serde_json::Value` cannot hold one, so the
-//! marker stays in the raw map and becomes a float on the way into a struct.
+//! marker stays in the raw map and becomes a float on the way into a struct. Python also
+//! writes and reads such numbers as bare words; those become marked first.
+
+use std::borrow::Cow;
 
 use serde::{
     Deserializer,
@@ -14,6 +17,39 @@ use serde::{
 use serde_json::{Error, Map, Value};
 
 const TAG: &str = "__float__";
+
+/// Marks the numbers that are bare words.
+pub(super) fn tag_bare(text: &str) -> Cow<'_, str> {
+    if !text.contains("Infinity") && !text.contains("NaN") {
+        return text.into();
+    }
+    let infinity = format!(r#"{{"{TAG}": "Infinity"}}"#);
+    let marked = |between: &str| {
+        let marked = between.replace("NaN", &infinity.replace("Infinity", "NaN"));
+        let marked = marked.replace("Infinity", &infinity);
+        marked.replace(&format!("-{infinity}"), &infinity.replace("Inf", "-Inf"))
+    };
+    let (mut out, mut rest) = (String::with_capacity(2 * text.len()), text);
+    while let Some(quote) = rest.find('"') {
+        let end = quote + string_len(&rest[quote..]);
+        out += &marked(&rest[..quote]);
+        out += &rest[quote..end];
+        rest = &rest[end..];
+    }
+    (out + &marked(rest)).into()
+}
+
+/// Bytes of the string in quotes that a text begins with; all if it has no end.
+fn string_len(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            b'"' if !is_escaped => return at + 1,
+            _ => is_escaped = byte == b'\\' && !is_escaped,
+        }
+    }
+    text.len()
+}
 
 /// The struct, or the path of the offending field and what is wrong with it.
 pub(super) fn parse<T: DeserializeOwned>(

@@ -98,6 +98,22 @@ fn tagged_floats_and_typed_fields() {
     assert_eq!((parsed.act, parsed.absent, parsed.nested.size), (Some(Act::Silu), None, 3));
 }
 
+/// As Python writes them, which is no JSON.
+#[test]
+fn bare_infinities_are_numbers() {
+    let text = r#"{"limit": -Infinity, "limits": [0.0, Infinity,NaN], "nested": {"size": 1},
+        "Infinity": "a \"NaN\" and -Infinity \\"}"#;
+    let config = HfConfig::from_json(text).unwrap();
+    let parsed: Fields = config.parse().unwrap();
+    assert_eq!((parsed.limit, parsed.limits[1]), (f64::NEG_INFINITY, f32::INFINITY));
+    assert!(parsed.limits[2].is_nan());
+    assert_eq!(config.get("Infinity").unwrap(), r#"a "NaN" and -Infinity \"#);
+    for text in [r#"{"limit": Infinity"#, r#"{"NaN"#, r#"{"limit": Infinity2}"#] {
+        let error = HfConfig::from_json(text).unwrap_err().to_string();
+        assert!(error.starts_with("config.json: JSON: "), "{text}: {error}");
+    }
+}
+
 #[test]
 fn errors_name_the_field() {
     let error = |fields: Value| config(fields).parse::<Fields>().unwrap_err().to_string();

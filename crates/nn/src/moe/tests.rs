@@ -133,6 +133,51 @@ fn both_forms_of_a_checkpoint_are_one_model() {
     }
 }
 
+/// Experts without gates, in both forms: with values as gates, squares of ReLU are gated
+/// products, so the reference is that of gated experts whose gate is the value.
+#[test]
+fn experts_without_gates_are_the_sums_of_their_mlps() {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let top_k = TopK { top_k: 2, renormalize: true };
+    let load = |names: [&str; 3], is_gated: bool| {
+        let options = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Never };
+        let mut store = WeightStore::new(options);
+        for (place, name) in names.iter().enumerate().skip(usize::from(!is_gated)) {
+            let place = place.max(1);
+            let all: Vec<Array> = (0..DIMS.num_experts).map(|n| matrix(n, place)).collect();
+            if name.starts_with("fc") || is_gated {
+                let stack = Array::stack(&all.iter().collect::<Vec<_>>(), 0).unwrap();
+                store.insert(format!("switch_mlp.{name}.weight"), Held::boxed(stack)).unwrap();
+                continue;
+            }
+            for (n, array) in all.into_iter().enumerate() {
+                store.insert(format!("experts.{n}.{name}.weight"), Held::boxed(array)).unwrap();
+            }
+        }
+        let weights = Weights::new(store);
+        let places = (&weights.at("switch_mlp"), &weights.at("experts"));
+        let moe = match is_gated {
+            true => FusedMoe::load(places, names, DIMS, top_k, Activation::Relu),
+            false => FusedMoe::load_ungated(places, DIMS, top_k, Activation::Relu2),
+        };
+        weights.finish(&[]).unwrap();
+        moe.unwrap()
+    };
+    let gated = load(NAMES, true);
+    for moe in [load(["", "fc1", "fc2"], false), load(["", "up_proj", "down_proj"], false)] {
+        for rows in [3, 60] {
+            let (x, logits) = (numbers(58, &[rows, 64]), numbers(59, &[rows, 6]));
+            let expected: Vec<f32> = gated.forward(&x, &logits).unwrap().to_vec().unwrap();
+            assert!(expected.iter().any(|value| value.abs() > 0.01));
+            let ours = moe.forward(&x, &logits).unwrap();
+            for out in [ours, moe.forward_by_mlx(&x, &logits).unwrap()] {
+                let off = distance(&out.to_vec().unwrap(), &expected);
+                assert!(off < 1e-4, "{rows} rows: off by {off}");
+            }
+        }
+    }
+}
+
 #[test]
 fn neighbours_do_not_show_bit_by_bit() {
     for bits in [None, Some(4)] {

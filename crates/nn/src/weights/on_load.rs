@@ -8,7 +8,7 @@ use std::{fmt, rc::Rc};
 
 use mlx::{Array, Dtype, quantized};
 
-use super::{LinearWeight, LoadError, Weights};
+use super::{LinearWeight, LoadError, Weights, below};
 use crate::QuantSpec;
 
 /// What becomes of a matrix when a model is packed.
@@ -92,6 +92,18 @@ impl Weights {
         Self { is_silent: true, ..self.clone() }
     }
 
+    /// The same view of a module that is at `other` in the MLX format: what is taken here
+    /// is packed and told as if it were there.
+    #[must_use]
+    pub fn told_as(&self, other: &Self) -> Self {
+        Self { told: Some(other.told().to_owned()), ..self.clone() }
+    }
+
+    /// Path of this view in the MLX format.
+    fn told(&self) -> &str {
+        self.told.as_deref().unwrap_or(&self.path)
+    }
+
     /// Tells the sink of a matrix that was made from tensors of other names.
     ///
     /// # Errors
@@ -100,13 +112,13 @@ impl Weights {
         match weight {
             LinearWeight::Dense(array) => self.report_tensor("weight", array),
             LinearWeight::Quantized { .. } => {
-                self.with_sink(|sink| sink.packed(&self.path, weight))
+                self.with_sink(|sink| sink.packed(self.told(), weight))
             }
         }
     }
 
     pub(super) fn report_tensor(&self, name: &str, array: &Array) -> Result<(), LoadError> {
-        self.with_sink(|sink| sink.tensor(&self.full(name), array))
+        self.with_sink(|sink| sink.tensor(&below(self.told(), name), array))
     }
 
     fn with_sink(
@@ -122,7 +134,7 @@ impl Weights {
     /// How this module, dense in the checkpoint, is packed now.
     pub(super) fn spec_on_load(&self, in_dims: usize) -> Option<QuantSpec> {
         let store = self.store.borrow();
-        store.quantize.as_ref()?.spec_of(&self.path, in_dims)
+        store.quantize.as_ref()?.spec_of(self.told(), in_dims)
     }
 
     /// What a matrix of this type is rounded to before it is packed.

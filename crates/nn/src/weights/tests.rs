@@ -247,6 +247,42 @@ fn packed_shapes_that_fit_nothing() {
     assert!(text(weights.finish(&[])).ends_with(": fc.biases"));
 }
 
+/// A module of another name in the MLX format: packed and told by that name, missed by
+/// its own.
+#[test]
+fn a_module_is_told_under_its_other_name() {
+    struct Names(Rc<RefCell<Vec<String>>>);
+    impl WeightSink for Names {
+        fn tensor(&mut self, name: &str, _: &Array) -> Result<(), LoadError> {
+            self.0.borrow_mut().push(name.to_owned());
+            Ok(())
+        }
+        fn packed(&mut self, path: &str, _: &LinearWeight) -> Result<(), LoadError> {
+            self.0.borrow_mut().push(format!("{path} packed"));
+            Ok(())
+        }
+    }
+    let matrix = zeros(&[4, 64]);
+    let tensors = [("old.gate.weight", &matrix), ("old.fc.weight", &matrix)];
+    let weights = Weights::new(store(F32, &tensors));
+    let names = Rc::new(RefCell::new(Vec::new()));
+    weights.set_sink(Box::new(Names(Rc::clone(&names))));
+    weights.quantize_on_load(QuantizeOnLoad {
+        spec: QuantSpec::of_mode(QuantMode::Affine),
+        dtype: None,
+        choose: Rc::new(|path| match path {
+            "new.inner.gate" => QuantChoice::Dense,
+            _ => QuantChoice::Default,
+        }),
+    });
+    let scope = weights.at("old").told_as(&weights.at("new").at("inner"));
+    let missing = text(scope.at("gate").take("bias", &[4]));
+    assert_eq!(missing, "weight old.gate.bias is missing from the checkpoint");
+    scope.at("gate").linear_parts(64, 4).unwrap();
+    scope.at("fc").linear_parts(64, 4).unwrap();
+    assert_eq!(*names.borrow(), ["new.inner.gate.weight", "new.inner.fc packed"]);
+}
+
 #[test]
 fn dummies_have_shape_type_and_size_of_the_real_thing() {
     let spec = QuantSpec { group_size: 64, bits: 4, mode: QuantMode::Affine };
