@@ -578,6 +578,130 @@ QWEN3_5_MOE_CASES = {
     "qwen3-5-moe-q4": {"quantization": {"group_size": 64, "bits": 4}},
 }
 
+NEMOTRON_H_MOE = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 64,
+    "n_shared_experts": 1,
+    "moe_shared_expert_intermediate_size": 192,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "n_group": 1,
+    "topk_group": 1,
+}
+NEMOTRON_H = {
+    "architectures": ["NemotronHForCausalLM"],
+    "model_type": "nemotron_h",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "hybrid_override_pattern": "ME*-",
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 256,
+    "layer_norm_epsilon": 1e-5,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_bias": False,
+    "mamba_proj_bias": False,
+    "use_conv_bias": True,
+    "mlp_hidden_act": "relu2",
+    "mamba_hidden_act": "silu",
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 32,
+    "n_groups": 2,
+    "ssm_state_size": 16,
+    "conv_kernel": 4,
+    "time_step_limit": [0.0, {"__float__": "Infinity"}],
+}
+NEMOTRON_H |= NEMOTRON_H_MOE
+NEMOTRON_H_CASES = {
+    "nemotron-h": {},
+    "nemotron-h-dense": {
+        "hybrid_override_pattern": None,
+        "layers_block_type": ["mamba", "mlp", "attention", "mamba"],
+        "head_dim": None,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "mamba_proj_bias": True,
+        "use_conv_bias": False,
+        "conv_kernel": 3,
+        "time_step_limit": [0.6, 0.8],
+    }
+    | {key: None for key in NEMOTRON_H_MOE},
+    "nemotron-h-latent": {
+        "hybrid_override_pattern": ["E", "M", "*", "E"],
+        "moe_latent_size": 32,
+        "n_group": 4,
+        "topk_group": 2,
+        "n_shared_experts": None,
+        "norm_topk_prob": False,
+        "mlp_bias": True,
+    },
+    "nemotron-h-q4": {
+        "num_hidden_layers": 6,
+        "hybrid_override_pattern": "MEM*-E",
+        "moe_latent_size": 64,
+        "quantization": {"group_size": 64, "bits": 4} | {f"backbone.layers.{n}.mixer.gate": False for n in (1, 5)},
+    },
+}
+
+KIMI_LINEAR = LLAMA | {
+    "architectures": ["KimiLinearForCausalLM"],
+    "model_type": "kimi_linear",
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 24,
+    "model_max_length": 512,
+    "q_lora_rank": None,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 32,
+    "mla_use_nope": True,
+    "linear_attn_config": {
+        "num_heads": 2,
+        "head_dim": 64,
+        "short_conv_kernel_size": 4,
+        "kda_layers": [1, 2, 4],
+        "full_attn_layers": [3],
+    },
+    "num_experts": 8,
+    "num_experts_per_token": 3,
+    "num_shared_experts": 1,
+    "moe_intermediate_size": 64,
+    "moe_router_activation_func": "sigmoid",
+    "moe_renormalize": True,
+    "routed_scaling_factor": 2.446,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "use_grouped_topk": True,
+    "num_expert_group": 1,
+    "topk_group": 1,
+}
+KIMI_ROUTERS = {f"model.layers.{layer}.mlp.gate": {"group_size": 64, "bits": 8} for layer in range(4)}
+KIMI_LINEAR_CASES = {
+    "kimi-linear": {},
+    "kimi-linear-groups": {
+        "num_hidden_layers": 3,
+        "linear_attn_config": {"num_heads": 4, "head_dim": 16, "short_conv_kernel_size": 3, "kda_layers": [1, 3]},
+        "num_shared_experts": 0,
+        "moe_renormalize": False,
+        "first_k_dense_replace": 0,
+        "moe_layer_freq": 2,
+        "num_expert_group": 4,
+        "topk_group": 2,
+        "tie_word_embeddings": True,
+    },
+    "kimi-linear-q4": {
+        "moe_router_activation_func": "softmax",
+        "quantization": {"group_size": 64, "bits": 4} | KIMI_ROUTERS | SPLIT,
+    },
+}
+
 FAMILIES = {
     "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
@@ -607,6 +731,8 @@ FAMILIES = {
     "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
     "qwen3_next": (QWEN3_NEXT, QWEN3_NEXT_CASES),
     "seed_oss": (SEED_OSS, SEED_OSS_CASES),
+    "nemotron_h": (NEMOTRON_H, NEMOTRON_H_CASES),
+    "kimi_linear": (KIMI_LINEAR, KIMI_LINEAR_CASES),
 }
 
 
@@ -796,7 +922,142 @@ def attention(config, layer):
     return modules | {"self_attn.o_proj": (hidden, q)}, norms
 
 
+def nemotron_h_mixer(config, kind):
+    hidden = config["hidden_size"]
+    if kind == "M":
+        heads, taps = config["mamba_num_heads"], config["conv_kernel"]
+        inner = heads * config["mamba_head_dim"]
+        channels = inner + 2 * config["n_groups"] * config["ssm_state_size"]
+        modules = {"in_proj": (inner + channels + heads, hidden), "out_proj": (hidden, inner)}
+        yield from with_biases(modules, config["mamba_proj_bias"])
+        yield "conv1d.weight", (channels, taps, 1) if "quantization" in config else (channels, 1, taps)
+        if config["use_conv_bias"]:
+            yield "conv1d.bias", (channels,)
+        yield "norm.weight", (inner,)
+        for name in ("A_log", "D", "dt_bias"):
+            yield name, (heads,)
+    elif kind == "*":
+        heads = config["num_attention_heads"]
+        head_dim = config["head_dim"] or hidden // heads
+        q, kv = heads * head_dim, config["num_key_value_heads"] * head_dim
+        modules = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+        yield from with_biases(modules, config["attention_bias"])
+    elif kind == "-":
+        yield from with_biases(ungated("", hidden, config["intermediate_size"]), config["mlp_bias"])
+    else:
+        experts, inner = config["n_routed_experts"], config["moe_intermediate_size"]
+        latent = config.get("moe_latent_size")
+        yield "gate.weight", (experts, hidden)
+        yield "gate.e_score_correction_bias", (experts,)
+        if latent:
+            modules = {"fc1_latent_proj": (latent, hidden), "fc2_latent_proj": (hidden, latent)}
+            yield from with_biases(modules, config["mlp_bias"])
+        if "quantization" in config:
+            yield "switch_mlp.fc1.weight", (experts, inner, latent or hidden)
+            yield "switch_mlp.fc2.weight", (experts, latent or hidden, inner)
+        else:
+            for n in range(experts):
+                yield from with_biases(ungated(f"experts.{n}.", latent or hidden, inner), False)
+        if config["n_shared_experts"]:
+            inner = config["moe_shared_expert_intermediate_size"]
+            yield from with_biases(ungated("shared_experts.", hidden, inner), config["mlp_bias"])
+
+
+def ungated(at, hidden, inner):
+    return {f"{at}up_proj": (inner, hidden), f"{at}down_proj": (hidden, inner)}
+
+
+def with_biases(modules, has_bias):
+    for name, shape in modules.items():
+        yield f"{name}.weight", shape
+        if has_bias:
+            yield f"{name}.bias", shape[:1]
+
+
+def nemotron_h(config):
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    yield "backbone.embeddings.weight", (vocab, hidden)
+    yield "backbone.norm_f.weight", (hidden,)
+    yield "lm_head.weight", (vocab, hidden)
+    letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+    listed = [letters[kind] for kind in config.get("layers_block_type", [])]
+    for layer, kind in enumerate(config["hybrid_override_pattern"] or listed):
+        yield f"backbone.layers.{layer}.norm.weight", (hidden,)
+        for name, shape in nemotron_h_mixer(config, kind):
+            yield f"backbone.layers.{layer}.mixer.{name}", shape
+
+
+def kimi_delta_attention(config):
+    linear, hidden = config["linear_attn_config"], config["hidden_size"]
+    heads, head_dim, taps = linear["num_heads"], linear["head_dim"], linear["short_conv_kernel_size"]
+    inner = heads * head_dim
+    for part in "qkv":
+        yield f"{part}_proj.weight", (inner, hidden)
+        if "quantization" in config:
+            yield f"{part}_conv.conv.weight", (inner, taps, 1)
+        else:
+            yield f"{part}_conv1d.weight", (inner, 1, taps)
+    for part in "fg":
+        yield f"{part}_a_proj.weight", (head_dim, hidden)
+        yield f"{part}_b_proj.weight", (inner, head_dim)
+    yield "b_proj.weight", (heads, hidden)
+    yield "A_log", (1, 1, heads, 1)
+    yield "dt_bias", (inner,)
+    yield "o_norm.weight", (head_dim,)
+    yield "o_proj.weight", (hidden, inner)
+
+
+def kimi_experts(config):
+    """As published, or as mlx-lm writes them."""
+    experts, hidden, inner = config["num_experts"], config["hidden_size"], config["moe_intermediate_size"]
+    at, biased, modules = "block_sparse_moe", "block_sparse_moe.gate", {}
+    if "quantization" in config:
+        at, biased = "mlp", "mlp"
+        stacked = gated("mlp.switch_mlp", hidden, inner)
+        modules = {name: (experts, *shape) for name, shape in stacked.items()}
+    else:
+        for n in range(experts):
+            modules |= gated(f"{at}.experts.{n}", hidden, inner, ("w1", "w3", "w2"))
+    modules[f"{at}.gate"] = (experts, hidden)
+    if config["num_shared_experts"]:
+        modules |= gated(f"{at}.shared_experts", hidden, inner * config["num_shared_experts"])
+    yield from with_biases(modules, False)
+    yield f"{biased}.e_score_correction_bias", (experts,)
+
+
+def kimi_linear(config):
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        for norm in ("input", "post_attention"):
+            yield f"{at}{norm}_layernorm.weight", (hidden,)
+        if layer + 1 in config["linear_attn_config"]["kda_layers"]:
+            for name, shape in kimi_delta_attention(config):
+                yield f"{at}self_attn.{name}", shape
+        else:
+            modules, norms = latent_attention(config)
+            for name, shape in with_biases(modules | {name: (width,) for name, width in norms.items()}, False):
+                yield f"{at}{name}", shape
+        if layer < config["first_k_dense_replace"] or layer % config["moe_layer_freq"]:
+            second = with_biases(gated("mlp", hidden, config["intermediate_size"]), False)
+        else:
+            second = kimi_experts(config)
+        for name, shape in second:
+            yield f"{at}{name}", shape
+
+
+# Families whose tensors have little in common with Llama's.
+OWN_SHAPES = {"nemotron_h": nemotron_h, "kimi_linear": kimi_linear}
+
+
 def shapes(config, prefix=""):
+    if config.get("model_type") in OWN_SHAPES:
+        yield from OWN_SHAPES[config["model_type"]](config)
+        return
     if "text_config" in config:
         shared = {key: config[key] for key in ("quantization",) if key in config}
         yield from shapes(config["text_config"] | shared, "language_model.")
@@ -830,6 +1091,8 @@ def quantized(config, name, weight):
     """The stored tensors of one weight."""
     default = config.get("quantization")
     module = name.removesuffix(".weight")
+    if not name.endswith(".weight"):
+        return {name: weight}
     if default is None or weight.ndim < 2 or "conv1d" in name or "conv.conv" in name or default.get(module) is False:
         return {name: weight}
     spec = default.get(module, default)

@@ -6,7 +6,7 @@
 
 use attention::{CausalConv, ForwardBatch, RecurrentScan, ScanRows, StateShape};
 use mlx::{Array, Dtype, Result, fast};
-use nn::{Linear, LoadError, RmsNorm, Weights};
+use nn::{Linear, LoadError, RmsNorm, Weights, softplus};
 
 /// Added to a sum of squares before q and k are divided by its root.
 const L2_EPS: f32 = 1e-6;
@@ -113,6 +113,16 @@ impl Projections {
     }
 }
 
+/// `q` and `k`, `[num_tokens, heads, key_dim]`, to length one, and `q` by the usual factor
+/// of scores.
+pub(crate) fn unit_keys(q: &Array, k: &Array) -> Result<[Array; 2]> {
+    let scale = (q.dim(2) as f32).sqrt().recip();
+    let unit = |rows: &Array, factor: f32| {
+        fast::rms_norm(rows, None, L2_EPS * scale * scale)?.mul_scalar(factor)
+    };
+    Ok([unit(q, scale * scale)?, unit(k, scale)?])
+}
+
 impl GatedDeltaNet {
     pub(crate) fn load(
         dims: DeltaDims,
@@ -161,16 +171,9 @@ impl GatedDeltaNet {
         let mixed = self.conv.forward(&mixed, batch)?;
         let parts = mixed.split_at(&[dims.keys(), 2 * dims.keys()], -1)?;
         let keys = [tokens, dims.key_heads, dims.key_dim];
-        let scale = (dims.key_dim as f32).sqrt().recip();
-        // To length one, and q by the usual factor of scores.
-        let unit = |rows: &Array, factor: f32| {
-            let eps = L2_EPS * scale * scale;
-            fast::rms_norm(&rows.reshape(&keys)?, None, eps)?.mul_scalar(factor)
-        };
-        let (q, k) = (unit(&parts[0], scale * scale)?, unit(&parts[1], scale)?);
+        let [q, k] = unit_keys(&parts[0].reshape(&keys)?, &parts[1].reshape(&keys)?)?;
         let v = parts[2].reshape(&[tokens, dims.value_heads, dims.value_dim])?;
-        let step = a.astype(Dtype::Float32)?.add(&self.dt_bias)?;
-        let step = step.logaddexp(&Array::scalar(0.0_f32)?)?;
+        let step = softplus(&a.astype(Dtype::Float32)?.add(&self.dt_bias)?)?;
         let decay = self.rate.multiply(&step)?.exp()?;
         let beta = b.astype(Dtype::Float32)?.sigmoid()?;
         let rows = ScanRows { q: &q, k: &k, v: &v, decay: &decay, beta: Some(&beta) };

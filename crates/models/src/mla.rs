@@ -25,7 +25,7 @@ pub(crate) struct MlaConfig {
     pub(crate) hidden_size: usize,
     pub(crate) num_attention_heads: usize,
     /// Queries come from a latent of their own.
-    q_lora_rank: Option<usize>,
+    pub(crate) q_lora_rank: Option<usize>,
     kv_lora_rank: usize,
     qk_nope_head_dim: usize,
     pub(crate) qk_rope_head_dim: usize,

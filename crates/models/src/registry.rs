@@ -6,8 +6,9 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
     CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, glm4,
-    glm4_moe, glm4_moe_lite, granite, lfm2, llama, ministral3, mistral3, mixtral, olmo2, olmo3,
-    phi3, qwen2, qwen2_moe, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
+    glm4_moe, glm4_moe_lite, granite, kimi_linear, lfm2, llama, ministral3, mistral3, mixtral,
+    nemotron_h, olmo2, olmo3, phi3, qwen2, qwen2_moe, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe,
+    qwen3_next, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -46,11 +47,13 @@ pub const MODELS: &[ModelEntry] = &[
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     granite::ENTRY,
+    kimi_linear::ENTRY,
     lfm2::ENTRY,
     llama::ENTRY,
     ministral3::ENTRY,
     mistral3::ENTRY,
     mixtral::ENTRY,
+    nemotron_h::ENTRY,
     olmo2::ENTRY,
     olmo3::ENTRY,
     phi3::ENTRY,

@@ -149,23 +149,46 @@ fn shape_is_told_as_config_json_has_it() {
         // What a token's experts have together counts where it is more.
         let inner = number("intermediate_size");
         let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
-        let together = optional("num_experts_per_tok").unwrap_or(0) * of_expert;
-        let shared = optional("shared_expert_intermediate_size").unwrap_or(0);
+        let top_k = optional("num_experts_per_tok").or(optional("num_experts_per_token"));
+        let together = top_k.unwrap_or(0) * of_expert;
+        let shared = optional("shared_expert_intermediate_size");
+        let shared = shared.or(optional("moe_shared_expert_intermediate_size")).unwrap_or(0);
         // And so do queries in the space of latents.
         let latent = optional("kv_lora_rank").map(|rank| rank + number("qk_rope_head_dim"));
         let absorbed = latent.unwrap_or(0) * number("num_attention_heads");
         let widest = inner.max(together).max(shared).max(absorbed);
+        // And what some recurrent layers project to.
+        let widest = widest.max(match config.model_type() {
+            Some("nemotron_h") => 2 * 4 * 32 + 2 * 2 * 16 + 4,
+            Some("kimi_linear") => model.state_layout()[0].channels,
+            _ => 0,
+        });
         assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());
         let layers = model.kv_layout();
         let recurrent = model.state_layout();
-        assert_eq!(layers.len() + recurrent.len(), number("num_hidden_layers"));
+        if config.model_type() != Some("nemotron_h") {
+            assert_eq!(layers.len() + recurrent.len(), number("num_hidden_layers"));
+        }
         assert!((0..).zip(&recurrent).all(|(index, layer)| layer.state_id == index));
         assert!((0..).zip(&layers).all(|(index, layer)| layer.layer_id == index));
         let kv_heads = if latent.is_some() { 1 } else { number("num_key_value_heads") };
         assert!(layers.iter().all(|layer| layer.num_kv_heads == kv_heads));
         assert!(layers.iter().all(|layer| latent.is_none_or(|width| layer.head_dim == width)));
     }
+}
+
+/// Its MLPs and experts are layers by themselves.
+#[test]
+fn layers_of_nemotron_h_are_where_its_pattern_has_them() {
+    let layers = |name: &str| {
+        let model = golden(name).load(Unpack::Always);
+        [model.kv_layout().len(), model.state_layout().len()]
+    };
+    assert_eq!(layers("nemotron-h"), [1, 1]);
+    assert_eq!(layers("nemotron-h-dense"), [1, 2]);
+    assert_eq!(layers("nemotron-h-latent"), [1, 1]);
+    assert_eq!(layers("nemotron-h-q4"), [1, 2]);
 }
 
 /// mlx-lm's Gemma 2 has no windows, so its goldens cannot tell.

@@ -151,6 +151,101 @@ fn config_values_of_later_families() {
     }
 }
 
+#[test]
+fn config_values_of_nemotron_h() {
+    let pattern = |pattern: Value| json!({"hybrid_override_pattern": pattern});
+    let listed = json!({"layers_block_type": ["mamba", "moe", "mlp", "attention"]});
+    let cases = [
+        (
+            "nemotron-h",
+            pattern(json!("ME*x")),
+            "config.json: hybrid_override_pattern: no layer is `x`",
+        ),
+        (
+            "nemotron-h",
+            pattern(json!("ME*")),
+            "config.json: hybrid_override_pattern: 3 entries for 4",
+        ),
+        (
+            "nemotron-h",
+            pattern(json!(null)),
+            "config.json: hybrid_override_pattern: neither it nor",
+        ),
+        ("nemotron-h", listed, "config.json: layers_block_type: is not as hybrid_override_pattern"),
+        (
+            "nemotron-h-dense",
+            json!({"layers_block_type": ["mamba", "mlp", "attention", "rwkv"]}),
+            "config.json: layers_block_type",
+        ),
+        ("nemotron-h", json!({"n_groups": 3}), "config.json: n_groups: 3 does not divide mamba_"),
+        (
+            "nemotron-h",
+            json!({"conv_kernel": 1}),
+            "config.json: conv_kernel: 1 is not from 2 to 64",
+        ),
+        ("nemotron-h", json!({"head_dim": 15}), "config.json: head_dim: 15 is odd"),
+        ("nemotron-h", json!({"mamba_hidden_act": "relu"}), "mamba_hidden_act \"Relu\""),
+        ("nemotron-h", json!({"mlp_hidden_act": "xielu"}), "config.json: mlp_hidden_act: unknown"),
+        (
+            "nemotron-h",
+            json!({"time_step_limit": [1.0, 0.5]}),
+            "config.json: time_step_limit: 1 to",
+        ),
+        ("nemotron-h", json!({"sliding_window": 8}), "sliding_window \"8\""),
+        ("nemotron-h", json!({"residual_in_fp32": true}), "residual_in_fp32 \"true\""),
+        ("nemotron-h", json!({"tie_word_embeddings": true}), "tie_word_embeddings \"true\""),
+        ("nemotron-h", json!({"n_routed_experts": null}), "config.json: n_routed_experts: must be"),
+        ("nemotron-h", json!({"num_experts_per_tok": 9}), "experts of a token \"9 of 8\""),
+        ("nemotron-h-latent", json!({"n_group": 3}), "n_group \"3 for 8 experts\""),
+        ("nemotron-h-latent", json!({"moe_latent_size": 0}), "config.json: moe_latent_size: must"),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(name, fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
+#[test]
+fn config_values_of_kimi_linear() {
+    let linear = |field: &str, value: Value| {
+        let mut linear = golden("kimi-linear").config["linear_attn_config"].clone();
+        linear[field] = value;
+        json!({"linear_attn_config": linear})
+    };
+    let cases = [
+        ("kimi-linear", json!({"q_lora_rank": 8}), "q_lora_rank \"8\""),
+        ("kimi-linear", json!({"qk_rope_head_dim": 7}), "config.json: qk_rope_head_dim: 7 is odd"),
+        ("kimi-linear", json!({"mla_use_nope": false}), "mla_use_nope \"false\""),
+        ("kimi-linear", json!({"moe_router_activation_func": "relu"}), "scoring_func \"relu\""),
+        ("kimi-linear", json!({"moe_layer_freq": 0}), "config.json: moe_layer_freq: must be"),
+        (
+            "kimi-linear-groups",
+            json!({"use_grouped_topk": false}),
+            "use_grouped_topk \"false with 4",
+        ),
+        ("kimi-linear", linear("gate_lower_bound", json!(-5.0)), "linear_attn_config.gate_lower_"),
+        (
+            "kimi-linear",
+            linear("kda_layers", json!([1, 2, 5])),
+            "config.json: linear_attn_config.kda_layers: 5 is no layer of 4",
+        ),
+        (
+            "kimi-linear",
+            linear("full_attn_layers", json!([4])),
+            "config.json: linear_attn_config.full_attn_layers: layer 3 is not in just one",
+        ),
+        (
+            "kimi-linear",
+            linear("short_conv_kernel_size", json!(1)),
+            "config.json: linear_attn_config.short_conv_kernel_size: 1 is not from 2 to 64",
+        ),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(name, fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
 /// Windows of the layers of a golden with some fields of its config changed.
 fn windows(name: &str, fields: &Value) -> Vec<Option<usize>> {
     let mut config = golden(name).config;
@@ -187,7 +282,8 @@ fn a_window_is_only_mistrals() {
 
 #[test]
 fn every_tensor_is_needed_once() {
-    for name in ["bias", "q4-g32", "tied", "mixtral", "qwen2-moe-q4", "qwen3-tied-q4"] {
+    let names = ["bias", "q4-g32", "tied", "mixtral", "qwen2-moe-q4", "qwen3-tied-q4"];
+    for name in names.into_iter().chain(["nemotron-h", "nemotron-h-q4", "kimi-linear"]) {
         let config = golden(name).config;
         let tensors = checkpoint(&config);
         for name in tensors.keys() {
@@ -235,4 +331,13 @@ fn what_converters_leave_behind_is_no_mistake() {
     tensors.insert("lm_head.weight".to_owned(), ones(&[256, 64]));
     tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), ones(&[8]));
     assert!(load(&config, &tensors, OPTIONS).is_ok());
+    for (name, extra) in [
+        ("nemotron-h", "mtp.layers.0.eh_proj.weight"),
+        ("kimi-linear", "model.mtp.layers.0.eh_proj.weight"),
+    ] {
+        let config = golden(name).config;
+        let mut tensors = checkpoint(&config);
+        tensors.insert(extra.to_owned(), ones(&[8, 8]));
+        assert!(load(&config, &tensors, OPTIONS).is_ok(), "{name}");
+    }
 }

@@ -11,6 +11,9 @@ use models::{CausalLm, HfConfig};
 use nn::{LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights};
 use serde_json::Value;
 
+mod kimi_linear;
+mod nemotron_h;
+
 /// One file of `testdata`.
 pub(crate) struct Golden {
     pub(crate) name: String,
@@ -97,7 +100,8 @@ pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
         let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
         let module = name.strip_suffix(".weight").unwrap_or(&name);
         let Some((group_size, bits)) = packing(config, module).filter(|_| {
-            shape.len() >= 2 && !name.contains("conv1d") && !name.contains("conv.conv")
+            let is_matrix = shape.len() >= 2 && name.ends_with(".weight");
+            is_matrix && !name.contains("conv1d") && !name.contains("conv.conv")
         }) else {
             tensors.insert(name, array);
             continue;
@@ -119,6 +123,11 @@ fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
 }
 
 fn shapes(config: &Value) -> Modules {
+    match config["model_type"].as_str() {
+        Some("kimi_linear") => return kimi_linear::shapes(config),
+        Some("nemotron_h") => return nemotron_h::shapes(config),
+        _ => {}
+    }
     if let Some(text) = config.get("text_config") {
         let below = |(name, shape)| (format!("language_model.{name}"), shape);
         let mut text = text.clone();
