@@ -578,6 +578,90 @@ QWEN3_5_MOE_CASES = {
     "qwen3-5-moe-q4": {"quantization": {"group_size": 64, "bits": 4}},
 }
 
+GEMMA4_TEXT = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "num_global_key_value_heads": None,
+    "attention_k_eq_v": False,
+    "vocab_size": 256,
+    "vocab_size_per_layer_input": 256,
+    "hidden_size_per_layer_input": 32,
+    "num_kv_shared_layers": 3,
+    "use_double_wide_mlp": True,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "rope_theta": 1000000.0, "partial_rotary_factor": 0.25},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "max_position_embeddings": 512,
+    "final_logit_softcapping": 30.0,
+    "enable_moe_block": False,
+    "tie_word_embeddings": True,
+}
+# As the 31B, the 12B and the 26B-A4B have it.
+GEMMA4_DENSE = {
+    "num_hidden_layers": 3,
+    "layer_types": GEMMA4_TEXT["layer_types"][:3],
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False,
+}
+GEMMA4_MOE = GEMMA4_DENSE | {
+    "enable_moe_block": True,
+    "num_experts": 8,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 64,
+}
+
+
+def gemma4_q4(prefix):
+    routers = {f"{prefix}model.layers.{layer}.router.proj": {"group_size": 64, "bits": 8} for layer in range(3)}
+    return {"group_size": 64, "bits": 4} | routers
+
+
+GEMMA4_TEXT_CASES = {
+    "gemma4-shared": {},
+    # All by default: a window in four layers of five, a quarter of the others' heads turning.
+    "gemma4-shared-q4": {
+        "hidden_size_per_layer_input": 64,
+        "num_kv_shared_layers": 1,
+        "rope_parameters": None,
+        "layer_types": None,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+    "gemma4-dense": GEMMA4_DENSE | {"final_logit_softcapping": None, "tie_word_embeddings": False},
+    "gemma4-dense-q4": GEMMA4_DENSE | {"quantization": {"group_size": 64, "bits": 4}},
+    "gemma4-moe": GEMMA4_MOE,
+    "gemma4-moe-q4": GEMMA4_MOE | {"quantization": gemma4_q4("")},
+}
+GEMMA4 = {
+    "architectures": ["Gemma4ForConditionalGeneration"],
+    "model_type": "gemma4",
+    "vocab_size": 256,
+    "text_config": GEMMA4_TEXT,
+}
+GEMMA4_CASES = {
+    "gemma4-nested": {},
+    "gemma4-nested-q4": {"text_config": GEMMA4_TEXT | GEMMA4_MOE, "quantization": gemma4_q4("language_model.")},
+    "gemma4-unified": {
+        "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+        "model_type": "gemma4_unified",
+        "text_config": GEMMA4_TEXT | GEMMA4_DENSE | {"model_type": "gemma4_unified_text"},
+    },
+}
+
 NEMOTRON_H_MOE = {
     "n_routed_experts": 8,
     "num_experts_per_tok": 3,
@@ -706,6 +790,8 @@ FAMILIES = {
     "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
     "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
+    "gemma4": (GEMMA4, GEMMA4_CASES),
+    "gemma4_text": (GEMMA4_TEXT, GEMMA4_TEXT_CASES),
     "deepseek_v2": (DEEPSEEK_V2, DEEPSEEK_V2_CASES),
     "deepseek_v3": (DEEPSEEK_V3, DEEPSEEK_V3_CASES),
     "glm4_moe": (GLM4_MOE, GLM4_MOE_CASES),
@@ -747,7 +833,7 @@ def tensor(name, shape):
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     unit = (x >> np.uint64(48)).astype(np.float32) / np.float32(32768) - np.float32(1)
-    if name.endswith("norm.weight"):
+    if name.endswith(("norm.weight", "layer_scalar")):
         unit = np.float32(1) + unit * np.float32(0.25)
     elif "embed_tokens" not in name:
         unit = unit * np.float32(0.25)
@@ -922,6 +1008,60 @@ def attention(config, layer):
     return modules | {"self_attn.o_proj": (hidden, q)}, norms
 
 
+def gemma4_layer(config, layer):
+    """Modules and norms of a layer, then its tensors that are neither."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    width, inner = config["hidden_size_per_layer_input"], config["intermediate_size"]
+    types = config["layer_types"] or [f"{kind}_attention" for kind in ["sliding"] * 4 + ["full", "sliding"]]
+    is_global = types[layer] == "full_attention"
+    is_shared = layer >= config["num_hidden_layers"] - config["num_kv_shared_layers"]
+    keys_are_values = config["attention_k_eq_v"] and is_global
+    head_dim = config["global_head_dim"] if is_global else config["head_dim"]
+    kv = head_dim * config["num_global_key_value_heads" if keys_are_values else "num_key_value_heads"]
+    modules = {"self_attn.q_proj": (heads * head_dim, hidden), "self_attn.o_proj": (hidden, heads * head_dim)}
+    norms = {"self_attn.q_norm": head_dim}
+    if not is_shared:
+        modules["self_attn.k_proj"] = (kv, hidden)
+        norms["self_attn.k_norm"] = head_dim
+        if not keys_are_values:
+            modules["self_attn.v_proj"] = (kv, hidden)
+    modules |= gated("mlp", hidden, inner * (2 if is_shared and config["use_double_wide_mlp"] else 1))
+    rows = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    bare = {"layer_scalar": (1,)}
+    if width:
+        modules |= {"per_layer_input_gate": (width, hidden), "per_layer_projection": (hidden, width)}
+        rows.append("post_per_layer_input_norm")
+    if config["enable_moe_block"]:
+        experts, inner = config["num_experts"], config["moe_intermediate_size"]
+        rows += ["pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2"]
+        modules["router.proj"] = (experts, hidden)
+        bare |= {"router.scale": (hidden,), "router.per_expert_scale": (experts,)}
+        if "quantization" in config:
+            stacked = gated("experts.switch_glu", hidden, inner)
+            modules |= {name: (experts, *shape) for name, shape in stacked.items()}
+        else:
+            bare["experts.gate_up_proj"] = (experts, 2 * inner, hidden)
+            bare["experts.down_proj"] = (experts, hidden, inner)
+    return modules, norms | {name: hidden for name in rows}, bare
+
+
+def gemma4_shapes(config, prefix):
+    hidden, vocab, layers = config["hidden_size"], config["vocab_size"], config["num_hidden_layers"]
+    yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
+    yield f"{prefix}model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield f"{prefix}lm_head.weight", (vocab, hidden)
+    if width := config["hidden_size_per_layer_input"]:
+        yield f"{prefix}model.embed_tokens_per_layer.weight", (vocab, layers * width)
+        yield f"{prefix}model.per_layer_model_projection.weight", (layers * width, hidden)
+        yield f"{prefix}model.per_layer_projection_norm.weight", (width,)
+    for layer in range(layers):
+        modules, norms, bare = gemma4_layer(config, layer)
+        weights = modules | {name: (width,) for name, width in norms.items()}
+        for name, shape in (bare | {f"{name}.weight": shape for name, shape in weights.items()}).items():
+            yield f"{prefix}model.layers.{layer}.{name}", shape
+
+
 def nemotron_h_mixer(config, kind):
     hidden = config["hidden_size"]
     if kind == "M":
@@ -1061,6 +1201,9 @@ def shapes(config, prefix=""):
     if "text_config" in config:
         shared = {key: config[key] for key in ("quantization",) if key in config}
         yield from shapes(config["text_config"] | shared, "language_model.")
+        return
+    if config["model_type"].startswith("gemma4"):
+        yield from gemma4_shapes(config, prefix)
         return
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)

@@ -56,6 +56,9 @@ pub struct AttentionCall<'a> {
     pub metadata: &'a ForwardMetadata,
     /// All keys and values of earlier steps.
     pub kv_pool: &'a RefCell<KvPool>,
+    /// K and V are another layer's, which wrote them to the same cache earlier in this
+    /// step: nothing is written.
+    pub reads_only: bool,
 }
 
 /// This step's queries, keys and values, rotated.
@@ -82,7 +85,8 @@ pub struct QkvRows<'a> {
     pub positions: &'a Array,
 }
 
-/// Writes this step's K and V to the pool and computes attention over it.
+/// Writes this step's K and V to the pool, unless the call says that they are there, and
+/// computes attention over it.
 ///
 /// A request's rows depend on its own tokens only, up to rounding: what else is
 /// in the step, and in which chunks a prompt came, must not show.

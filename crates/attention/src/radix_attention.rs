@@ -100,15 +100,40 @@ impl RadixAttention {
     /// # Errors
     /// Those of MLX.
     pub fn forward(&self, q: &Array, k: &Array, v: &Array, batch: &ForwardBatch) -> Result<Array> {
-        let (call, qkv) = (self.call(batch), Qkv { q, k, v });
+        self.attend(&self.call(batch), &Qkv { q, k, v }, batch)
+    }
+
+    /// For a layer without K and V of its own: attends over the cache of an earlier layer,
+    /// whose shape this one has. `k` and `v` are what that layer gave to
+    /// [`RadixAttention::forward`] in this step, and `q` must be computed from its result.
+    /// Such a layer is not in a model's `kv_layout`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn forward_shared(
+        &self,
+        q: &Array,
+        (k, v): (&Array, &Array),
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
+        let call = AttentionCall { reads_only: true, ..self.call(batch) };
+        self.attend(&call, &Qkv { q, k, v }, batch)
+    }
+
+    fn attend(
+        &self,
+        call: &AttentionCall<'_>,
+        qkv: &Qkv<'_>,
+        batch: &ForwardBatch,
+    ) -> Result<Array> {
         let out = match batch.mode {
-            ForwardMode::Extend => batch.backend.forward_extend(&call, &qkv),
-            ForwardMode::Decode => batch.backend.forward_decode(&call, &qkv),
+            ForwardMode::Extend => batch.backend.forward_extend(call, qkv),
+            ForwardMode::Decode => batch.backend.forward_decode(call, qkv),
         }?;
         // A pool of another element type must not promote the model's.
         let width = self.shape.num_heads * self.shape.value_dim();
-        let out = if out.ndim() == 2 { out } else { out.reshape(&[q.dim(0), width])? };
-        out.astype(q.dtype())
+        let out = if out.ndim() == 2 { out } else { out.reshape(&[qkv.q.dim(0), width])? };
+        out.astype(qkv.q.dtype())
     }
 
     fn call<'a>(&'a self, batch: &'a ForwardBatch) -> AttentionCall<'a> {
@@ -118,6 +143,7 @@ impl RadixAttention {
             extents: &batch.extents,
             metadata: &batch.metadata,
             kv_pool: &batch.kv_pool,
+            reads_only: false,
         }
     }
 }

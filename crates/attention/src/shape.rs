@@ -23,7 +23,8 @@ pub enum CacheKind {
 /// full cache: models say what they have and leave the rest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AttentionShape {
-    /// Index of its cache in the [`KvPool`](crate::KvPool).
+    /// Index of its cache in the [`KvPool`](crate::KvPool). Layers that share a cache have
+    /// the same, and the same shape.
     pub layer_id: usize,
     /// Query heads.
     pub num_heads: usize,

@@ -79,6 +79,7 @@ impl Case {
             slots: &slots,
             k_pool: &k_pool,
             v_pool: &v_pool,
+            writes: true,
         };
         let begin = Instant::now();
         let mut times = Vec::new();

@@ -139,6 +139,7 @@ impl MoeConfig {
             groups: self.groups()?,
             bias: self.is_biased().then(bias).transpose()?,
             scale: self.routed_scaling_factor,
+            expert_scale: None,
         };
         let is_plain = routing.scoring == Scoring::Softmax
             && routing.groups.is_none()

@@ -16,6 +16,8 @@ mod gated_delta_net;
 mod gemma2;
 mod gemma3;
 mod gemma3_text;
+mod gemma4;
+mod gemma4_text;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;

@@ -128,7 +128,7 @@ impl FusedMoe {
             return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated });
         }
         let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
-            if single.is_empty() {
+            if single.is_empty() || !stacked.is_empty() {
                 let names: Vec<&str> = names.iter().map(|name| name.0).collect();
                 Experts::stacked(stacked, &names, num_experts, in_dims, out_dims)
             } else {

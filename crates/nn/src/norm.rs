@@ -54,6 +54,11 @@ impl RmsNorm {
         Ok(Self { weight, eps })
     }
 
+    /// With a weight `[dims]` that is no tensor of the checkpoint.
+    pub fn with_weight(weight: Array, eps: f32) -> Self {
+        Self { weight, eps }
+    }
+
     /// Weight `[dims]`, for kernels that norm by themselves.
     pub fn weight(&self) -> &Array {
         &self.weight

@@ -193,7 +193,12 @@ impl Rope {
         kernels::cpu::rope_split(qkv, shape, Some(norms), (cos, sin)).map(Some)
     }
 
-    fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {
+    /// One of the two: rotates `x` `[num_tokens, heads * head_dim]`, for layers that have
+    /// no keys of their own, to `[num_tokens, heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    pub fn rotate(&self, x: &Array, at: &RopePositions) -> Result<Array> {
         let (num_tokens, width) = (x.dim(0), self.head_dim);
         let x = x.reshape(&[num_tokens, x.size() / num_tokens.max(1) / width, width])?;
         if self.dims == width {

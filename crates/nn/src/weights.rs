@@ -103,6 +103,14 @@ pub enum LeftOver<'a> {
     /// Every tensor of the layers `model.layers.N` from this one on: what predicts
     /// further tokens at once.
     LayersFrom(usize),
+    /// Every tensor of this module in the layers `...layers.N` from one on: `k_proj` of
+    /// layers that use another's.
+    ModuleFrom {
+        /// That layer.
+        first: usize,
+        /// Below a layer: `self_attn.k_proj`.
+        module: &'a str,
+    },
 }
 
 /// A view of a [`WeightStore`] below one module path. Clones share the store.
@@ -380,6 +388,13 @@ impl LeftOver<'_> {
                 layer
                     .and_then(|(layer, _)| layer.parse().ok())
                     .is_some_and(|layer: usize| layer >= *first)
+            }
+            Self::ModuleFrom { first, module } => {
+                let below = name.split_once("layers.").and_then(|(_, rest)| rest.split_once('.'));
+                below.is_some_and(|(layer, rest)| {
+                    layer.parse().is_ok_and(|layer: usize| layer >= *first)
+                        && rest.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))
+                })
             }
         }
     }

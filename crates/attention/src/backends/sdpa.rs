@@ -141,6 +141,9 @@ fn plan_of<'a>(call: &AttentionCall<'a>) -> &'a Plan {
 }
 
 fn write(call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<()> {
+    if call.reads_only {
+        return Ok(());
+    }
     let mut pool = call.kv_pool.borrow_mut();
     pool.write(call.shape.layer_id, call.out_cache_loc, qkv.k, qkv.v)
 }

@@ -93,6 +93,8 @@ pub struct AttentionInputs<'a> {
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
+    /// Whether K and V are written; otherwise an earlier kernel wrote them.
+    pub writes: bool,
 }
 
 /// Writes K and V to their slots, then attends. Returns
@@ -109,19 +111,21 @@ pub fn paged_attention(
     plan: &Arc<AttentionPlan>,
     arrays: AttentionInputs<'_>,
 ) -> Result<Array> {
-    let kernel = Arc::new(PagedAttention { params: Arc::clone(params), plan: Arc::clone(plan) });
-    let AttentionInputs { q, k, v, slots, k_pool, v_pool } = arrays;
+    let AttentionInputs { q, k, v, slots, k_pool, v_pool, writes } = arrays;
+    let kernel = PagedAttention { params: Arc::clone(params), plan: Arc::clone(plan), writes };
     let shape = [q.dim(0), params.num_heads * params.head_dim];
     let outputs: &[(&[usize], Dtype)] = &[(&shape, q.dtype())];
     // SAFETY: the pools belong to steps of one thread and one stream, which is
     // what callers are told above.
-    let out = unsafe { node_in_place(kernel, &[q, k, v, slots], &[k_pool, v_pool], outputs) };
+    let out =
+        unsafe { node_in_place(Arc::new(kernel), &[q, k, v, slots], &[k_pool, v_pool], outputs) };
     Ok(out?.remove(0))
 }
 
 struct PagedAttention {
     params: Arc<AttentionParams>,
     plan: Arc<AttentionPlan>,
+    writes: bool,
 }
 
 impl CpuKernel for PagedAttention {
@@ -129,7 +133,7 @@ impl CpuKernel for PagedAttention {
         let Operands { inputs, mut in_place, mut outputs } = operands;
         let [q, k, v, slots] = inputs[..] else { panic!("four inputs") };
         let row = self.params.num_kv_heads * self.params.head_dim;
-        for (pool, rows) in in_place.iter_mut().zip([k, v]) {
+        for (pool, rows) in in_place.iter_mut().zip([k, v]).filter(|_| self.writes) {
             write_rows(pool, &to_f32(rows), slots.as_slice(), row);
         }
         let q = to_f32(q);

@@ -1,7 +1,7 @@
 //! Attention of one new token a request over its pages of the K/V pool.
 //!
-//! All query heads of a K/V head (up to eight) are computed from one read of K
-//! and V. Long contexts are split over threadgroups; a second kernel adds the
+//! All query heads of a K/V head (up to eight, of wide heads four) are computed from
+//! one read of K and V. Long contexts are split over threadgroups; a second kernel adds the
 //! parts up. The number of parts is one of a few (a power of two), fixed by the
 //! shape of the launch; where a request's parts begin the kernel works out from
 //! its length, so the same graph serves any lengths.
@@ -21,7 +21,11 @@ pub static MERGE: Kernel =
     Kernel { name: "paged_decode_merge", body: include_str!("../paged_decode_merge/body.inc") };
 
 /// Widths of a head that the attention kernels know.
-pub const HEAD_DIMS: [usize; 6] = [64, 80, 96, 128, 192, 256];
+pub const HEAD_DIMS: [usize; 7] = [64, 80, 96, 128, 192, 256, 512];
+/// Query heads of one K/V head that a threadgroup takes, and those of which a lane would
+/// hold more columns than it has registers for.
+const MAX_HEADS: usize = 8;
+const MAX_WIDE_HEADS: usize = 4;
 const SIMDGROUPS: usize = 4;
 const MAX_SPLITS: usize = 64;
 /// Fewer tokens than this are not worth a part of their own.
@@ -56,6 +60,12 @@ impl AttentionSpec {
     /// Query heads of a K/V head.
     pub fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// Query heads of a group that a threadgroup takes together: as evenly as they can be.
+    pub(crate) fn heads_together(&self) -> usize {
+        let most = if self.head_dim > 256 { MAX_WIDE_HEADS } else { MAX_HEADS };
+        self.group().div_ceil(self.group().div_ceil(most))
     }
 
     pub(crate) fn check(&self, kernel: &'static str) -> Result<(), KernelError> {
@@ -114,7 +124,7 @@ impl DecodePlan {
         target_groups: usize,
     ) -> Result<Self, KernelError> {
         spec.check(KERNEL.name)?;
-        let blocks = spec.group().div_ceil(8);
+        let blocks = spec.group().div_ceil(spec.heads_together());
         let groups = batch * spec.num_kv_heads * blocks;
         let visible = spec.window.map_or(max_seq_len, |window| window.min(max_seq_len));
         Ok(Self::with_splits(spec, batch, num_splits(groups, visible, target_groups)))
@@ -122,8 +132,8 @@ impl DecodePlan {
 
     /// With a given number of parts.
     pub fn with_splits(spec: &AttentionSpec, batch: usize, splits: usize) -> Self {
-        let blocks = spec.group().div_ceil(8);
-        let heads = spec.group().div_ceil(blocks);
+        let heads = spec.heads_together();
+        let blocks = spec.group().div_ceil(heads);
         let packs = spec.head_dim / (16 / spec.kv_dtype.size_in_bytes());
         let lanes = packs.next_power_of_two().min(32);
         let packs = packs.div_ceil(lanes);

@@ -3,7 +3,8 @@
 //!
 //! One launch for requests of any lengths, without padding: the host cuts the new
 //! tokens of each request into tiles, and a threadgroup takes a tile. f16 and bf16
-//! use the matrix unit; f32, for which there is none, a kernel without.
+//! use the matrix unit; f32, for which there is none, a kernel without, and so do heads
+//! wider than 256, whose sums do not fit into registers nor their keys into memory.
 //!
 //! Upstream: `sglang/srt/layers/attention/triton_ops/extend_attention.py`.
 
@@ -18,6 +19,8 @@ pub static TILES: Kernel =
     Kernel { name: "paged_extend_tiles", body: include_str!("../paged_extend_tiles/body.inc") };
 
 const SIMDGROUPS: usize = 4;
+/// Widest head on the matrix unit.
+const MAX_TILES_HEAD_DIM: usize = 256;
 /// Threadgroup memory that every Apple GPU has.
 const SHARED_BYTES: usize = 32 * 1024;
 
@@ -39,18 +42,21 @@ impl ExtendTiling {
     /// A size that the kernel does not know.
     pub fn new(spec: &AttentionSpec) -> Result<Self, KernelError> {
         spec.check(KERNEL.name)?;
-        if spec.dtype == spec.kv_dtype && spec.dtype != Dtype::Float32 {
+        if spec.dtype == spec.kv_dtype
+            && spec.dtype != Dtype::Float32
+            && spec.head_dim <= MAX_TILES_HEAD_DIM
+        {
             let bytes_of_token = 2 * 2 * (spec.head_dim + 8);
             let block = [64, 32].into_iter().find(|block| block * bytes_of_token <= SHARED_BYTES);
             return Self::on_matrix_unit(spec, 1, block.unwrap_or(16));
         }
-        let heads = heads_of_tile(spec);
+        let heads = spec.heads_together();
         // Half of the memory for the queries; the weights of a block and the
         // block itself, K or V, share the rest.
         let rows = (SHARED_BYTES / 2 / (SIMDGROUPS * spec.head_dim * 4)).min(8);
         let rest = SHARED_BYTES - SIMDGROUPS * rows * (spec.head_dim + 32) * 4;
         let key_bytes = spec.head_dim * spec.kv_dtype.size_in_bytes() + 16;
-        let block = [32, 16].into_iter().find(|block| block * key_bytes <= rest).unwrap_or(8);
+        let block = [32, 16, 8].into_iter().find(|block| block * key_bytes <= rest).unwrap_or(4);
         Ok(Self { heads, rows, block, uses_matrix_unit: false })
     }
 
@@ -68,10 +74,14 @@ impl ExtendTiling {
         if spec.dtype != spec.kv_dtype || spec.dtype == Dtype::Float32 {
             return Err(KernelError::ElementType { dtype: spec.kv_dtype });
         }
+        if spec.head_dim > MAX_TILES_HEAD_DIM {
+            let (kernel, size) = (TILES.name, spec.head_dim);
+            return Err(KernelError::Size { kernel, what: "a head width", size });
+        }
         if block == 0 || !block.is_multiple_of(16) {
             return Err(KernelError::Size { kernel: TILES.name, what: "a block", size: block });
         }
-        let (heads, rows) = (heads_of_tile(spec), 16 * row_tiles);
+        let (heads, rows) = (spec.heads_together(), 16 * row_tiles);
         Ok(Self { heads, rows, block, uses_matrix_unit: true })
     }
 
@@ -92,11 +102,6 @@ impl ExtendTiling {
         tiles.sort_by_key(|[request, first]| (-first, *request));
         tiles.concat()
     }
-}
-
-/// As evenly as they can be in parts of up to eight.
-fn heads_of_tile(spec: &AttentionSpec) -> usize {
-    spec.group().div_ceil(spec.group().div_ceil(8))
 }
 
 /// Arrays of an extend step.

@@ -182,7 +182,11 @@ impl Batch {
     /// Now and then not the usual one.
     fn tiling(&self) -> Result<ExtendTiling, KernelError> {
         match self.spec.page_size {
-            1 | 16 if self.spec.kv_dtype != Dtype::Float32 && self.spec.dtype != Dtype::Float32 => {
+            1 | 16
+                if self.spec.kv_dtype != Dtype::Float32
+                    && self.spec.dtype != Dtype::Float32
+                    && self.spec.head_dim <= 256 =>
+            {
                 ExtendTiling::on_matrix_unit(&self.spec, 2, 16)
             }
             _ => ExtendTiling::new(&self.spec),

@@ -70,6 +70,7 @@ impl SparseMoeBlock {
             groups: moe.groups(),
             bias: Some(biased.take_as_stored("e_score_correction_bias", &[num_experts])?),
             scale: moe.routed_scaling_factor,
+            expert_scale: None,
         };
         let shared = |inner| GatedMlp::load(&at.at("shared_experts"), [hidden, inner], act, false);
         let shared_inner = Some(moe.shared_inner()).filter(|&inner| inner > 0);

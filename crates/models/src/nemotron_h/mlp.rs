@@ -57,6 +57,7 @@ impl SparseMoeBlock {
             groups: moe.groups(),
             bias: Some(gate.take_as_stored("e_score_correction_bias", &[dims.num_experts])?),
             scale: moe.routed_scaling_factor.unwrap_or(1.0),
+            expert_scale: None,
         };
         let latent = |width| {
             Ok::<_, LoadError>([

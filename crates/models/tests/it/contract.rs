@@ -1,7 +1,7 @@
 //! What the engine relies on, for every tiny checkpoint: how a prompt is cut
 //! into steps, who shares a step and what was cached must not show.
 
-use attention::ForwardMode;
+use attention::{AttentionShape, ForwardMode};
 use mlx::Dtype;
 use nn::Unpack;
 
@@ -149,31 +149,42 @@ fn shape_is_told_as_config_json_has_it() {
         // What a token's experts have together counts where it is more.
         let inner = number("intermediate_size");
         let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
-        let top_k = optional("num_experts_per_tok").or(optional("num_experts_per_token"));
-        let together = top_k.unwrap_or(0) * of_expert;
-        let shared = optional("shared_expert_intermediate_size");
-        let shared = shared.or(optional("moe_shared_expert_intermediate_size")).unwrap_or(0);
+        let top_k = ["num_experts_per_tok", "num_experts_per_token", "top_k_experts"];
+        let top_k = top_k.into_iter().find_map(optional).unwrap_or(0);
+        let shared = ["shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"];
+        let shared = shared.into_iter().find_map(optional).unwrap_or(0);
         // And so do queries in the space of latents.
         let latent = optional("kv_lora_rank").map(|rank| rank + number("qk_rope_head_dim"));
         let absorbed = latent.unwrap_or(0) * number("num_attention_heads");
-        let widest = inner.max(together).max(shared).max(absorbed);
-        // And what some recurrent layers project to.
-        let widest = widest.max(match config.model_type() {
+        // Layers that share K/V may have MLPs twice as wide, and layers inputs of their own.
+        let num_shared = optional("num_kv_shared_layers").unwrap_or(0);
+        let is_double = num_shared > 0 && config.get("use_double_wide_mlp").unwrap() == true;
+        let mlp = if is_double { 2 * inner } else { inner };
+        let inputs = optional("hidden_size_per_layer_input").unwrap_or(0);
+        let inputs = inputs * number("num_hidden_layers");
+        // Some recurrent layers project to more.
+        let projected = match config.model_type() {
             Some("nemotron_h") => 2 * 4 * 32 + 2 * 2 * 16 + 4,
             Some("kimi_linear") => model.state_layout()[0].channels,
             _ => 0,
-        });
+        };
+        let all = [mlp, top_k * of_expert, shared, absorbed, inputs, projected];
+        let widest = all.into_iter().max().unwrap();
         assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());
         let layers = model.kv_layout();
         let recurrent = model.state_layout();
         if config.model_type() != Some("nemotron_h") {
-            assert_eq!(layers.len() + recurrent.len(), number("num_hidden_layers"));
+            assert_eq!(layers.len() + recurrent.len() + num_shared, number("num_hidden_layers"));
         }
         assert!((0..).zip(&recurrent).all(|(index, layer)| layer.state_id == index));
         assert!((0..).zip(&layers).all(|(index, layer)| layer.layer_id == index));
         let kv_heads = if latent.is_some() { 1 } else { number("num_key_value_heads") };
-        assert!(layers.iter().all(|layer| layer.num_kv_heads == kv_heads));
+        // Those of layers without a window may differ.
+        let global = optional("num_global_key_value_heads").unwrap_or(kv_heads);
+        let expected =
+            |layer: &AttentionShape| if layer.sliding_window.is_none() { global } else { kv_heads };
+        assert!(layers.iter().all(|layer| layer.num_kv_heads == expected(layer)));
         assert!(layers.iter().all(|layer| latent.is_none_or(|width| layer.head_dim == width)));
     }
 }
@@ -200,5 +211,6 @@ fn windows_are_where_the_families_have_them() {
     };
     assert_eq!(windows("gemma2"), [Some(4096), None, Some(4096), None]);
     assert_eq!(windows("gemma3"), [Some(8), Some(8), None, Some(8)]);
+    assert_eq!(windows("gemma4-shared"), [Some(8), Some(8), None]);
     assert_eq!(windows("mistral-window"), [Some(8), None, Some(8)]);
 }

@@ -11,6 +11,7 @@ use models::{CausalLm, HfConfig};
 use nn::{LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights};
 use serde_json::Value;
 
+mod gemma4;
 mod kimi_linear;
 mod nemotron_h;
 
@@ -135,6 +136,9 @@ fn shapes(config: &Value) -> Modules {
             text["quantization"] = quantization.clone();
         }
         return shapes(&text).into_iter().map(below).collect();
+    }
+    if kind(config).starts_with("gemma4") {
+        return gemma4::shapes(config);
     }
     let required = |field: &str| config[field].as_u64().unwrap() as usize;
     let (hidden, vocab) = (required("hidden_size"), required("vocab_size"));
@@ -410,7 +414,9 @@ fn values(name: &str, len: usize) -> Vec<f32> {
         x ^= x >> 31;
         let unit = f32::from((x >> 48) as u16) / 32768.0 - 1.0;
         match name {
-            _ if name.ends_with("norm.weight") => 1.0 + unit * 0.25,
+            _ if name.ends_with("norm.weight") || name.ends_with("layer_scalar") => {
+                1.0 + unit * 0.25
+            }
             _ if name.contains("embed_tokens") => unit,
             _ => unit * 0.25,
         }

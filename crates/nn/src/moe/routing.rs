@@ -1,5 +1,6 @@
 //! Routing that is more than a softmax and its largest: experts in groups of which a
-//! token sees a few, sigmoid scores, a bias that chooses but does not weigh, a factor.
+//! token sees a few, sigmoid scores, a bias that chooses but does not weigh, a factor for
+//! all experts or for each.
 //!
 //! Always MLX's operations: the router's kernels know the plain rule only. Experts of
 //! groups that are left out have score -inf, not 0 as in the models' first releases, so
@@ -66,6 +67,9 @@ pub struct Routing {
     pub bias: Option<Array>,
     /// Weights are multiplied by this at the end (`routed_scaling_factor`).
     pub scale: f32,
+    /// `[num_experts]`: each weight is multiplied by its expert's in the end
+    /// (`per_expert_scale`).
+    pub expert_scale: Option<Array>,
 }
 
 impl Routing {
@@ -77,6 +81,11 @@ impl Routing {
             && bias.shape() != [num_experts]
         {
             return refuse("shape of e_score_correction_bias", format!("{:?}", bias.shape()));
+        }
+        if let Some(scale) = &self.expert_scale
+            && scale.shape() != [num_experts]
+        {
+            return refuse("shape of per_expert_scale", format!("{:?}", scale.shape()));
         }
         let Some(ExpertGroups { num_groups, top_groups, score }) = self.groups else {
             return Ok(());
@@ -113,7 +122,12 @@ impl Routing {
             ranks = groups.leave_out(&ranks)?;
         }
         let Chosen { experts, weights } = top_k.pick(&ranks, &scores)?;
-        Ok(Chosen { experts, weights: weights.mul_scalar(self.scale)? })
+        let weights = weights.mul_scalar(self.scale)?;
+        let Some(scale) = &self.expert_scale else {
+            return Ok(Chosen { experts, weights });
+        };
+        let scale = scale.astype(Dtype::Float32)?.take(&experts, 0)?;
+        Ok(Chosen { experts, weights: weights.multiply(&scale)? })
     }
 }
 

@@ -210,7 +210,8 @@ fn groups_and_a_factor_reach_both_forwards() {
     let routed = |top_groups, scale| {
         let groups = ExpertGroups { num_groups: 3, top_groups, score: GroupScore::Best };
         let groups = Some(groups);
-        let routing = Routing { scoring: Scoring::Softmax, groups, bias: None, scale };
+        let routing =
+            Routing { scoring: Scoring::Softmax, groups, bias: None, scale, expert_scale: None };
         load(true, None, top_k).with_routing(routing).unwrap()
     };
     for rows in [3, 60] {

@@ -6,7 +6,7 @@
 
 use mlx::{Array, Dtype, Result};
 
-use super::{RopeConfig, RopeScaling, column};
+use super::{RopeConfig, RopeScaling, column, scaling::plain};
 
 pub(super) enum Frequencies {
     /// `base ^ (-2i / dims)`, positions scaled.
@@ -36,6 +36,12 @@ impl Frequencies {
             }),
             RopeScaling::Llama3(ref llama3) => given(llama3.inverse_frequencies(dims, base)),
             RopeScaling::Yarn(ref yarn) => given(yarn.inverse_frequencies(dims, base)),
+            RopeScaling::Proportional { factor } => {
+                let turning = (dims as f32 * config.partial_rotary_factor) as usize / 2;
+                let slowed = plain(dims, base).map(|inverse| f64::from(factor) * inverse);
+                let still = std::iter::repeat_n(f64::INFINITY, dims / 2 - turning);
+                given(slowed.take(turning).chain(still).collect())
+            }
             RopeScaling::Long(ref long) => given(long.inverse_frequencies(dims, base)),
         }
     }

@@ -43,6 +43,12 @@ pub enum RopeScaling {
     Llama3(Llama3),
     /// Likewise with a ramp over dimensions, and q and k scaled.
     Yarn(Yarn),
+    /// The first pairs turn, as many as `partial_rotary_factor` says, `factor` slower. They
+    /// are pairs of the whole head: element i with i + head_dim / 2 (Gemma 4's).
+    Proportional {
+        /// How much slower.
+        factor: f32,
+    },
     /// Each pair slowed down by a factor of its own, and q and k scaled (Phi-3's
     /// `longrope`, once `su`). The factors for long texts are those of short ones
     /// too: a key must be the same however long its sequence gets.
@@ -160,6 +166,12 @@ impl RopeConfig {
             return Err(LoadError::Unsupported { what: "rotary width", value: dims.to_string() });
         }
         match &self.scaling {
+            RopeScaling::Proportional { .. } if !head_dim.is_multiple_of(2) => {
+                let value = head_dim.to_string();
+                Err(LoadError::Unsupported { what: "rotary width", value })
+            }
+            // The pairs that do not turn are among them.
+            RopeScaling::Proportional { .. } => Ok(head_dim),
             RopeScaling::Long(long) if long.long_factor.len() != dims / 2 => {
                 let reason = format!("{} factors for {} pairs", long.long_factor.len(), dims / 2);
                 Err(config_error("long_factor", &reason))
@@ -189,6 +201,12 @@ impl RopeScaling {
         match kind {
             "default" => Ok(Self::Default),
             "linear" => Ok(Self::Linear { factor: factor(parameters, field)? }),
+            "proportional" => Ok(Self::Proportional {
+                factor: match parameters.contains_key("factor") {
+                    true => factor(parameters, field)?,
+                    false => 1.0,
+                },
+            }),
             "dynamic" => Ok(Self::Dynamic { factor: factor(parameters, field)? }),
             "llama3" => typed(parameters, field).map(Self::Llama3),
             "yarn" | "deepseek_yarn" => typed(parameters, field).map(Self::Yarn),
@@ -301,7 +319,7 @@ impl LongRope {
 }
 
 /// `theta ^ (2i / dims)`.
-fn plain(dims: usize, theta: f32) -> impl Iterator<Item = f64> {
+pub(super) fn plain(dims: usize, theta: f32) -> impl Iterator<Item = f64> {
     let theta = f64::from(theta);
     (0..dims).step_by(2).map(move |index| theta.powf(index as f64 / dims as f64))
 }

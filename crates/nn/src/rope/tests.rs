@@ -176,6 +176,29 @@ fn longrope_slows_each_pair_and_part_of_a_head_may_rotate() {
 }
 
 #[test]
+fn proportional_pairs_are_those_of_the_whole_head() {
+    let fields = |factor: f64| {
+        json!({"rope_theta": 1e6, "rope_parameters": {
+            "rope_type": "proportional", "partial_rotary_factor": 0.25, "factor": factor,
+        }})
+    };
+    let config = |fields: Value| {
+        let Value::Object(fields) = fields else { unreachable!() };
+        RopeConfig::partial_from_config(&HfConfig::from_map(fields).unwrap()).unwrap()
+    };
+    for factor in [1.0, 8.0] {
+        let mut rope = Rope::new(64, &config(fields(factor))).unwrap();
+        let turning = plain_frequencies(64, 1e6).into_iter().take(8).map(|f| f / factor);
+        let frequencies: Vec<f64> = turning.chain([0.0; 24]).collect();
+        for positions in POSITIONS {
+            assert_close(&mut rope, positions, |_| frequencies.clone());
+        }
+    }
+    let odd = RopeConfig { partial_rotary_factor: 0.05, ..config(fields(1.0)) };
+    assert!(Rope::new(64, &odd).is_err(), "three elements");
+}
+
+#[test]
 fn a_still_rope_turns_nothing() {
     let mut rope = Rope::still(8).unwrap();
     let x = Array::from_slice(&ramp(48), &[3, 16]).unwrap();

@@ -85,6 +85,10 @@ fn left_overs_need_a_rule() {
     let weights = Weights::new(store(F32, &names.map(|name| (name, &one))));
     let error = text(weights.finish(&[LeftOver::LayersFrom(2)]));
     assert!(error.ends_with(": model.layers.1.w, model.layers.x.w"), "{error}");
+    let names = ["layers.1.k.w", "layers.2.k.w", "layers.3.kk.w", "layers.4.k", "m.layers.2.k.a.w"];
+    let weights = Weights::new(store(F32, &names.map(|name| (name, &one))));
+    let error = text(weights.finish(&[LeftOver::ModuleFrom { first: 2, module: "k" }]));
+    assert!(error.ends_with(": layers.1.k.w, layers.3.kk.w, layers.4.k"), "{error}");
 }
 
 #[test]

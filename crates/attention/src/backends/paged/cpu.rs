@@ -47,6 +47,7 @@ impl PagedCpu {
             slots: call.out_cache_loc,
             k_pool,
             v_pool,
+            writes: !call.reads_only,
         };
         paged_attention(&self.params[call.shape.layer_id], plan, inputs)
     }

@@ -1,12 +1,14 @@
 //! On a GPU: a kernel writes in place, attention reads through the page tables. A
 //! single prompt without a prefix goes to MLX's fused attention, and in f32, for
-//! which there is no matrix unit, all prompts do, their prefix gathered.
+//! which there is no matrix unit, all prompts do, their prefix gathered. Heads wider than
+//! the matrix unit's kernel takes ([`kernels::ExtendTiling`]) go to the one without.
 //!
 //! MLX sees the pools as mere inputs. What keeps order is the chain of
 //! [`kernels::kv_write`]: every write takes the chain of the one before, every
 //! read depends on the chain of its write, and between steps the chain becomes
 //! the sampled tokens ([`KvPool::fence`](crate::KvPool::fence)), which come after
-//! all reads.
+//! all reads. A layer that reads another's cache depends on the chain as it is by then,
+//! which that layer's write is part of.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -93,10 +95,13 @@ impl PagedGpu {
         Self { windows, is_capped, kernels }
     }
 
-    /// Adds the write of this step's K and V; gives its chain.
+    /// Adds the write of this step's K and V, unless they are there; gives its chain.
     fn write(&self, call: &AttentionCall<'_>, qkv: &Qkv<'_>) -> Result<Array> {
         let mut pool = call.kv_pool.borrow_mut();
         let after = pool.chain().clone();
+        if call.reads_only {
+            return Ok(after);
+        }
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
         let inputs = KvWriteInputs {
             k: qkv.k,
@@ -343,8 +348,11 @@ impl AttentionBackend for PagedGpu {
         let Plan::Extend(plan) = call.metadata.get() else {
             unreachable!("the mode of a step does not change");
         };
-        let seqs = plan.gathers(&self.windows, call.shape.sliding_window)?;
         let chain = self.write(call, qkv)?;
+        if let Some(tables) = plan.tables.as_ref().filter(|_| qkv.q.dtype() != Dtype::Float32) {
+            return self.extend(call, tables, qkv.q, &chain);
+        }
+        let seqs = plan.gathers(&self.windows, call.shape.sliding_window)?;
         // In every index of this layer, so that its gathers come after the write.
         let zero = chain.slice(&[0], &[1], &[1])?.multiply(&Array::scalar(0_i32)?)?;
         let gather = |slots: &_| {

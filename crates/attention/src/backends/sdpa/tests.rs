@@ -31,7 +31,7 @@ impl Case {
         let latent = rng.random_bool(0.2);
         let num_kv_heads = if latent { 1 } else { [1, 1, 2, 3, 4][rng.random_range(0..5)] };
         let group = [1, 2, 3, 4, 7, 16][rng.random_range(0..6)];
-        let head_dim = [64, 80, 96, 128][rng.random_range(0..4)];
+        let head_dim = [64, 80, 96, 128, 512][rng.random_range(0..5)];
         let mode = if rng.random_bool(0.5) { ForwardMode::Decode } else { ForwardMode::Extend };
         let shape = AttentionShape {
             layer_id: 1,
@@ -126,6 +126,35 @@ impl Case {
 
     /// What a backend makes of the step, `[num_tokens, num_heads * head_dim]`.
     fn run(&self, backend: &crate::BackendEntry) -> Vec<f32> {
+        let (batch, [q, k, v]) = self.step(backend);
+        self.values(&RadixAttention::new(self.shape.clone()).forward(&q, &k, &v, &batch).unwrap())
+    }
+
+    /// The same by a layer that shares the cache of one with other queries. What it is told
+    /// of K and V is wrong where a backend must read the pool.
+    fn run_shared(&self, backend: &crate::BackendEntry) -> Vec<f32> {
+        let (batch, [q, k, v]) = self.step(backend);
+        let layer = RadixAttention::new(self.shape.clone());
+        let owner = layer.forward(&q.negative().unwrap(), &k, &v, &batch).unwrap();
+        // As hidden states are: after the owner's result, and of the same values.
+        let nothing = owner.sum(&[0, 1], false).unwrap().mul_scalar(0.0).unwrap();
+        let q = q.add(&nothing).unwrap();
+        let has_own = |extent: &Extent| extent.prefix_len == 0;
+        if self.mode == ForwardMode::Extend && self.extents.iter().any(has_own) {
+            return self.values(&layer.forward_shared(&q, (&k, &v), &batch).unwrap());
+        }
+        let wrong = |x: &Array| x.add_scalar(1.0).unwrap();
+        self.values(&layer.forward_shared(&q, (&wrong(&k), &wrong(&v)), &batch).unwrap())
+    }
+
+    fn values(&self, out: &Array) -> Vec<f32> {
+        let num_tokens = self.q.len() / (self.shape.num_heads * self.shape.head_dim);
+        assert_eq!(out.shape(), [num_tokens, self.shape.num_heads * self.shape.value_dim()]);
+        out.to_vec().unwrap()
+    }
+
+    /// The step with a pool that holds every prefix, and its q, k and v.
+    fn step(&self, backend: &crate::BackendEntry) -> (ForwardBatch, [Array; 3]) {
         // Only this backend reads a pool in parts.
         let limit = self.max_buffer_bytes.filter(|_| backend.name == super::ENTRY.name);
         let pool = Rc::new(RefCell::new(self.pool(limit)));
@@ -155,9 +184,7 @@ impl Case {
         let v = self.array(&v, self.shape.num_kv_heads);
         let stop = [v.dim(0) as i32, v.dim(1) as i32, self.shape.value_dim() as i32];
         let v = v.slice(&[0; 3], &stop, &[1; 3]).unwrap();
-        let out = RadixAttention::new(self.shape.clone()).forward(&q, &k, &v, &batch).unwrap();
-        assert_eq!(out.shape(), [num_tokens, self.shape.num_heads * self.shape.value_dim()]);
-        out.to_vec().unwrap()
+        (batch, [q, k, v])
     }
 
     fn expected(&self) -> Vec<f64> {
@@ -183,13 +210,14 @@ fn every_backend_agrees_with_the_reference() {
             if !(backend.supports)(std::slice::from_ref(&case.shape)) {
                 continue;
             }
-            let off = case
-                .run(backend)
-                .iter()
-                .zip(&expected)
-                .map(|(out, expected)| (f64::from(*out) - expected).abs())
-                .fold(0.0, f64::max);
-            assert!(off < 2e-6, "{} seed {seed}: off by {off}", backend.name);
+            for (how, out) in [("own", case.run(backend)), ("shared", case.run_shared(backend))] {
+                let off = out
+                    .iter()
+                    .zip(&expected)
+                    .map(|(out, expected)| (f64::from(*out) - expected).abs())
+                    .fold(0.0, f64::max);
+                assert!(off < 2e-6, "{} {how} seed {seed}: off by {off}", backend.name);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ const PAIRS: ExpertGroups = ExpertGroups { num_groups: 4, top_groups: 2, score: 
 const PROBS: [f32; 8] = [0.30, 0.01, 0.16, 0.15, 0.02, 0.17, 0.14, 0.05];
 
 fn softmax(groups: Option<ExpertGroups>, scale: f32) -> Routing {
-    Routing { scoring: Scoring::Softmax, groups, bias: None, scale }
+    Routing { scoring: Scoring::Softmax, groups, bias: None, scale, expert_scale: None }
 }
 
 /// Experts of one token with their weights, by expert.
@@ -72,12 +72,32 @@ fn a_bias_chooses_and_does_not_weigh() {
         groups: Some(ExpertGroups { score: GroupScore::BestTwo, ..PAIRS }),
         bias: Some(Array::from_slice(&bias, &[8]).unwrap()),
         scale: 1.0,
+        expert_scale: None,
     };
     // Sums of the pairs: -2.69, -3.69, -3.81, -1.81.
     let found = chosen(&routing, TopK { top_k: 4, renormalize: false }, &logits);
     assert_chosen(&found, &[(0, 0.30), (1, 0.01), (6, 0.14), (7, 0.05)]);
     let found = chosen(&routing, TopK { top_k: 2, renormalize: true }, &logits);
     assert_chosen(&found, &[(6, 0.14 / 0.19), (7, 0.05 / 0.19)]);
+}
+
+#[test]
+fn experts_weigh_as_much_as_they_say() {
+    let logits = PROBS.map(|score| (score / (1.0 - score)).ln());
+    let of_expert = [2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5_f32];
+    let routing = Routing {
+        scoring: Scoring::Sigmoid,
+        expert_scale: Some(Array::from_slice(&of_expert, &[8]).unwrap()),
+        ..softmax(None, 3.0)
+    };
+    let found = chosen(&routing, TopK { top_k: 8, renormalize: true }, &logits);
+    let scaled =
+        |expert: usize| 3.0 * of_expert[expert] * PROBS[expert] / PROBS.iter().sum::<f32>();
+    let expected: Vec<(i32, f32)> = (0..8).map(|expert| (expert as i32, scaled(expert))).collect();
+    assert_chosen(&found, &expected);
+    let expert_scale = Some(Array::from_slice(&of_expert[..6], &[6]).unwrap());
+    let error = Routing { expert_scale, ..softmax(None, 1.0) }.check(2, 8).unwrap_err();
+    assert_eq!(error.to_string(), "shape of per_expert_scale \"[6]\" is not supported");
 }
 
 #[test]
