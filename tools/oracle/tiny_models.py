@@ -606,7 +606,7 @@ GEMMA4_TEXT = {
     "max_position_embeddings": 512,
     "final_logit_softcapping": 30.0,
     "enable_moe_block": False,
-    "tie_word_embeddings": True,
+    "tie_word_embeddings": False,
 }
 # As the 31B, the 12B and the 26B-A4B have it.
 GEMMA4_DENSE = {
@@ -635,14 +635,14 @@ GEMMA4_TEXT_CASES = {
     "gemma4-shared": {},
     # All by default: a window in four layers of five, a quarter of the others' heads turning.
     "gemma4-shared-q4": {
-        "hidden_size_per_layer_input": 64,
+        "hidden_size_per_layer_input": 128,
         "num_kv_shared_layers": 1,
         "rope_parameters": None,
         "layer_types": None,
         "quantization": {"group_size": 64, "bits": 4},
     },
-    "gemma4-dense": GEMMA4_DENSE | {"final_logit_softcapping": None, "tie_word_embeddings": False},
-    "gemma4-dense-q4": GEMMA4_DENSE | {"quantization": {"group_size": 64, "bits": 4}},
+    "gemma4-dense": GEMMA4_DENSE | {"final_logit_softcapping": None},
+    "gemma4-dense-tied-q4": GEMMA4_DENSE | {"tie_word_embeddings": True, "quantization": {"group_size": 64, "bits": 4}},
     "gemma4-moe": GEMMA4_MOE,
     "gemma4-moe-q4": GEMMA4_MOE | {"quantization": gemma4_q4("")},
 }
@@ -650,15 +650,19 @@ GEMMA4 = {
     "architectures": ["Gemma4ForConditionalGeneration"],
     "model_type": "gemma4",
     "vocab_size": 256,
-    "text_config": GEMMA4_TEXT,
+    "text_config": GEMMA4_TEXT | GEMMA4_MOE,
 }
 GEMMA4_CASES = {
     "gemma4-nested": {},
-    "gemma4-nested-q4": {"text_config": GEMMA4_TEXT | GEMMA4_MOE, "quantization": gemma4_q4("language_model.")},
-    "gemma4-unified": {
+    "gemma4-nested-q4": {"quantization": gemma4_q4("language_model.")},
+    "gemma4-nested-shared-q4": {
+        "text_config": GEMMA4_TEXT | {"hidden_size_per_layer_input": 64},
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+    "gemma4-unified-tied": {
         "architectures": ["Gemma4UnifiedForConditionalGeneration"],
         "model_type": "gemma4_unified",
-        "text_config": GEMMA4_TEXT | GEMMA4_DENSE | {"model_type": "gemma4_unified_text"},
+        "text_config": GEMMA4_TEXT | GEMMA4_DENSE | {"model_type": "gemma4_unified_text", "tie_word_embeddings": True},
     },
 }
 
@@ -833,8 +837,10 @@ def tensor(name, shape):
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     unit = (x >> np.uint64(48)).astype(np.float32) / np.float32(32768) - np.float32(1)
-    if name.endswith(("norm.weight", "layer_scalar")):
+    if name.endswith("norm.weight"):
         unit = np.float32(1) + unit * np.float32(0.25)
+    elif name.endswith("layer_scalar"):
+        unit = np.float32(0.75) + unit * np.float32(0.25)
     elif "embed_tokens" not in name:
         unit = unit * np.float32(0.25)
     return mx.array(unit.reshape(shape))

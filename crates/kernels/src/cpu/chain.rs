@@ -35,8 +35,8 @@ pub enum ChainError {
     /// No kernel of ours gives the step's result.
     #[error("the step's result comes from an operation of MLX")]
     ForeignResult,
-    /// Two kernels change the same array.
-    #[error("two kernels change the same array")]
+    /// Two kernels hold the same array in place, to change it or to read it.
+    #[error("two kernels hold the same array in place, as layers that share K and V do")]
     SharedInPlace,
 }
 

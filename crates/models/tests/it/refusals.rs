@@ -206,6 +206,57 @@ fn config_values_of_nemotron_h() {
 }
 
 #[test]
+fn config_values_of_gemma_4() {
+    let cases = [
+        ("shared", json!({"num_kv_shared_layers": 6}), "config.json: num_kv_shared_layers: 6 of 6"),
+        (
+            "shared",
+            json!({"num_kv_shared_layers": 4}),
+            "config.json: num_kv_shared_layers: no layer of the kind before them",
+        ),
+        ("shared", json!({"vocab_size_per_layer_input": 255}), "config.json: vocab_size_per_layer"),
+        ("shared", json!({"global_head_dim": 32}), "weight model.layers.2.self_attn.q_proj"),
+        ("shared", json!({"attention_bias": true}), "config.json: attention_bias: true is not"),
+        ("shared", json!({"use_bidirectional_attention": "all"}), "use_bidirectional_attention"),
+        ("shared", json!({"final_logit_softcapping": 0}), "config.json: final_logit_softcapping"),
+        ("shared", json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1"),
+        (
+            "shared",
+            json!({"global_partial_rotary_factor": 0.5}),
+            "config.json: global_partial_rotary_factor: 0.5 where rope_parameters say 0.25",
+        ),
+        (
+            "shared",
+            json!({"rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.5}}}),
+            "partial_rotary_factor \"0.5\" is not supported",
+        ),
+        (
+            "shared",
+            json!({"rope_parameters": {"rope_type": "default"}}),
+            "config.json: rope_parameters.rope_type: unknown field",
+        ),
+        (
+            "shared",
+            json!({"per_layer_config": {"2": {"head_dim": 64, "num_key_value_heads": 1}}}),
+            "config.json: per_layer_config: layer 2 is not as the other fields say",
+        ),
+        (
+            "dense",
+            json!({"num_global_key_value_heads": 3}),
+            "config.json: num_global_key_value_heads: 3 does not divide",
+        ),
+        ("dense", json!({"attention_k_eq_v": false}), "weight model.layers.2.self_attn.k_proj"),
+        ("dense", json!({"enable_moe_block": true}), "config.json: num_experts: must be positive"),
+        ("moe", json!({"top_k_experts": 9}), "experts of a token \"9 of 8\""),
+        ("moe", json!({"hidden_activation": "xielu"}), "config.json: hidden_activation: unknown"),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(&format!("gemma4-{name}"), fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
+#[test]
 fn config_values_of_kimi_linear() {
     let linear = |field: &str, value: Value| {
         let mut linear = golden("kimi-linear").config["linear_attn_config"].clone();
@@ -246,6 +297,36 @@ fn config_values_of_kimi_linear() {
     }
 }
 
+/// Projections of layers that use another's, eyes and ears, and a head that is the embedding.
+#[test]
+fn what_gemma_4_leaves_behind_is_no_mistake() {
+    let load_with = |name: &str, more: &[&str]| {
+        let config = golden(name).config;
+        let mut tensors = checkpoint(&config);
+        for name in more {
+            tensors.insert((*name).to_owned(), Array::zeros(&[2], Dtype::Float32).unwrap());
+        }
+        load(&config, &tensors, OPTIONS).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let shared = ["k_proj.weight", "k_proj.scales", "v_proj.weight", "k_norm.weight"];
+    let shared = shared.map(|name| format!("language_model.model.layers.4.self_attn.{name}"));
+    let mut more: Vec<&str> = shared.iter().map(String::as_str).collect();
+    more.extend([
+        "vision_tower.encoder.layers.0.self_attn.k_proj.input_max",
+        "model.audio_tower.layers.0.norm.weight",
+        "embed_vision.embedding_projection.weight",
+        "model.embed_audio.embedding_projection.weight",
+        "vision_embedder.patch_dense.weight",
+    ]);
+    assert_eq!(load_with("gemma4-nested-shared-q4", &more), Ok(()));
+    let owned = "language_model.model.layers.2.self_attn.q_proj.bias";
+    let error = load_with("gemma4-nested-shared-q4", &[owned]).unwrap_err();
+    assert!(error.contains(owned), "{error}");
+    let head = "language_model.lm_head.weight";
+    assert_eq!(load_with("gemma4-unified-tied", &[head]), Ok(()));
+    assert!(load_with("gemma4-nested", &["model.vision_model.w"]).is_err());
+}
+
 /// Windows of the layers of a golden with some fields of its config changed.
 fn windows(name: &str, fields: &Value) -> Vec<Option<usize>> {
     let mut config = golden(name).config;
@@ -282,8 +363,19 @@ fn a_window_is_only_mistrals() {
 
 #[test]
 fn every_tensor_is_needed_once() {
-    let names = ["bias", "q4-g32", "tied", "mixtral", "qwen2-moe-q4", "qwen3-tied-q4"];
-    for name in names.into_iter().chain(["nemotron-h", "nemotron-h-q4", "kimi-linear"]) {
+    for name in [
+        "bias",
+        "q4-g32",
+        "tied",
+        "mixtral",
+        "qwen2-moe-q4",
+        "qwen3-tied-q4",
+        "gemma4-shared",
+        "gemma4-moe-q4",
+        "nemotron-h",
+        "nemotron-h-q4",
+        "kimi-linear",
+    ] {
         let config = golden(name).config;
         let tensors = checkpoint(&config);
         for name in tensors.keys() {

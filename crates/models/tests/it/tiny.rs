@@ -414,9 +414,8 @@ fn values(name: &str, len: usize) -> Vec<f32> {
         x ^= x >> 31;
         let unit = f32::from((x >> 48) as u16) / 32768.0 - 1.0;
         match name {
-            _ if name.ends_with("norm.weight") || name.ends_with("layer_scalar") => {
-                1.0 + unit * 0.25
-            }
+            _ if name.ends_with("norm.weight") => 1.0 + unit * 0.25,
+            _ if name.ends_with("layer_scalar") => 0.75 + unit * 0.25,
             _ if name.contains("embed_tokens") => unit,
             _ => unit * 0.25,
         }

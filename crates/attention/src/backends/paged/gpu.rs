@@ -31,10 +31,14 @@ use crate::{
 pub(super) struct PagedGpu {
     /// Distinct windows of the model's layers.
     windows: Vec<Option<usize>>,
-    /// Whether some layer has a cap on its scores, which MLX's attention has not.
-    is_capped: bool,
+    /// Whether some layer has what MLX's fused attention has not: a cap on its scores, or
+    /// heads so wide that all scores of a prompt would exist at once.
+    avoids_mlx: bool,
     kernels: Rc<Kernels>,
 }
+
+/// Widest head that MLX may attend with.
+const MAX_MLX_HEAD_DIM: usize = 256;
 
 /// Fewest pages of a table.
 const MIN_PAGES: usize = 16;
@@ -50,8 +54,7 @@ struct ExtendPlan {
     gathers: OnceCell<Vec<(Option<usize>, Vec<ExtendSeq>)>>,
     /// What a gather is planned from.
     step: OwnedLayout,
-    /// For our kernel; `None` for a single prompt without a prefix, unless scores are
-    /// capped.
+    /// For our kernel; `None` for a single prompt without a prefix, unless MLX is avoided.
     tables: Option<ExtendTables>,
 }
 
@@ -91,8 +94,10 @@ impl PagedGpu {
         let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
         windows.sort_unstable();
         windows.dedup();
-        let is_capped = layers.iter().any(|layer| layer.soft_cap.is_some());
-        Self { windows, is_capped, kernels }
+        let avoids_mlx = layers
+            .iter()
+            .any(|layer| layer.soft_cap.is_some() || layer.head_dim > MAX_MLX_HEAD_DIM);
+        Self { windows, avoids_mlx, kernels }
     }
 
     /// Adds the write of this step's K and V, unless they are there; gives its chain.
@@ -284,8 +289,8 @@ impl ExtendTables {
 }
 
 impl ExtendPlan {
-    fn new(step: &StepLayout<'_>, is_capped: bool) -> Result<Self> {
-        let is_fresh = !is_capped && matches!(step.extents, [only] if only.prefix_len == 0);
+    fn new(step: &StepLayout<'_>, avoids_mlx: bool) -> Result<Self> {
+        let is_fresh = !avoids_mlx && matches!(step.extents, [only] if only.prefix_len == 0);
         Ok(Self {
             gathers: OnceCell::new(),
             step: OwnedLayout {
@@ -324,7 +329,7 @@ impl AttentionBackend for PagedGpu {
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
         let plan = match step.mode {
             ForwardMode::Decode => Plan::Decode(DecodeTables::new(step)?),
-            ForwardMode::Extend => Plan::Extend(ExtendPlan::new(step, self.is_capped)?),
+            ForwardMode::Extend => Plan::Extend(ExtendPlan::new(step, self.avoids_mlx)?),
         };
         Ok(ForwardMetadata::new(plan))
     }

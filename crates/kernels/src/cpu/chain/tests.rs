@@ -3,7 +3,11 @@
 use mlx::device::{self, DeviceKind};
 
 use super::*;
-use crate::cpu::{add_rms_norm, silu_and_mul};
+use crate::cpu::{
+    add_rms_norm,
+    attention::{AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention},
+    silu_and_mul,
+};
 
 fn array(shape: &[usize], seed: usize) -> Array {
     let len: usize = shape.iter().product();
@@ -51,6 +55,27 @@ fn operations_of_mlx_between_kernels_are_refused() {
     assert!(recorder.record(|| x.reshape(&[3, 5])).is_err());
     let alone = silu_and_mul(&x).unwrap();
     assert!(alone.eval().is_ok());
+}
+
+/// Layers that share K and V: the second one reads the pools that the first one changes.
+#[test]
+fn a_second_use_of_the_same_pools_is_refused() {
+    device::set_default(DeviceKind::Cpu).unwrap();
+    let pools = [array(&[4, 1, 64], 0), array(&[4, 1, 64], 9)];
+    let (x, slots) = (array(&[1, 1, 64], 3), Array::from_slice(&[2], &[1]).unwrap());
+    let params =
+        AttentionParams { num_heads: 1, num_kv_heads: 1, head_dim: 64, ..Default::default() };
+    let seq = AttentionSeq { start: 0, len: 1, prefix_len: 2, pages: vec![0] };
+    let plan = Arc::new(AttentionPlan { seqs: vec![seq], page_size: 4 });
+    let layer = |q: &Array, writes| {
+        let [k_pool, v_pool] = &pools;
+        let inputs = AttentionInputs { q, k: &x, v: &x, slots: &slots, k_pool, v_pool, writes };
+        paged_attention(&Arc::new(params.clone()), &plan, inputs)
+    };
+    let mut recorder = ChainRecorder::new();
+    assert!(recorder.record(|| layer(&x, true)).unwrap().is_ok());
+    let both = recorder.record(|| layer(&layer(&x, true)?, false));
+    assert_eq!(both.unwrap().unwrap_err(), ChainError::SharedInPlace);
 }
 
 #[test]
