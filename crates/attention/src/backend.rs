@@ -13,6 +13,29 @@ use nn::RopeTable;
 
 use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool};
 
+/// The layers that a [`StepLayout`] is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayoutLayers {
+    /// Every layer.
+    All,
+    /// Those without a window, where the others have pages of their own.
+    WithoutWindow,
+    /// Those with a window, of which the layout has no more than what they see: tokens are
+    /// counted from the first one it has.
+    WithWindow,
+}
+
+impl LayoutLayers {
+    /// Whether a layer with this window is among them.
+    pub fn has(self, window: Option<usize>) -> bool {
+        match self {
+            Self::All => true,
+            Self::WithoutWindow => window.is_none(),
+            Self::WithWindow => window.is_some(),
+        }
+    }
+}
+
 /// The host's view of a step, for [`AttentionBackend::init_forward_metadata`].
 #[derive(Debug, Clone, Copy)]
 pub struct StepLayout<'a> {
@@ -24,6 +47,8 @@ pub struct StepLayout<'a> {
     pub num_tokens: usize,
     /// Tokens in a page.
     pub page_size: usize,
+    /// Whose pages the extents speak of.
+    pub layers: LayoutLayers,
 }
 
 /// What a backend worked out for a step: index arrays, masks.
@@ -94,7 +119,7 @@ pub trait AttentionBackend {
     /// Name for `--attention-backend`.
     fn name(&self) -> &'static str;
 
-    /// Prepares a step, once for all layers.
+    /// Prepares a step, once for all layers of the layout.
     ///
     /// # Errors
     /// Those of MLX.

@@ -16,7 +16,7 @@ use mlx::{Array, Result};
 
 use kernels::cpu::recurrent::StatePlan;
 
-use crate::{AttentionBackend, ForwardMetadata, KvPool, StateStep, StepLayout};
+use crate::{AttentionBackend, ForwardMetadata, KvPool, LayoutLayers, StateStep, StepLayout};
 
 /// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,22 @@ impl Extent {
     }
 }
 
+/// A step as the layers with a window see it, where they have pages of their own.
+///
+/// ```text
+/// tokens    0 .. |page|page|page|page|page|      of the whole sequence
+/// extents        |    0 .. prefix_len|len |      from the first page that is kept
+/// window                     |<----->|
+/// ```
+#[derive(Debug, Clone)]
+pub struct WindowInputs {
+    /// `[num_tokens]`, as [`BatchInputs::out_cache_loc`].
+    pub out_cache_loc: Vec<i32>,
+    /// Those of [`BatchInputs::extents`], with window pages. `prefix_len` counts from the
+    /// first of them on; it holds the window of the request's first new token.
+    pub extents: Vec<Extent>,
+}
+
 /// What the host knows of a step.
 #[derive(Debug, Clone)]
 pub struct BatchInputs {
@@ -63,10 +79,22 @@ pub struct BatchInputs {
     pub out_cache_loc: Vec<i32>,
     /// One for each request, in the order of their rows, without gaps.
     pub extents: Vec<Extent>,
+    /// If the pool has window pages.
+    pub windows: Option<WindowInputs>,
     /// `[num_sampled]`, the rows whose logits are wanted.
     pub sampled_rows: Vec<i32>,
     /// For a model with recurrent layers.
     pub states: Option<StatePlan>,
+}
+
+/// [`WindowInputs`] as tensors.
+pub struct WindowStep {
+    /// `[num_tokens]` int32.
+    pub out_cache_loc: Array,
+    /// One for each request.
+    pub extents: Vec<Extent>,
+    /// What the backend worked out once for all layers with a window.
+    pub metadata: ForwardMetadata,
 }
 
 /// One step as tensors, with the pool that it reads and writes.
@@ -85,12 +113,31 @@ pub struct ForwardBatch {
     pub sampled_rows: Option<Array>,
     /// For a model with recurrent layers.
     pub states: Option<StateStep>,
-    /// What the backend worked out once for all layers.
+    /// For layers with a window; `None` if they use the pages of all others.
+    pub windows: Option<WindowStep>,
+    /// What the backend worked out once for all layers, or for all others.
     pub metadata: ForwardMetadata,
     /// Who computes attention.
     pub backend: Rc<dyn AttentionBackend>,
     /// Keys and values. Written while the graph of the step is built.
     pub kv_pool: Rc<RefCell<KvPool>>,
+}
+
+impl WindowStep {
+    fn new(
+        inputs: WindowInputs,
+        step: &StepLayout<'_>,
+        backend: &dyn AttentionBackend,
+    ) -> Result<Self> {
+        let WindowInputs { out_cache_loc, extents } = inputs;
+        debug_assert_eq!(out_cache_loc.len(), step.num_tokens);
+        debug_assert_eq!(extents.len(), step.extents.len());
+        let layers = LayoutLayers::WithWindow;
+        let layout = StepLayout { extents: &extents, layers, ..*step };
+        let metadata = backend.init_forward_metadata(&layout)?;
+        let out_cache_loc = Array::from_slice(&out_cache_loc, &[out_cache_loc.len()])?;
+        Ok(Self { out_cache_loc, extents, metadata })
+    }
 }
 
 impl ForwardBatch {
@@ -107,12 +154,15 @@ impl ForwardBatch {
         debug_assert_eq!(inputs.out_cache_loc.len(), num_tokens);
         let in_extents = inputs.extents.iter().map(|extent| extent.len).sum::<usize>();
         debug_assert!(in_extents == num_tokens || backend.pads_rows() && in_extents < num_tokens);
-        let metadata = backend.init_forward_metadata(&StepLayout {
-            mode: inputs.mode,
-            extents: &inputs.extents,
-            num_tokens,
-            page_size: kv_pool.borrow().page_size(),
-        })?;
+        let page_size = kv_pool.borrow().page_size();
+        assert_eq!(inputs.windows.is_some(), kv_pool.borrow().has_window_pages());
+        let (mode, extents) = (inputs.mode, &inputs.extents);
+        let layers = match inputs.windows {
+            None => LayoutLayers::All,
+            Some(_) => LayoutLayers::WithoutWindow,
+        };
+        let step = StepLayout { mode, extents, num_tokens, page_size, layers };
+        let metadata = backend.init_forward_metadata(&step)?;
         let int32 = |values: &[i32]| Array::from_slice(values, &[values.len()]);
         let every_row = inputs.sampled_rows.len() == num_tokens
             && (0..).zip(&inputs.sampled_rows).all(|(row, &sampled)| row == sampled);
@@ -122,6 +172,9 @@ impl ForwardBatch {
             out_cache_loc: int32(&inputs.out_cache_loc)?,
             sampled_rows: (!every_row).then(|| int32(&inputs.sampled_rows)).transpose()?,
             states: inputs.states.map(|plan| StateStep::new(plan, num_tokens)).transpose()?,
+            windows: (inputs.windows)
+                .map(|windows| WindowStep::new(windows, &step, backend.as_ref()))
+                .transpose()?,
             input_ids: inputs.input_ids,
             extents: inputs.extents,
             metadata,
@@ -136,7 +189,12 @@ impl ForwardBatch {
         let tables = self.backend.replay_inputs(&self.metadata)?;
         let step = [&self.input_ids, &self.positions, &self.out_cache_loc];
         let states = self.states.iter().flat_map(StateStep::replay_inputs);
-        let arrays = step.into_iter().chain(tables).chain(states).cloned();
+        let mut arrays: Vec<&Array> = step.into_iter().chain(tables).chain(states).collect();
+        if let Some(windows) = &self.windows {
+            arrays.push(&windows.out_cache_loc);
+            arrays.extend(self.backend.replay_inputs(&windows.metadata)?);
+        }
+        let arrays = arrays.into_iter().cloned();
         Some(arrays.chain([self.chain()]).collect())
     }
 

@@ -36,6 +36,9 @@ pub use slot_index::SlotIndex;
 pub struct KvPoolConfig {
     /// Pages.
     pub num_pages: usize,
+    /// Pages of the layers with a sliding window, if these have a space of their own:
+    /// what such a layer holds of a token is then found through its window pages.
+    pub num_window_pages: Option<usize>,
     /// Tokens in a page.
     pub page_size: usize,
     /// Element type of K and V.
@@ -55,6 +58,11 @@ pub enum LayerCache {
 
 impl LayerCache {
     fn new(shape: &AttentionShape, config: &KvPoolConfig) -> Result<Self, AttentionError> {
+        let num_pages = match (shape.sliding_window, config.num_window_pages) {
+            (Some(_), Some(num_window_pages)) => num_window_pages,
+            _ => config.num_pages,
+        };
+        let config = &KvPoolConfig { num_pages, ..*config };
         match shape.cache {
             CacheKind::Full => FullCache::new(shape, config).map(Self::Full),
             CacheKind::Latent { value_dim } => {
@@ -83,9 +91,11 @@ impl LayerCache {
     }
 }
 
-/// The caches of all layers; a slot means the same token in each of them.
+/// The caches of all layers; a slot means the same token in each of them, or in each of
+/// those with and of those without a window.
 pub struct KvPool {
     page_size: usize,
+    has_window_pages: bool,
     num_slots: usize,
     layers: Vec<LayerCache>,
     /// Of recurrent layers, by `state_id`.
@@ -108,7 +118,14 @@ impl KvPool {
         let num_slots = config.num_pages * config.page_size;
         let chain = Array::zeros(&[CHAIN_LEN], Dtype::Int32)?;
         chain.eval()?;
-        Ok(Self { page_size: config.page_size, num_slots, layers, states: Vec::new(), chain })
+        Ok(Self {
+            page_size: config.page_size,
+            has_window_pages: config.num_window_pages.is_some(),
+            num_slots,
+            layers,
+            states: Vec::new(),
+            chain,
+        })
     }
 
     /// Allocates as many states for each recurrent layer, with convolutions in `dtype`.
@@ -129,6 +146,11 @@ impl KvPool {
     /// Tokens in a page.
     pub fn page_size(&self) -> usize {
         self.page_size
+    }
+
+    /// Whether layers with a window have slots of their own.
+    pub fn has_window_pages(&self) -> bool {
+        self.has_window_pages
     }
 
     /// Tokens that fit.

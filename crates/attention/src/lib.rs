@@ -17,10 +17,12 @@ mod reference;
 mod registry;
 mod shape;
 
-pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows, StepLayout};
+pub use backend::{
+    AttentionBackend, AttentionCall, ForwardMetadata, LayoutLayers, Qkv, QkvRows, StepLayout,
+};
 pub use backends::MAX_LATENT_SCORES;
 pub use error::AttentionError;
-pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
+pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode, WindowInputs, WindowStep};
 pub use kernels::cpu::recurrent::{StatePlan, StateRow};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LatentCache, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};

@@ -137,11 +137,16 @@ impl RadixAttention {
     }
 
     fn call<'a>(&'a self, batch: &'a ForwardBatch) -> AttentionCall<'a> {
+        let windows = batch.windows.as_ref().filter(|_| self.shape.sliding_window.is_some());
+        let (out_cache_loc, extents, metadata) = match windows {
+            None => (&batch.out_cache_loc, &batch.extents, &batch.metadata),
+            Some(step) => (&step.out_cache_loc, &step.extents, &step.metadata),
+        };
         AttentionCall {
             shape: &self.shape,
-            out_cache_loc: &batch.out_cache_loc,
-            extents: &batch.extents,
-            metadata: &batch.metadata,
+            out_cache_loc,
+            extents,
+            metadata,
             kv_pool: &batch.kv_pool,
             reads_only: false,
         }

@@ -85,6 +85,8 @@ impl EngineArgs {
             context_length: self.model.context_length,
             chunked_prefill: chunked_prefill(memory.chunked_prefill_size)?,
             page_size: memory.page_size,
+            swa_full_tokens_ratio: memory.swa_full_tokens_ratio,
+            disable_hybrid_swa_memory: memory.disable_hybrid_swa_memory,
             wired_limit_bytes: match self.device.mlx_wired_limit_gb {
                 Some(gib) if gib > 0.0 && gib.is_finite() => {
                     Some((gib * (1u64 << 30) as f64) as usize)

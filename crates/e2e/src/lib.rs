@@ -9,6 +9,7 @@ mod goldens;
 mod model_folder;
 mod servers;
 mod tiny_hybrid;
+mod tiny_windows;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ pub use goldens::{Golden, Goldens};
 pub use model_folder::{Weights, model_folder, tiny_config};
 pub use servers::{Exclusive, Shared, exclusive, generate, run, sglang_mlx, shared, start};
 pub use tiny_hybrid::tiny_hybrid;
+pub use tiny_windows::tiny_windows;
 
 /// The default model's file; panics with the command that fetches it.
 pub fn smollm2_gguf() -> PathBuf {

@@ -97,7 +97,7 @@ fn modules(layer: usize) -> Vec<(&'static str, Vec<usize>)> {
 }
 
 /// Norms about one; states that last for some hundred tokens; the rest about zero.
-fn tensor(name: &str, shape: &[usize]) -> Tensor {
+pub(crate) fn tensor(name: &str, shape: &[usize]) -> Tensor {
     let mut state = name
         .bytes()
         .fold(7_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));

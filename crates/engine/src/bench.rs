@@ -158,6 +158,10 @@ impl OneBatch {
             format!("the context length is {}", limits.context_length)
         } else if tokens > limits.max_total_num_tokens() {
             format!("{tokens} tokens are needed, the pool has {}", limits.max_total_num_tokens())
+        } else if let Some(rows) = limits.windows_for(case.input_len + case.output_len)
+            && rows < case.batch_size
+        {
+            format!("window pages suffice for {rows} requests (--swa-full-tokens-ratio)")
         } else {
             return Ok(());
         };

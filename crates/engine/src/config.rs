@@ -122,6 +122,10 @@ pub struct MemoryOptions {
     pub chunked_prefill: ChunkedPrefill,
     /// Tokens in a page.
     pub page_size: usize,
+    /// Tokens that layers with a sliding window keep, for one that the others keep; in (0, 1].
+    pub swa_full_tokens_ratio: Option<f64>,
+    /// Layers with a sliding window keep every token.
+    pub disable_hybrid_swa_memory: bool,
     /// Bytes that Metal is asked to keep resident. Off unless asked for: see
     /// docs/compat/server-args.md.
     pub wired_limit_bytes: Option<usize>,

@@ -7,12 +7,12 @@ use std::{cell::RefCell, rc::Rc};
 
 use attention::{
     AttentionBackend, AttentionError, AttentionShape, BatchInputs, Extent, ForwardBatch,
-    ForwardMode, KvPool, KvPoolConfig, StatePlan, StateRow, StateShape,
+    ForwardMode, KvPool, KvPoolConfig, StatePlan, StateRow, StateShape, WindowInputs,
 };
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, Result};
 use scheduler::{BatchRow, ScheduleBatch};
-use types::TokenId;
+use types::{SlotId, TokenId};
 
 use crate::EngineError;
 
@@ -154,7 +154,8 @@ impl Kv {
     ) -> Result<Step> {
         let num_rows = input_ids.dim(0);
         let is_flat = self.is_flat(batch);
-        let (extents, mut sampled_rows) = self.extents(batch, tables, is_flat);
+        let parts = parts(batch, is_flat);
+        let mut sampled_rows = sampled_rows(batch);
         let mut sampled = None;
         if is_flat {
             #[cfg(test)]
@@ -168,9 +169,15 @@ impl Kv {
         let mut positions: Vec<i32> =
             batch.positions.iter().map(|&position| position as i32).collect();
         positions.resize(num_rows, 0);
-        let mut out_cache_loc: Vec<i32> =
-            batch.out_cache_loc.iter().map(|slot| slot.0 as i32).collect();
-        out_cache_loc.resize(num_rows, -1);
+        let slots = |slots: &[SlotId]| {
+            let mut slots: Vec<i32> = slots.iter().map(|slot| slot.0 as i32).collect();
+            slots.resize(num_rows, -1);
+            slots
+        };
+        let windows = self.config.num_window_pages.map(|_| WindowInputs {
+            out_cache_loc: slots(&batch.window_out_cache_loc),
+            extents: parts.iter().map(|part| self.window_extent(part, tables)).collect(),
+        });
         let mode = match batch.mode {
             scheduler::ForwardMode::Extend if !is_flat => ForwardMode::Extend,
             _ => ForwardMode::Decode,
@@ -180,47 +187,33 @@ impl Kv {
             mode,
             input_ids,
             positions,
-            out_cache_loc,
-            extents,
+            out_cache_loc: slots(&batch.out_cache_loc),
+            extents: parts.iter().map(|part| self.extent(part, tables)).collect(),
+            windows,
             sampled_rows,
             states,
         };
         Ok(Step { forward: self.forward_batch(inputs)?, sampled })
     }
 
-    /// The extent of each request, or of each token in a flat step, and the rows that
-    /// are sampled.
-    fn extents(
-        &self,
-        batch: &ScheduleBatch,
-        tables: &PageTables,
-        is_flat: bool,
-    ) -> (Vec<Extent>, Vec<i32>) {
-        let mut start = 0;
-        let mut extents = Vec::with_capacity(batch.rows.len());
-        let mut sampled_rows = Vec::with_capacity(batch.rows.len());
-        for row in &batch.rows {
-            let pages = tables.pages(row.table_row);
-            let mut push = |start: usize, len: usize, prefix_len: usize| {
-                let pages = &pages[..(prefix_len + len).div_ceil(self.config.page_size)];
-                let pages = pages.iter().map(|page| page.0).collect();
-                extents.push(Extent { start, len, prefix_len, pages });
-            };
-            if is_flat {
-                (0..row.extend_len)
-                    .for_each(|token| push(start + token, 1, row.prefix_len + token));
-            } else {
-                push(start, row.extend_len, row.prefix_len);
-            }
-            start += row.extend_len;
-            if row.sampled {
-                sampled_rows.push(start as i32 - 1);
-            }
+    fn extent(&self, part: &Part<'_>, tables: &PageTables) -> Extent {
+        let end = part.num_pages(self.config.page_size);
+        let pages = tables.pages(part.row.table_row)[..end].iter().map(|page| page.0).collect();
+        let Part { start, len, prefix_len, .. } = *part;
+        Extent { start, len, prefix_len, pages }
+    }
+
+    /// The same from the row's first page with a window page on.
+    fn window_extent(&self, part: &Part<'_>, tables: &PageTables) -> Extent {
+        let page_size = self.config.page_size;
+        let first = part.row.first_window_page.expect("the scheduler plans window pages");
+        let pages = tables.window_pages(part.row.table_row, first..part.num_pages(page_size));
+        Extent {
+            start: part.start,
+            len: part.len,
+            prefix_len: part.prefix_len - first * page_size,
+            pages: pages.map(|page| page.0).collect(),
         }
-        if sampled_rows.is_empty() {
-            sampled_rows.push(start as i32 - 1);
-        }
-        (extents, sampled_rows)
     }
 
     /// A prompt alone in the pool, from its first page on, every row sampled.
@@ -234,6 +227,8 @@ impl Kv {
             positions: rows.clone(),
             out_cache_loc: rows.clone(),
             extents: vec![Extent { start: 0, len: prompt.len(), prefix_len: 0, pages }],
+            // Whoever runs a prompt alone has a pool without window pages.
+            windows: None,
             sampled_rows: rows,
             states: (!self.states.layers.is_empty()).then(|| StatePlan {
                 rows: vec![StateRow { start: 0, len: prompt.len(), from: None, to: 0 }],
@@ -254,6 +249,55 @@ fn allocate(
 ) -> std::result::Result<KvPool, AttentionError> {
     let sizes = (states.num_states, states.dtype);
     KvPool::new(layers, config)?.with_states(&states.layers, sizes, config)
+}
+
+/// Tokens of a request that become one extent.
+struct Part<'a> {
+    row: &'a BatchRow,
+    start: usize,
+    len: usize,
+    prefix_len: usize,
+}
+
+impl Part<'_> {
+    /// Of the sequence up to its last token.
+    fn num_pages(&self, page_size: usize) -> usize {
+        (self.prefix_len + self.len).div_ceil(page_size)
+    }
+}
+
+/// Each request's tokens, or in a flat step each token.
+fn parts(batch: &ScheduleBatch, is_flat: bool) -> Vec<Part<'_>> {
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(batch.rows.len());
+    for row in &batch.rows {
+        let BatchRow { prefix_len, extend_len, .. } = *row;
+        let len = if is_flat { 1 } else { extend_len };
+        parts.extend((0..extend_len).step_by(len).map(|token| Part {
+            row,
+            start: start + token,
+            len,
+            prefix_len: prefix_len + token,
+        }));
+        start += extend_len;
+    }
+    parts
+}
+
+/// The last rows of the requests that are sampled; without one the last row of all.
+fn sampled_rows(batch: &ScheduleBatch) -> Vec<i32> {
+    let mut end = 0;
+    let mut rows = Vec::with_capacity(batch.rows.len());
+    for row in &batch.rows {
+        end += row.extend_len as i32;
+        if row.sampled {
+            rows.push(end - 1);
+        }
+    }
+    if rows.is_empty() {
+        rows.push(end - 1);
+    }
+    rows
 }
 
 /// Which states the rows of a batch read and write.

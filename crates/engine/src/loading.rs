@@ -95,11 +95,15 @@ pub(crate) fn load(
         disable_radix_cache: config.schedule.disable_radix_cache,
         overlap: platform.overlap(config.schedule.overlap),
         states: plan.states,
+        windows: plan.windows,
     };
     limits.validate()?;
     info.prefill_sharing = limits.prefill_sharing;
 
-    let pool = pool_config(&platform, plan.num_pages, plan.page_size, dtype);
+    let pool = KvPoolConfig {
+        num_window_pages: plan.windows.map(|windows| windows.num_pages),
+        ..pool_config(&platform, plan.num_pages, plan.page_size, dtype)
+    };
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
     let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
     let mut scheduler = Scheduler::new(runner, limits)?;
@@ -197,7 +201,13 @@ fn pool_config(
     page_size: usize,
     dtype: Dtype,
 ) -> KvPoolConfig {
-    KvPoolConfig { num_pages, page_size, dtype, max_buffer_bytes: platform.max_buffer_bytes }
+    KvPoolConfig {
+        num_pages,
+        num_window_pages: None,
+        page_size,
+        dtype,
+        max_buffer_bytes: platform.max_buffer_bytes,
+    }
 }
 
 fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDevice, EngineError> {
@@ -339,10 +349,14 @@ fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
 /// Sizes for the plan.
 fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> ModelShape {
     let layers = model.kv_layout();
+    let bytes = |layer: &AttentionShape| layer.cache_bytes_per_token(itemsize);
+    let has_window = |layer: &&AttentionShape| layer.sliding_window.is_some();
     let widest = |width: fn(&AttentionShape) -> usize| layers.iter().map(width).max().unwrap_or(0);
     ModelShape {
         weight_bytes,
-        kv_bytes_per_token: layers.iter().map(|layer| layer.cache_bytes_per_token(itemsize)).sum(),
+        kv_bytes_per_token: layers.iter().map(bytes).sum(),
+        window: layers.iter().filter_map(|layer| layer.sliding_window).max(),
+        window_bytes_per_token: layers.iter().filter(has_window).map(bytes).sum(),
         state_bytes: model.state_layout().iter().map(|layer| layer.nbytes(itemsize)).sum(),
         itemsize,
         hidden_size: model.hidden_size(),

@@ -13,9 +13,13 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner_kv_cache_mixin.py`.
 
+#[cfg(test)]
+mod tests;
+mod windows;
+
 use std::fmt;
 
-use mem_cache::StateConfig;
+use mem_cache::{StateConfig, WindowConfig};
 use nn::quant::MARK_BYTES;
 use thiserror::Error;
 
@@ -28,6 +32,10 @@ pub struct ModelShape {
     pub weight_bytes: usize,
     /// Bytes of K and V of one token, over all layers.
     pub kv_bytes_per_token: usize,
+    /// The largest sliding window, if some layers have one.
+    pub window: Option<usize>,
+    /// Bytes of K and V of one token, over the layers with a window.
+    pub window_bytes_per_token: usize,
     /// Bytes of what recurrent layers remember of a sequence; 0 without such layers.
     pub state_bytes: usize,
     /// Bytes of one element of an activation.
@@ -121,8 +129,10 @@ pub struct MemoryPlan {
     pub mem_fraction_static: f64,
     /// Weights.
     pub weight_bytes: usize,
-    /// K/V pool.
+    /// K/V pool, window pages included.
     pub kv_pool_bytes: usize,
+    /// Window pages, if layers with a window keep fewer tokens than the others.
+    pub windows: Option<WindowConfig>,
     /// Pool of recurrent states, if the model has such layers.
     pub states: Option<StateConfig>,
     /// Bytes of that pool.
@@ -172,13 +182,7 @@ impl MemoryPlan {
         let step_tokens = chunked_prefill_size.unwrap_or(context_length.max(max_prefill_tokens));
         let activation_bytes = step_bytes(step_tokens) + unpacked_bytes(platform, model);
 
-        let mem_fraction_static = match options.mem_fraction_static {
-            Some(given) if given > 0.0 && given < 1.0 => given,
-            Some(given) => {
-                return Err(out_of_range("--mem-fraction-static", "between 0 and 1", given));
-            }
-            None => platform.entry.mem_fraction_static,
-        };
+        let mem_fraction_static = mem_fraction_static(platform, options)?;
         let memory_bytes = platform.memory_bytes;
         let static_bytes = (memory_bytes as f64 * mem_fraction_static) as usize;
         let usable_bytes = static_bytes.min(memory_bytes.saturating_sub(activation_bytes));
@@ -186,7 +190,8 @@ impl MemoryPlan {
         let states = states(model, left_bytes, page_size, &mut max_running, options)?;
         let state_pool_bytes = states.map_or(0, |states| states.num_states * model.state_bytes);
         let left_bytes = left_bytes.saturating_sub(state_pool_bytes);
-        let fits = left_bytes / model.kv_bytes_per_token.max(1) / page_size;
+        let kv = windows::KvBytes::new(model, options, page_size, (context_length, step_tokens))?;
+        let fits = kv.pages_in(left_bytes);
         if fits < MIN_PAGES {
             return Err(PlanError::TooSmall {
                 weight_bytes: model.weight_bytes,
@@ -199,7 +204,7 @@ impl MemoryPlan {
         }
 
         let num_pages = match options.max_total_tokens {
-            Some(asked) => pages_asked(asked, page_size, fits, model, left_bytes)?,
+            Some(asked) => pages_asked(asked, page_size, fits, &kv, left_bytes)?,
             None => fits.min(default_pages(platform, options, context_length, page_size)),
         };
         let max_total_num_tokens = num_pages * page_size;
@@ -207,7 +212,8 @@ impl MemoryPlan {
             memory_bytes,
             mem_fraction_static,
             weight_bytes: model.weight_bytes,
-            kv_pool_bytes: max_total_num_tokens * model.kv_bytes_per_token,
+            kv_pool_bytes: kv.bytes_of(num_pages),
+            windows: kv.windows(num_pages),
             states,
             state_pool_bytes,
             activation_bytes,
@@ -258,6 +264,10 @@ impl fmt::Display for MemoryPlan {
             self.chunked_prefill_size.map_or("off".to_owned(), |size| size.to_string()),
             self.max_req_input_len,
         )?;
+        if let Some(WindowConfig { window, num_pages }) = self.windows {
+            let tokens = num_pages * self.page_size;
+            write!(f, ", layers with a window of {window} keep {tokens} tokens")?;
+        }
         match self.states {
             None => Ok(()),
             Some(StateConfig { num_states, snapshot_interval }) => write!(
@@ -353,6 +363,14 @@ fn unpacked_bytes(platform: &Platform, model: &ModelShape) -> usize {
     }
 }
 
+fn mem_fraction_static(platform: &Platform, options: &MemoryOptions) -> Result<f64, PlanError> {
+    match options.mem_fraction_static {
+        Some(given) if given > 0.0 && given < 1.0 => Ok(given),
+        Some(given) => Err(out_of_range("--mem-fraction-static", "between 0 and 1", given)),
+        None => Ok(platform.entry.mem_fraction_static),
+    }
+}
+
 fn context_length(model: &ModelShape, options: &MemoryOptions) -> Result<usize, PlanError> {
     match options.context_length {
         None => Ok(model.context_length),
@@ -394,7 +412,7 @@ fn pages_asked(
     asked: usize,
     page_size: usize,
     fits: usize,
-    model: &ModelShape,
+    kv: &windows::KvBytes,
     left_bytes: usize,
 ) -> Result<usize, PlanError> {
     let pages = asked / page_size;
@@ -405,7 +423,7 @@ fn pages_asked(
     if pages > fits {
         return Err(PlanError::PoolTooLarge {
             asked,
-            needs_bytes: asked * model.kv_bytes_per_token,
+            needs_bytes: kv.bytes_of(pages),
             left_bytes,
             fits: fits * page_size,
         });
@@ -449,6 +467,3 @@ impl fmt::Display for Bytes {
         if mib >= 1024.0 { write!(f, "{:.2} GiB", mib / 1024.0) } else { write!(f, "{mib:.1} MiB") }
     }
 }
-
-#[cfg(test)]
-mod tests;

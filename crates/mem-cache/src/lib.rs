@@ -5,7 +5,8 @@
 //! with the attention code. [`MemCache`] joins the three parts and is what the
 //! scheduler talks to; a page is always in exactly one of three hands: free,
 //! in the tree, or private to one row of the tables. [`MemCache::audit`] proves it.
-//! Models with recurrent layers have states beside pages, treated alike.
+//! Models with recurrent layers have states beside pages, treated alike; layers with a
+//! sliding window have window pages, which belong to pages.
 //!
 //! Upstream: `sglang/srt/mem_cache/`.
 
@@ -17,6 +18,8 @@ mod radix_cache;
 pub use allocator::PageAllocator;
 #[cfg(any(test, feature = "fault-injection"))]
 pub use mem_cache::Fault;
-pub use mem_cache::{MemCache, MemCacheConfig, Piece, Snapshot, StateConfig, StateFlow};
+pub use mem_cache::{
+    MemCache, MemCacheConfig, Piece, Snapshot, StateConfig, StateFlow, WindowConfig,
+};
 pub use page_tables::PageTables;
-pub use radix_cache::{NodeId, RadixCache, SnapshotMatch};
+pub use radix_cache::{NodeId, RadixCache};

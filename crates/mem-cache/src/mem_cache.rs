@@ -21,12 +21,15 @@ mod fault;
 mod states;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 #[cfg(any(test, feature = "fault-injection"))]
 pub use fault::Fault;
 use states::States;
 pub use states::{Piece, Snapshot, StateConfig, StateFlow};
 use types::{PageId, TokenId};
+pub use windows::WindowConfig;
+use windows::Windows;
 
 use crate::{NodeId, PageAllocator, PageTables, RadixCache};
 
@@ -41,8 +44,12 @@ pub struct MemCacheConfig {
     pub num_rows: usize,
     /// Cache nothing: a closed row's pages are free at once.
     pub disable_radix_cache: bool,
+    /// Tokens in one step at most.
+    pub max_step_tokens: usize,
     /// For a model with recurrent layers.
     pub states: Option<StateConfig>,
+    /// For a model with layers that see a window, if they have a pool of their own.
+    pub windows: Option<WindowConfig>,
 }
 
 /// The K/V pool's bookkeeping.
@@ -55,6 +62,8 @@ pub struct MemCache {
     holds: Vec<Option<Hold>>,
     /// `None` for a model without recurrent layers.
     states: Option<States>,
+    /// `None` for a model whose layers all keep every token.
+    windows: Option<Windows>,
     disable_radix_cache: bool,
     num_evicted: u64,
     /// Reused: pages on their way to the allocator.
@@ -70,6 +79,15 @@ struct Hold {
     num_tree_pages: usize,
 }
 
+/// How much of a prompt is cached, in tokens.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Of the longest prefix that a row can begin with.
+    usable: usize,
+    /// Of the longest prefix whose pages are there.
+    cached: usize,
+}
+
 impl MemCache {
     /// Everything free, nothing cached.
     ///
@@ -79,12 +97,20 @@ impl MemCache {
         assert!(config.page_size.is_power_of_two(), "page size {}", config.page_size);
         Self {
             allocator: PageAllocator::new(config.num_pages),
-            tables: PageTables::new(config.num_rows, config.page_size),
+            tables: PageTables::new(
+                config.num_rows,
+                config.page_size,
+                config.windows.map_or(0, |_| config.num_pages),
+            ),
             tree: RadixCache::new(config.page_size),
             holds: vec![None; config.num_rows],
             states: config.states.map(|states| {
                 let sizes = (config.num_rows, config.page_size);
                 States::new(states, sizes, !config.disable_radix_cache)
+            }),
+            windows: config.windows.map(|windows| {
+                let pages = (config.num_pages, config.page_size);
+                Windows::new(windows, pages, (config.num_rows, config.max_step_tokens))
             }),
             disable_radix_cache: config.disable_radix_cache,
             num_evicted: 0,
@@ -137,54 +163,109 @@ impl MemCache {
         num_tokens.div_ceil(self.page_size())
     }
 
-    /// Tokens of the prefix that [`Self::open`] would find cached.
-    pub fn peek_prefix(&self, tokens: &[TokenId]) -> usize {
-        match self.states {
-            Some(_) => self.tree.peek_snapshot(cacheable(tokens)).usable,
-            None => self.tree.peek_prefix(cacheable(tokens)),
-        }
+    /// Window pages in their pool; 0 without one.
+    pub fn num_window_pages(&self) -> usize {
+        self.windows.as_ref().map_or(0, Windows::num_pages)
     }
 
-    /// Takes a row for a request with these tokens. It starts with the pages of
-    /// the longest cached prefix, short of the last token: that one must be
-    /// computed for its logits. With recurrent layers the prefix ends at a
-    /// snapshot. Returns the row and the tokens in those pages, or `None` if all
-    /// rows are taken, or all states are.
-    pub fn open(&mut self, tokens: &[TokenId]) -> Option<(usize, usize)> {
-        let mut tokens = cacheable(tokens);
-        let mut cached = 0;
-        if self.states.is_some() {
-            let found = self.tree.peek_snapshot(tokens);
-            (tokens, cached) = (&tokens[..found.usable], found.cached);
-        }
+    /// Window pages that belong to no page.
+    pub fn num_free_window_pages(&self) -> usize {
+        self.windows.as_ref().map_or(0, Windows::num_free)
+    }
+
+    /// Window pages of the tree that are in no row's window.
+    pub fn num_evictable_window_pages(&self) -> usize {
+        self.windows.as_ref().map_or(0, Windows::num_evictable)
+    }
+
+    /// Tokens of the prefix that [`Self::open`] would find cached.
+    pub fn peek_prefix(&self, tokens: &[TokenId]) -> usize {
+        self.find(cacheable(tokens)).usable
+    }
+
+    /// A row may begin where the window before it is whole and, with recurrent layers, where
+    /// there is a snapshot.
+    fn find(&self, tokens: &[TokenId]) -> Found {
+        let (mut usable, mut depth, mut run) = (0, 0, 0);
+        self.tree.visit_prefix(tokens, |pages, snapshot| {
+            let Some(windows) = &self.windows else {
+                depth += pages.len();
+                if self.states.is_none() || snapshot.is_some() {
+                    usable = depth;
+                }
+                return;
+            };
+            for &page in pages {
+                depth += 1;
+                run = if self.tables.window_page(page).is_some() { run + 1 } else { 0 };
+                if self.states.is_none() && windows.is_whole(depth, run) {
+                    usable = depth;
+                }
+            }
+            if snapshot.is_some() && windows.is_whole(depth, run) {
+                usable = depth;
+            }
+        });
+        Found { usable: usable * self.page_size(), cached: depth * self.page_size() }
+    }
+
+    /// Takes a row for a request with these tokens, which will not get longer than `max_len`.
+    /// It starts with the pages of the longest cached prefix, short of the last token: that
+    /// one must be computed for its logits. With recurrent layers the prefix ends at a
+    /// snapshot, with window pages where its window is whole. Returns the row and the tokens
+    /// in those pages, or `None` if all rows are taken, or all states are, or no window pages
+    /// can be kept for it.
+    pub fn open(&mut self, tokens: &[TokenId], max_len: usize) -> Option<(usize, usize)> {
+        let Found { usable, cached } = self.find(cacheable(tokens));
         let row = self.tables.open()?;
         let pages = self.tables.row_mut(row);
-        let node = self.tree.match_prefix(tokens, pages);
+        let node = self.tree.match_prefix(&tokens[..usable], pages);
         let num_tree_pages = pages.len();
+        let hold = Hold { node, num_tree_pages };
+        if let Some(windows) = &mut self.windows
+            && !windows.open(row, max_len, &self.tables)
+        {
+            self.tables.close(row);
+            return None;
+        }
         if let Some(states) = &mut self.states {
             let begins_at = (num_tree_pages > 0).then_some(node);
             if !states.open(row, begins_at, cached, &mut self.tree) {
+                if let Some(windows) = &mut self.windows {
+                    windows.close(row, (&hold, &self.tree), &mut self.tables);
+                }
                 self.tables.close(row);
                 return None;
             }
         }
         self.tree.inc_lock_ref(node);
-        self.holds[row] = Some(Hold { node, num_tree_pages });
+        self.holds[row] = Some(hold);
         Some((row, num_tree_pages * self.page_size()))
     }
 
-    /// Plans how the row's state passes through its next step, and the copies that
-    /// the step shall leave, which are appended to `taken`. `None` for a model
-    /// without recurrent layers.
+    /// Plans the row's next step: gives it window pages for its tokens, and says how its
+    /// state passes through the step and which copies the step shall leave, which are
+    /// appended to `taken`. `None` for a model without recurrent layers.
     pub fn advance(
         &mut self,
         row: usize,
         piece: Piece,
         taken: &mut Vec<Snapshot>,
     ) -> Option<StateFlow> {
+        if let Some(windows) = &mut self.windows {
+            let hold = self.holds[row].as_ref().expect("a step of an open row");
+            let ends = (piece.start, piece.start + piece.len);
+            windows.advance(row, ends, (hold, &self.tree), &mut self.tables);
+        }
         let states = self.states.as_mut()?;
         let flow = states.advance(row, piece, &mut self.tree, taken);
         Some(flow)
+    }
+
+    /// Index of the first page whose window page the row's next step may look at; `None`
+    /// without window pages.
+    pub fn first_window_page(&self, row: usize) -> Option<usize> {
+        self.windows.as_ref().map(|windows| windows.first_held(row))
     }
 
     /// Gives the row pages up to `num_tokens` tokens, evicting where it must.
@@ -218,6 +299,9 @@ impl MemCache {
     /// will be by batches launched already. The row keeps using the pages.
     pub fn commit(&mut self, row: usize, tokens: &[TokenId]) {
         self.commit_pages(row, tokens);
+        if let Some((windows, hold)) = self.windows.as_mut().zip(self.holds[row].as_ref()) {
+            windows.trim(row, tokens.len(), (hold, &self.tree), &mut self.tables);
+        }
         if let Some(states) = &mut self.states {
             states.commit(row, tokens, &mut self.tree);
         }
@@ -231,8 +315,12 @@ impl MemCache {
             return;
         }
         let tokens = &tokens[..num_pages * self.page_size()];
+        let held = self.windows.as_ref().map(|windows| windows.held_pages(row, &self.tables));
         let pages = &mut self.tables.row_mut(row)[..num_pages];
         let node = self.tree.insert(tokens, pages, &mut self.freed);
+        if let Some((windows, held)) = self.windows.as_mut().zip(held) {
+            windows.follow(row, &held, &mut self.tables);
+        }
         self.tree.inc_lock_ref(node);
         self.tree.dec_lock_ref(hold.node);
         self.holds[row] = Some(Hold { node, num_tree_pages: num_pages });
@@ -245,6 +333,9 @@ impl MemCache {
         let hold = self.holds[row].take().expect("close of an open row");
         if let Some(states) = &mut self.states {
             states.close(row, &mut self.tree);
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.close(row, (&hold, &self.tree), &mut self.tables);
         }
         self.tree.dec_lock_ref(hold.node);
         self.freed.extend(self.tables.row_mut(row).drain(hold.num_tree_pages..).rev());
@@ -266,6 +357,9 @@ impl MemCache {
     fn free_collected(&mut self) {
         for page in self.freed.drain(..) {
             self.allocator.free(page);
+            if let Some(windows) = &mut self.windows {
+                windows.free_with(page, &mut self.tables);
+            }
         }
         if let Some(states) = &mut self.states {
             states.collect_freed(&mut self.tree);

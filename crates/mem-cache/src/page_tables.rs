@@ -13,14 +13,18 @@ pub struct PageTables {
     page_size: usize,
     rows: Vec<Vec<PageId>>,
     free_rows: Vec<usize>,
+    /// By page: the window page that holds its tokens for layers with a window.
+    window_page_of: Vec<Option<PageId>>,
 }
 
 impl PageTables {
-    pub(crate) fn new(num_rows: usize, page_size: usize) -> Self {
+    /// `num_pages` is 0 for a model without window pages.
+    pub(crate) fn new(num_rows: usize, page_size: usize, num_pages: usize) -> Self {
         Self {
             page_size,
             rows: vec![Vec::new(); num_rows],
             free_rows: (0..num_rows).rev().collect(),
+            window_page_of: vec![None; num_pages],
         }
     }
 
@@ -59,6 +63,46 @@ impl PageTables {
     /// The iterator does, where the row has no page.
     pub fn slots(&self, row: usize, positions: Range<usize>) -> impl Iterator<Item = SlotId> + '_ {
         positions.map(move |position| self.slot(row, position))
+    }
+
+    /// The window pages of a row's pages in `range`.
+    ///
+    /// # Panics
+    /// The iterator does, where there is none: below what the row's layers with a window
+    /// see, and beyond its last step.
+    pub fn window_pages(
+        &self,
+        row: usize,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = PageId> + '_ {
+        self.rows[row][range].iter().map(|&page| {
+            self.window_page(page).expect("a row has window pages where its layers look")
+        })
+    }
+
+    /// As [`Self::slots`], in the window pages.
+    ///
+    /// # Panics
+    /// As [`Self::window_pages`].
+    pub fn window_slots(
+        &self,
+        row: usize,
+        positions: Range<usize>,
+    ) -> impl Iterator<Item = SlotId> + '_ {
+        positions.map(move |position| {
+            let index = position / self.page_size;
+            let page = self.window_pages(row, index..index + 1).next();
+            page.expect("of one page").slot(position % self.page_size, self.page_size)
+        })
+    }
+
+    /// The window page of a page.
+    pub(crate) fn window_page(&self, page: PageId) -> Option<PageId> {
+        self.window_page_of[page.0 as usize]
+    }
+
+    pub(crate) fn window_page_mut(&mut self, page: PageId) -> &mut Option<PageId> {
+        &mut self.window_page_of[page.0 as usize]
     }
 
     pub(crate) fn open(&mut self) -> Option<usize> {

@@ -13,8 +13,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use snapshots::SnapshotMatch;
-
 use slotmap::{Key, SlotMap, new_key_type};
 use types::{PageId, StateId, TokenId};
 
@@ -95,17 +93,48 @@ impl RadixCache {
     /// Length in tokens of the longest cached prefix. Leaves no trace in the
     /// eviction order.
     pub fn peek_prefix(&self, tokens: &[TokenId]) -> usize {
-        let mut matched = 0;
+        let mut num_pages = 0;
+        self.visit_prefix(tokens, |pages, _| num_pages += pages.len());
+        num_pages * self.page_size
+    }
+
+    /// Visits the pages of the longest cached prefix, edge by edge, each with the snapshot
+    /// at its end (none where the prefix ends within the edge). Leaves no trace in the
+    /// eviction order.
+    pub fn visit_prefix(
+        &self,
+        tokens: &[TokenId],
+        mut visit: impl FnMut(&[PageId], Option<StateId>),
+    ) {
+        let mut rest = tokens;
         let mut node = self.root;
-        while let Some(child) = self.child(node, &tokens[matched..]) {
-            let num_pages = self.common_pages(child, &tokens[matched..]);
-            matched += num_pages * self.page_size;
-            if num_pages < self.nodes[child].pages.len() {
+        while let Some(child) = self.child(node, rest) {
+            let num_pages = self.common_pages(child, rest);
+            let Node { pages, snapshot, .. } = &self.nodes[child];
+            let is_whole = num_pages == pages.len();
+            visit(&pages[..num_pages], snapshot.filter(|_| is_whole));
+            if !is_whole {
                 break;
             }
+            rest = &rest[num_pages * self.page_size..];
             node = child;
         }
-        matched
+    }
+
+    /// Where prefixes end on the way to `node`, in pages, deepest first: nodes that do not
+    /// simply go on in one other, or have a snapshot. `node` itself ends at `depth`.
+    pub(crate) fn ends(&self, node: NodeId, depth: usize) -> impl Iterator<Item = usize> + '_ {
+        let up = |&(id, depth): &(NodeId, usize)| {
+            let node = &self.nodes[id];
+            Some((node.parent, depth - node.pages.len()))
+        };
+        std::iter::successors(Some((node, depth)), up)
+            .take_while(|&(id, _)| id != self.root)
+            .filter(|&(id, _)| {
+                let node = &self.nodes[id];
+                node.children.len() != 1 || node.snapshot.is_some()
+            })
+            .map(|(_, depth)| depth)
     }
 
     /// Appends the pages of the longest cached prefix to `pages` and returns

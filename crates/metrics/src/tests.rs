@@ -11,6 +11,9 @@ fn stats() -> SchedulerStats {
         num_free_tokens: 50,
         num_protected_tokens: 25,
         num_private_tokens: 25,
+        max_total_num_tokens_swa: 80,
+        num_free_tokens_swa: 40,
+        num_evictable_tokens_swa: 30,
         num_retractions: 2,
         evicted_tokens: 4,
         ..SchedulerStats::default()
@@ -38,6 +41,8 @@ fn gauges_and_counters_follow_the_stats() {
         ("num_running_reqs", 3.0),
         ("token_usage", 0.5),
         ("num_used_tokens", 50.0),
+        ("swa_token_usage", 0.125),
+        ("swa_used_tokens", 10.0),
         ("gen_throughput", 1.5),
         ("utilization", 0.5),
         ("weight_memory_usage_gb", 2.0),

@@ -118,7 +118,9 @@ fn full_cache(page_size: usize) -> MemCache {
         page_size,
         num_rows: NUM_REQS,
         disable_radix_cache: false,
+        max_step_tokens: PROMPT_LEN,
         states: None,
+        windows: None,
     });
     for index in 0..=NUM_SLOTS / (PROMPT_LEN - 128) {
         insert(&mut cache, &prompt(index));
@@ -129,7 +131,7 @@ fn full_cache(page_size: usize) -> MemCache {
 
 /// A request's life as the cache sees it.
 fn insert(cache: &mut MemCache, tokens: &[TokenId]) {
-    let (row, _) = cache.open(tokens).expect("a free row");
+    let (row, _) = cache.open(tokens, tokens.len()).expect("a free row");
     assert!(cache.reserve(row, tokens.len()));
     cache.close(row, tokens);
 }

@@ -93,6 +93,10 @@ pub struct BatchRow {
     /// Which states of the state pool it reads and writes; `None` for a model without
     /// recurrent layers.
     pub state: Option<StateFlow>,
+    /// Index of its first page with a window page, which is no later than any of its tokens
+    /// looks; all pages from there to its last token have one. `None` for a model without
+    /// window pages.
+    pub first_window_page: Option<usize>,
 }
 
 /// A copy of a row's recurrent state that a step leaves on its way.
@@ -117,6 +121,8 @@ pub struct ScheduleBatch {
     pub positions: Vec<u32>,
     /// `[num_tokens]`, where each token's K/V goes.
     pub out_cache_loc: Vec<SlotId>,
+    /// `[num_tokens]`, the same for layers with a window; empty without window pages.
+    pub window_out_cache_loc: Vec<SlotId>,
     /// Ascending by token. No state twice, and none that a row reads or writes.
     pub snapshots: Vec<BatchSnapshot>,
     /// Reused.
@@ -131,6 +137,7 @@ impl ScheduleBatch {
             input_ids: Vec::new(),
             positions: Vec::new(),
             out_cache_loc: Vec::new(),
+            window_out_cache_loc: Vec::new(),
             snapshots: Vec::new(),
             taken: Vec::new(),
         }
@@ -143,24 +150,29 @@ impl ScheduleBatch {
         self.input_ids.clear();
         self.positions.clear();
         self.out_cache_loc.clear();
+        self.window_out_cache_loc.clear();
         self.snapshots.clear();
     }
 
-    /// Plans the state of the row whose tokens were entered last.
-    pub(crate) fn plan_state(
-        &mut self,
-        cache: &mut MemCache,
-        row: usize,
-        piece: Piece,
-    ) -> Option<StateFlow> {
+    /// Enters a row, whose token ids were entered last: where they stand, where their K/V
+    /// goes, how the row's state passes through the step.
+    pub(crate) fn push_row(&mut self, cache: &mut MemCache, piece: Piece, row: BatchRow) {
+        let positions = piece.start..piece.start + piece.len;
+        self.positions.extend(positions.clone().map(|position| position as u32));
         self.taken.clear();
-        let flow = cache.advance(row, piece, &mut self.taken)?;
+        let state = cache.advance(row.table_row, piece, &mut self.taken);
         let first = self.num_tokens() - piece.len;
         self.snapshots.extend(self.taken.iter().map(|taken| BatchSnapshot {
             token: first + taken.seq_len - piece.start - 1,
             state: taken.state,
         }));
-        Some(flow)
+        let tables = cache.tables();
+        self.out_cache_loc.extend(tables.slots(row.table_row, positions.clone()));
+        let first_window_page = cache.first_window_page(row.table_row);
+        if first_window_page.is_some() {
+            self.window_out_cache_loc.extend(tables.window_slots(row.table_row, positions));
+        }
+        self.rows.push(BatchRow { state, first_window_page, ..row });
     }
 
     /// Tokens in all rows.

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use mem_cache::Piece;
 
 use crate::{
-    BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     prefill::out_of_pool,
     req::{Req, ReqState},
     scheduler::internal_error,
@@ -40,20 +40,9 @@ impl<E: Executor> Scheduler<E> {
                 Some(&token) => InputId::Host(token),
                 None => InputId::Previous { row: req.pending_row },
             });
-            batch.positions.push(req.kv_len as u32);
-            batch.out_cache_loc.push(self.cache.tables().slot(row, req.kv_len));
             let piece =
                 Piece { start: req.kv_len, len: 1, total: req.tokens.len(), is_decode: true };
-            let state = batch.plan_state(&mut self.cache, row, piece);
-            batch.rows.push(BatchRow {
-                req: id,
-                table_row: row,
-                prefix_len: req.kv_len,
-                extend_len: 1,
-                sampled: true,
-                sampling: req.sampling_row(),
-                state,
-            });
+            batch.push_row(&mut self.cache, piece, req.batch_row(id, 1, true));
             req.kv_len += 1;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Upstream: the memory and scheduling section of `sglang/srt/server_args.py`.
 
-use mem_cache::StateConfig;
+use mem_cache::{StateConfig, WindowConfig};
 use thiserror::Error;
 use types::PrefillSharing;
 
@@ -44,6 +44,8 @@ pub struct SchedulerLimits {
     pub overlap: bool,
     /// The state pool of a model with recurrent layers.
     pub states: Option<StateConfig>,
+    /// The window pages of a model with layers that see a window.
+    pub windows: Option<WindowConfig>,
 }
 
 impl Default for SchedulerLimits {
@@ -62,6 +64,7 @@ impl Default for SchedulerLimits {
             disable_radix_cache: false,
             overlap: true,
             states: None,
+            windows: None,
         }
     }
 }
@@ -112,6 +115,18 @@ pub enum LimitsError {
         /// Tokens in a page.
         page_size: usize,
     },
+    /// A request would wait for window pages for ever.
+    #[error(
+        "window pages must be at least {least}, or as many as pages ({num_pages}); got {given}"
+    )]
+    TooFewWindowPages {
+        /// What one request needs.
+        least: usize,
+        /// Pages in the pool.
+        num_pages: usize,
+        /// Window pages in their pool.
+        given: usize,
+    },
     /// Zero, negative or not a number.
     #[error("schedule_conservativeness must be positive, got {0}")]
     Conservativeness(f64),
@@ -149,7 +164,40 @@ impl SchedulerLimits {
         if self.schedule_conservativeness.is_nan() || self.schedule_conservativeness <= 0.0 {
             return Err(LimitsError::Conservativeness(self.schedule_conservativeness));
         }
-        self.validate_states()
+        self.validate_states()?;
+        self.validate_windows()
+    }
+
+    fn validate_windows(&self) -> Result<(), LimitsError> {
+        let Some(WindowConfig { window, num_pages: given }) = self.windows else {
+            return Ok(());
+        };
+        if window == 0 {
+            return Err(LimitsError::Zero { name: "windows.window" });
+        }
+        let lens = (self.context_length, self.max_step_tokens());
+        let least = WindowConfig::least_pages(window, self.page_size, lens);
+        let num_pages = self.num_pages;
+        if given < least.min(num_pages) {
+            return Err(LimitsError::TooFewWindowPages { least, num_pages, given });
+        }
+        Ok(())
+    }
+
+    /// Requests of `max_len` tokens that may run at a time, as far as window pages limit them;
+    /// `None` if they do not.
+    pub fn windows_for(&self, max_len: usize) -> Option<usize> {
+        let WindowConfig { window, num_pages } =
+            self.windows.filter(|w| w.num_pages < self.num_pages)?;
+        let each = WindowConfig::pages_per_row(window, self.page_size, max_len);
+        let step = self.max_step_tokens().div_ceil(self.page_size);
+        Some(num_pages.saturating_sub(step) / each.max(1))
+    }
+
+    /// Tokens in one step at most.
+    pub fn max_step_tokens(&self) -> usize {
+        let whole = self.max_prefill_tokens.max(self.context_length);
+        self.chunked_prefill_size.unwrap_or(whole)
     }
 
     fn validate_states(&self) -> Result<(), LimitsError> {
@@ -215,6 +263,19 @@ mod tests {
             text(states(257, 40)),
             "snapshot_interval must be a multiple of page_size (16), got 40"
         );
+        // A window of 33 tokens: two pages before a boundary, two more, and 128 of a chunk.
+        let windows = |num_pages| SchedulerLimits {
+            windows: Some(WindowConfig { window: 33, num_pages }),
+            ..base()
+        };
+        assert_eq!(windows(132).validate(), Ok(()));
+        assert_eq!(windows(140).windows_for(1000), Some(3));
+        assert_eq!(windows(256).windows_for(1000), None);
+        assert_eq!(
+            text(windows(131)),
+            "window pages must be at least 132, or as many as pages (256); got 131"
+        );
+        assert_eq!(SchedulerLimits { num_pages: 100, ..windows(100) }.validate(), Ok(()));
         for bad in [0.0, -1.0, f64::NAN] {
             let limits = SchedulerLimits { schedule_conservativeness: bad, ..base() };
             assert!(matches!(limits.validate(), Err(LimitsError::Conservativeness(_))));

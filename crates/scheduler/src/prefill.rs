@@ -11,7 +11,7 @@ use mem_cache::Piece;
 use types::TokenId;
 
 use crate::{
-    BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
     scheduler::internal_error,
@@ -150,7 +150,9 @@ impl<E: Executor> Scheduler<E> {
         if self.cache.pages_for(total) > self.cache.num_pages() {
             return if is_alone { Added::TooLarge } else { Added::NoMemory };
         }
-        let Some((row, cached)) = self.cache.open(&req.tokens) else { return Added::NoMemory };
+        let Some((row, cached)) = self.cache.open(&req.tokens, req.max_len()) else {
+            return Added::NoMemory;
+        };
         let len = self.piece_len(total - cached, false, budget);
         let is_over_budget = len == 0 || (len > budget.input && !batch.rows.is_empty());
         let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
@@ -199,20 +201,10 @@ impl<E: Executor> Scheduler<E> {
         let piece = req.kv_len..req.kv_len + len;
         let is_whole = piece.end == req.tokens.len();
         batch.input_ids.extend(req.tokens[piece.clone()].iter().map(|&id| InputId::Host(id)));
-        batch.positions.extend(piece.clone().map(|position| position as u32));
-        batch.out_cache_loc.extend(self.cache.tables().slots(row, piece.clone()));
+        let sampled = is_whole && req.max_new_tokens > 0;
         let state_piece =
             Piece { start: req.kv_len, len, total: req.tokens.len(), is_decode: false };
-        let state = batch.plan_state(&mut self.cache, row, state_piece);
-        batch.rows.push(BatchRow {
-            req: id,
-            table_row: row,
-            prefix_len: req.kv_len,
-            extend_len: len,
-            sampled: is_whole && req.max_new_tokens > 0,
-            sampling: req.sampling_row(),
-            state,
-        });
+        batch.push_row(&mut self.cache, state_piece, req.batch_row(id, len, sampled));
         req.kv_len = piece.end;
         budget.input = budget.input.saturating_sub(len);
         budget.chunk -= len;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slotmap::new_key_type;
 use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
 
-use crate::SamplingRow;
+use crate::{BatchRow, SamplingRow};
 
 new_key_type! {
     /// A live request. Never reused: the id of a finished one finds nothing.
@@ -122,6 +122,25 @@ impl Req {
     /// The tokens whose K/V is written and whose ids are known.
     pub(crate) fn written(&self) -> &[TokenId] {
         &self.tokens[..self.kv_len.min(self.tokens.len())]
+    }
+
+    /// Prompt and completion at most.
+    pub(crate) fn max_len(&self) -> usize {
+        self.prompt_len + self.max_new_tokens
+    }
+
+    /// Its row of a batch with its next `extend_len` tokens.
+    pub(crate) fn batch_row(&self, id: ReqId, extend_len: usize, sampled: bool) -> BatchRow {
+        BatchRow {
+            req: id,
+            table_row: self.table_row.expect("an admitted request has a row"),
+            prefix_len: self.kv_len,
+            extend_len,
+            sampled,
+            sampling: self.sampling_row(),
+            state: None,
+            first_window_page: None,
+        }
     }
 
     /// How to sample the next token that is not pending.

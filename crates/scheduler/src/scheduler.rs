@@ -77,7 +77,9 @@ impl<E: Executor> Scheduler<E> {
             page_size: limits.page_size,
             num_rows: limits.max_running_requests,
             disable_radix_cache: limits.disable_radix_cache,
+            max_step_tokens: limits.max_step_tokens(),
             states: limits.states,
+            windows: limits.windows,
         });
         Ok(Self {
             executor,

@@ -20,6 +20,12 @@ pub struct SchedulerStats {
     pub num_protected_tokens: usize,
     /// Held by live requests outside the tree.
     pub num_private_tokens: usize,
+    /// Tokens in the window pages of layers with a sliding window; 0 if they have none.
+    pub max_total_num_tokens_swa: usize,
+    /// Of those, in no use.
+    pub num_free_tokens_swa: usize,
+    /// Of those, cached in the radix tree, seen by no live request.
+    pub num_evictable_tokens_swa: usize,
     /// Retractions since start.
     pub num_retractions: u64,
     /// Aborted requests since start.
@@ -48,6 +54,19 @@ impl SchedulerStats {
             return 0.0;
         }
         self.num_used_tokens() as f64 / self.max_total_num_tokens as f64
+    }
+
+    /// Slots of window pages that live requests hold.
+    pub fn num_used_tokens_swa(&self) -> usize {
+        self.max_total_num_tokens_swa - self.num_free_tokens_swa - self.num_evictable_tokens_swa
+    }
+
+    /// `num_used_tokens_swa` over their number, in [0, 1]; 0 if there are none.
+    pub fn token_usage_swa(&self) -> f64 {
+        match self.max_total_num_tokens_swa {
+            0 => 0.0,
+            total => self.num_used_tokens_swa() as f64 / total as f64,
+        }
     }
 
     /// Share of prompt tokens found in the cache since start, in [0, 1].

@@ -99,7 +99,8 @@ impl AttentionBackend for Sdpa {
             };
             Ok((window, plan))
         };
-        let plans = self.windows.iter().map(plan).collect::<Result<_>>()?;
+        let windows = self.windows.iter().filter(|&&window| step.layers.has(window));
+        let plans = windows.map(plan).collect::<Result<_>>()?;
         Ok(ForwardMetadata::new(SdpaMetadata { plans }))
     }
 

@@ -27,6 +27,15 @@ pub(crate) struct MemoryArgs {
     #[arg(long, default_value_t = 16, value_name = "TOKENS")]
     pub(crate) page_size: usize,
 
+    /// Tokens that layers with a sliding window keep, for one that the others keep: above 0, at
+    /// most 1. By default 0.8, or a window for each context if all layers have one.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) swa_full_tokens_ratio: Option<f64>,
+
+    /// Layers with a sliding window keep every token, as the others do.
+    #[arg(long)]
+    pub(crate) disable_hybrid_swa_memory: bool,
+
     /// Forget the K/V of finished requests.
     #[arg(long)]
     pub(crate) disable_radix_cache: bool,

@@ -94,6 +94,8 @@ fn fit_to_cases(args: &BenchArgs, memory: &mut MemoryOptions) {
     // One page more than the case: whoever decodes needs the next one early.
     let per_request = (tokens + 1).next_multiple_of(page_size) + page_size;
     memory.max_total_tokens.get_or_insert(largest * per_request);
+    // All of a case's requests run at a time, and nothing is remembered.
+    memory.swa_full_tokens_ratio.get_or_insert(1.0);
 }
 
 /// The figures, with what of the memory plan their reader needs.
@@ -159,6 +161,7 @@ mod tests {
             mem_fraction_static: 0.5,
             weight_bytes: 1000,
             kv_pool_bytes: 24 * 64,
+            windows: None,
             states: None,
             state_pool_bytes: 0,
             activation_bytes: 100,

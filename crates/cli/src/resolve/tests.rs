@@ -37,6 +37,7 @@ fn options_arrive() {
     let config = resolve(
         "--device cpu --dtype half --chunked-prefill-size -1 --max-total-tokens 512 --page-size 4 \
          --max-running-requests 3 --context-length 99 --mem-fraction-static 0.5 \
+         --swa-full-tokens-ratio 0.25 --disable-hybrid-swa-memory \
          --schedule-policy lpm --disable-radix-cache --disable-overlap-schedule \
          --mlx-wired-limit-gb 0.5 --json-model-override-args {\"rope_theta\":5}",
     )
@@ -51,6 +52,8 @@ fn options_arrive() {
             context_length: Some(99),
             chunked_prefill: ChunkedPrefill::Off,
             page_size: 4,
+            swa_full_tokens_ratio: Some(0.25),
+            disable_hybrid_swa_memory: true,
             wired_limit_bytes: Some(1 << 29),
         }
     );

@@ -15,3 +15,4 @@ mod load_errors;
 mod openai;
 mod parity;
 mod streaming;
+mod windows;

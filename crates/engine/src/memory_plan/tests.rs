@@ -15,6 +15,8 @@ fn llama_3b() -> ModelShape {
     ModelShape {
         weight_bytes: 1_810_000_000,
         kv_bytes_per_token: 28 * 2 * 8 * 128 * 2,
+        window: None,
+        window_bytes_per_token: 0,
         state_bytes: 0,
         itemsize: 2,
         hidden_size: 3072,
@@ -32,6 +34,8 @@ fn smol() -> ModelShape {
     ModelShape {
         weight_bytes: 540_000_000,
         kv_bytes_per_token: 30 * 2 * 3 * 64 * 4,
+        window: None,
+        window_bytes_per_token: 0,
         state_bytes: 0,
         itemsize: 4,
         hidden_size: 576,
@@ -180,6 +184,8 @@ fn qwen3_next() -> ModelShape {
     ModelShape {
         weight_bytes: 45_000_000_000,
         kv_bytes_per_token: 12 * 2 * 2 * 256 * 2,
+        window: None,
+        window_bytes_per_token: 0,
         state_bytes: 36 * (32 * 128 * 128 * 4 + 3 * 8192 * 2),
         itemsize: 2,
         hidden_size: 2048,
@@ -211,4 +217,83 @@ fn states_get_their_share() {
     let error = plan_of(64, &asked).unwrap_err().to_string();
     assert!(error.starts_with("--max-running-requests must be at most "), "{error}");
     assert_eq!(plan("cuda", 64, &llama_3b(), &options()).unwrap().states, None);
+}
+
+/// Gemma-3-4B, bf16: 29 of 34 layers see 1024 tokens.
+fn gemma3_4b() -> ModelShape {
+    ModelShape {
+        weight_bytes: 8_600_000_000,
+        kv_bytes_per_token: 34 * 4096,
+        window: Some(1024),
+        window_bytes_per_token: 29 * 4096,
+        state_bytes: 0,
+        itemsize: 2,
+        hidden_size: 2560,
+        intermediate_size: 10_240,
+        num_heads: 8,
+        expanded_kv_dim: 8 * 256,
+        latent_scores: 0,
+        vocab_size: 262_208,
+        context_length: 131_072,
+    }
+}
+
+#[test]
+fn layers_with_a_window_keep_a_share_of_the_tokens() {
+    let plan_of = |options: &MemoryOptions| plan("metal", 24, &gemma3_4b(), options).unwrap();
+    let base = MemoryOptions { mem_fraction_static: Some(0.6), ..options() };
+    let whole = MemoryOptions { disable_hybrid_swa_memory: true, ..base.clone() };
+    let whole = plan_of(&whole);
+    assert_eq!(whole.windows, None);
+    let (default, less) = (
+        plan_of(&base),
+        plan_of(&MemoryOptions { swa_full_tokens_ratio: Some(0.1), ..base.clone() }),
+    );
+    for (plan, ratio) in [(&default, 0.8), (&less, 0.1)] {
+        let windows = plan.windows.unwrap();
+        assert_eq!(windows.window, 1024);
+        assert_eq!(windows.num_pages, (plan.num_pages as f64 * ratio).ceil() as usize);
+        let bytes = 16 * 4096 * (5 * plan.num_pages + 29 * windows.num_pages);
+        assert_eq!(plan.kv_pool_bytes, bytes);
+        // All of the same bytes, but for a page.
+        assert!(whole.kv_pool_bytes.abs_diff(bytes) < 16 * 34 * 4096, "{plan}");
+    }
+    // 34 / (5 + 0.8 * 29) and 34 / (5 + 0.1 * 29) times as many tokens.
+    let gain = |plan: &MemoryPlan| plan.num_pages as f64 / whole.num_pages as f64;
+    assert!((gain(&default) - 1.206).abs() < 0.01, "{}", gain(&default));
+    assert!((gain(&less) - 4.304).abs() < 0.01, "{}", gain(&less));
+    assert!(default.to_string().contains("layers with a window of 1024 keep "), "{default}");
+}
+
+#[test]
+fn a_window_has_room_for_one_request() {
+    let few = MemoryOptions {
+        max_total_tokens: Some(8192),
+        chunked_prefill: ChunkedPrefill::Tokens(512),
+        swa_full_tokens_ratio: Some(0.01),
+        ..options()
+    };
+    // 64 pages before a boundary, two more, and a chunk.
+    let plan_of = |options: &MemoryOptions| plan("cpu", 24, &gemma3_4b(), options).unwrap();
+    assert_eq!(plan_of(&few).windows, Some(WindowConfig { window: 1024, num_pages: 66 + 32 }));
+    // No more than there are tokens in all; a context within the window.
+    let tiny = MemoryOptions { max_total_tokens: Some(1024), ..few.clone() };
+    assert_eq!(plan_of(&tiny).windows, None);
+    let short = MemoryOptions { context_length: Some(1024), ..few.clone() };
+    assert_eq!(plan_of(&short).windows, None);
+    let bad = MemoryOptions { swa_full_tokens_ratio: Some(1.5), ..few };
+    let error = plan("cpu", 24, &gemma3_4b(), &bad).unwrap_err();
+    assert_eq!(error.to_string(), "--swa-full-tokens-ratio must be above 0 and at most 1, got 1.5");
+}
+
+#[test]
+fn without_layers_that_keep_all_there_are_pages_for_whole_contexts() {
+    let model = ModelShape { kv_bytes_per_token: 29 * 4096, ..gemma3_4b() };
+    let asked =
+        MemoryOptions { mem_fraction_static: Some(0.6), context_length: Some(16_384), ..options() };
+    let plan = plan("metal", 24, &model, &asked).unwrap();
+    let windows = plan.windows.unwrap();
+    // 66 of the 1024 pages of a context.
+    assert_eq!(windows.num_pages, (plan.num_pages as f64 * 66.0 / 1024.0).ceil() as usize);
+    assert_eq!(plan.kv_pool_bytes, 16 * 29 * 4096 * windows.num_pages);
 }

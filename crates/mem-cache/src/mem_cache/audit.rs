@@ -19,7 +19,15 @@ impl MemCache {
     pub fn audit(&self) -> Result<(), String> {
         self.tree.audit(self.holds.iter().flatten().map(|hold| hold.node))?;
         self.audit_rows()?;
-        self.audit_owners()?;
+        let owners = self.audit_owners()?;
+        if let Some(windows) = &self.windows {
+            let owned = owners.iter().map(|owner| match owner {
+                Owner::Free => None,
+                Owner::Tree => Some(true),
+                Owner::Row(_) => Some(false),
+            });
+            windows.audit(&owned.collect::<Vec<_>>(), &self.tables)?;
+        }
         self.states.as_ref().map_or(Ok(()), |states| states.audit(&self.tree))
     }
 
@@ -44,7 +52,7 @@ impl MemCache {
         Ok(())
     }
 
-    fn audit_owners(&self) -> Result<(), String> {
+    fn audit_owners(&self) -> Result<Vec<Owner>, String> {
         let mut owners = vec![None; self.allocator.num_pages()];
         let mut claim = |page: PageId, owner: Owner| match owners.get_mut(page.0 as usize) {
             None => Err(format!("{owner:?} holds page {}, which is not there", page.0)),
@@ -68,9 +76,9 @@ impl MemCache {
                 claim(page, Owner::Row(row))?;
             }
         }
-        match owners.iter().position(Option::is_none) {
-            Some(page) => Err(format!("page {page} is lost")),
-            None => Ok(()),
-        }
+        let is_lost = |(page, owner): (usize, Option<Owner>)| {
+            owner.ok_or_else(|| format!("page {page} is lost"))
+        };
+        owners.into_iter().enumerate().map(is_lost).collect()
     }
 }

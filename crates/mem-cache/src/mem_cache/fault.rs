@@ -11,6 +11,8 @@ pub enum Fault {
     EarlyEviction,
     /// Free a recurrent state that the tree still gives to new rows.
     FreedSnapshot,
+    /// Free a window page that a row looks at.
+    FreedWindowPage,
 }
 
 impl MemCache {
@@ -23,6 +25,10 @@ impl MemCache {
             Fault::FreedSnapshot => {
                 let Some(states) = &mut self.states else { return false };
                 states.plant_freed_snapshot(&self.tree)
+            }
+            Fault::FreedWindowPage => {
+                let Some(windows) = &mut self.windows else { return false };
+                windows.plant_free_window_page(&self.tables)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use types::{PageId, SlotId, TokenId};
 
-use super::{Fault, MemCache, MemCacheConfig, Piece, StateConfig};
+use super::{Fault, MemCache, MemCacheConfig, Piece, StateConfig, WindowConfig};
 
 fn cache(num_pages: usize, page_size: usize) -> MemCache {
     MemCache::new(MemCacheConfig {
@@ -11,12 +11,14 @@ fn cache(num_pages: usize, page_size: usize) -> MemCache {
         num_rows: 4,
         disable_radix_cache: false,
         states: None,
+        max_step_tokens: 64,
+        windows: None,
     })
 }
 
 /// Opens a row and gives it pages for all its tokens.
 fn open(cache: &mut MemCache, tokens: &[TokenId]) -> (usize, usize) {
-    let (row, cached) = cache.open(tokens).expect("a free row");
+    let (row, cached) = cache.open(tokens, tokens.len()).expect("a free row");
     assert!(cache.reserve(row, tokens.len()));
     assert_eq!(cache.audit(), Ok(()));
     (row, cached)
@@ -65,7 +67,7 @@ fn reserve_evicts_what_nobody_uses_and_refuses_the_rest() {
     let mut cache = cache(4, 2);
     let (old, _) = open(&mut cache, &[1, 2, 3, 4]);
     cache.close(old, &[1, 2, 3, 4]);
-    let (row, cached) = cache.open(&[1, 2, 9]).expect("a free row");
+    let (row, cached) = cache.open(&[1, 2, 9], 10).expect("a free row");
     assert_eq!(cached, 2);
     assert!(!cache.reserve(row, 10), "five pages of four");
     assert_eq!(cache.tables().pages(row).len(), 1);
@@ -84,10 +86,12 @@ fn without_the_tree_a_closed_row_leaves_nothing() {
         num_rows: 1,
         disable_radix_cache: true,
         states: None,
+        max_step_tokens: 64,
+        windows: None,
     });
     let (row, _) = open(&mut cache, &[1, 2, 3]);
     cache.commit(row, &[1, 2, 3]);
-    assert_eq!(cache.open(&[1]), None, "one row only");
+    assert_eq!(cache.open(&[1], 1), None, "one row only");
     cache.close(row, &[1, 2, 3]);
     assert_eq!((cache.num_free_pages(), cache.evictable_size()), (4, 0));
     assert_eq!(open(&mut cache, &[1, 2, 3]).1, 0);
@@ -119,7 +123,9 @@ fn hybrid(num_states: usize) -> MemCache {
         page_size: 2,
         num_rows,
         disable_radix_cache: false,
+        max_step_tokens: 64,
         states,
+        windows: None,
     })
 }
 
@@ -238,7 +244,159 @@ fn without_the_tree_no_snapshot_is_taken() {
         num_rows: 1,
         disable_radix_cache: true,
         states: Some(StateConfig { num_states: 4, snapshot_interval: 2 }),
+        max_step_tokens: 64,
+        windows: None,
     });
     let (_, cached, taken) = prefill(&mut cache, &[1; 9]);
     assert_eq!((cached, taken), (0, vec![]));
+}
+
+/// Pages of 2, windows of 5 tokens, steps of up to 16: a row is entitled to 4 window pages,
+/// a step takes 8 more.
+fn windowed(num_window_pages: usize) -> MemCache {
+    MemCache::new(MemCacheConfig {
+        num_pages: 64,
+        page_size: 2,
+        num_rows: 4,
+        disable_radix_cache: false,
+        max_step_tokens: 16,
+        states: None,
+        windows: Some(WindowConfig { window: 5, num_pages: num_window_pages }),
+    })
+}
+
+/// Opens a row and runs its prompt in steps of up to 16 tokens. Returns the row and the tokens
+/// that were cached.
+fn prefill_windows(cache: &mut MemCache, tokens: &[TokenId]) -> (usize, usize) {
+    let (row, cached) = open(cache, tokens);
+    for start in (cached..tokens.len()).step_by(16) {
+        let end = tokens.len().min(start + 16);
+        run(cache, row, &tokens[..end], start, false);
+        cache.commit(row, &tokens[..end]);
+        assert_eq!(cache.audit(), Ok(()));
+    }
+    (row, cached)
+}
+
+fn run(cache: &mut MemCache, row: usize, tokens: &[TokenId], start: usize, is_decode: bool) {
+    let end = tokens.len();
+    assert!(cache.reserve(row, end));
+    let piece = Piece { start, len: end - start, total: end, is_decode };
+    assert_eq!(cache.advance(row, piece, &mut Vec::new()), None);
+    assert_eq!(cache.audit(), Ok(()));
+    let first = cache.first_window_page(row).unwrap();
+    assert!(first * 2 <= (start + 1).saturating_sub(5), "its first token sees 5");
+    assert_eq!(cache.tables().window_slots(row, first * 2..end).count(), end - first * 2);
+}
+
+#[test]
+fn a_row_keeps_its_window_and_gives_the_rest_to_the_tree() {
+    let mut cache = windowed(40);
+    let prompt: Vec<TokenId> = (0..41).collect();
+    let (row, _) = prefill_windows(&mut cache, &prompt);
+    // Of 21 pages the next token, at 41, sees those from token 37 on, and pages 18 to 20.
+    assert_eq!(cache.first_window_page(row), Some(18));
+    assert_eq!(cache.num_free_window_pages(), 40 - 21);
+    assert_eq!(cache.num_evictable_window_pages(), 18);
+    // Those of a completion are private, and free once out of the window.
+    let mut tokens = prompt.clone();
+    for token in 0..20 {
+        tokens.push(token);
+        run(&mut cache, row, &tokens, tokens.len() - 1, true);
+    }
+    assert_eq!(cache.first_window_page(row), Some(28));
+    assert_eq!(cache.num_evictable_window_pages(), 20);
+    assert_eq!(cache.num_free_window_pages(), 40 - 20 - 3);
+    cache.close(row, &tokens);
+    assert_eq!(cache.audit(), Ok(()));
+    assert_eq!(cache.flush(), 30);
+    assert_eq!(cache.num_free_window_pages(), 40);
+}
+
+#[test]
+fn a_hit_ends_where_the_window_is_whole() {
+    let mut cache = windowed(40);
+    let prompt: Vec<TokenId> = (0..20).collect();
+    let (row, _) = prefill_windows(&mut cache, &prompt);
+    let mut tokens = prompt.clone();
+    for token in 0..13 {
+        tokens.push(token);
+        run(&mut cache, row, &tokens, tokens.len() - 1, true);
+    }
+    cache.close(row, &tokens);
+    // The completion lost the window pages 10 to 13 (of tokens 20 to 27) on its way.
+    let then = |len: usize| [&tokens[..len], &[99; 3]].concat();
+    for (len, usable) in [(32, 32), (30, 20), (26, 20), (20, 20), (13, 12)] {
+        assert_eq!(cache.peek_prefix(&then(len)), usable, "{len}");
+    }
+    // Whoever computes them again heals the tree.
+    let (row, cached) = prefill_windows(&mut cache, &then(30));
+    assert_eq!(cached, 20);
+    cache.close(row, &then(30));
+    assert_eq!(cache.peek_prefix(&then(26)), 26);
+    assert_eq!(cache.audit(), Ok(()));
+}
+
+#[test]
+fn ends_of_prefixes_outlive_what_lies_between() {
+    // Room for a window and a step, and for two more windows of 4 pages.
+    let mut cache = windowed(12 + 8);
+    let prompts: Vec<Vec<TokenId>> =
+        (0..3).map(|salt| (salt * 50..salt * 50 + 40).collect()).collect();
+    for prompt in &prompts {
+        let (row, cached) = prefill_windows(&mut cache, prompt);
+        assert_eq!(cached, 0);
+        cache.close(row, prompt);
+    }
+    assert_eq!(cache.num_free_window_pages(), 0);
+    for prompt in &prompts {
+        assert_eq!(cache.peek_prefix(prompt), 38, "all but the last page, for its logits");
+        assert_eq!(cache.peek_prefix(&[prompt, &prompt[..1]].concat()), 40);
+    }
+    assert_eq!(cache.peek_prefix(&prompts[0][..20]), 0);
+}
+
+#[test]
+fn only_opening_can_fail_for_want_of_window_pages() {
+    // Two rows and a step.
+    let mut cache = windowed(2 * 4 + 8);
+    let prompts: Vec<Vec<TokenId>> = (0..3).map(|salt| vec![salt; 33]).collect();
+    let first = prefill_windows(&mut cache, &prompts[0]).0;
+    let second = prefill_windows(&mut cache, &prompts[1]).0;
+    assert_eq!(cache.open(&prompts[2], 40), None);
+    // A request of 3 tokens would be entitled to 2 pages; it, too, has to wait.
+    assert_eq!(cache.open(&prompts[2][..2], 3), None);
+    cache.close(first, &prompts[0]);
+    assert!(cache.open(&prompts[2], 40).is_some());
+    let mut tokens = prompts[1].clone();
+    for token in 0..9 {
+        tokens.push(token);
+        run(&mut cache, second, &tokens, tokens.len() - 1, true);
+    }
+}
+
+#[test]
+fn a_replaced_page_leaves_its_window_page_to_the_trees() {
+    let mut cache = windowed(40);
+    let prompt: Vec<TokenId> = (0..9).collect();
+    // Both compute the same prompt: the second one's pages are duplicates.
+    let (first, second) = (open(&mut cache, &prompt).0, open(&mut cache, &prompt).0);
+    for row in [first, second] {
+        run(&mut cache, row, &prompt, 0, false);
+    }
+    cache.commit(first, &prompt);
+    cache.commit(second, &prompt);
+    assert_eq!(cache.audit(), Ok(()));
+    assert_eq!(cache.num_free_window_pages(), 40 - 4 - 2);
+    let window = |row| cache.tables().window_pages(row, 2..4).collect::<Vec<_>>();
+    assert_eq!(window(first), window(second));
+}
+
+#[test]
+fn audit_sees_a_freed_window_page() {
+    let mut cache = windowed(16);
+    prefill_windows(&mut cache, &[1, 2, 3]);
+    assert!(cache.plant(Fault::FreedWindowPage));
+    let error = cache.audit().unwrap_err();
+    assert!(error.starts_with("window page 0 belongs to "), "{error}");
 }

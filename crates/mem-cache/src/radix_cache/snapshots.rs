@@ -11,35 +11,7 @@ use types::{StateId, TokenId};
 
 use super::{NodeId, RadixCache};
 
-/// How much of a prompt a model with recurrent layers finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotMatch {
-    /// Tokens of the longest cached prefix with a snapshot at its end.
-    pub usable: usize,
-    /// Tokens of the longest cached prefix.
-    pub cached: usize,
-}
-
 impl RadixCache {
-    /// Looks a prompt up. Leaves no trace in the eviction order.
-    pub fn peek_snapshot(&self, tokens: &[TokenId]) -> SnapshotMatch {
-        let mut found = SnapshotMatch { usable: 0, cached: 0 };
-        let mut node = self.root;
-        while let Some(child) = self.child(node, &tokens[found.cached..]) {
-            let num_pages = self.common_pages(child, &tokens[found.cached..]);
-            found.cached += num_pages * self.page_size;
-            let below = &self.nodes[child];
-            if num_pages < below.pages.len() {
-                break;
-            }
-            if below.snapshot.is_some() {
-                found.usable = found.cached;
-            }
-            node = child;
-        }
-        found
-    }
-
     /// The snapshot at the end of `node`.
     pub fn snapshot(&self, node: NodeId) -> Option<StateId> {
         self.nodes[node].snapshot

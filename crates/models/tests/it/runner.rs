@@ -1,10 +1,11 @@
-//! Runs a model over a pool whose pages lie scattered.
+//! Runs a model over a pool whose pages lie scattered. Layers with a window have pages of
+//! their own, and of those no more than they see.
 
 use std::{cell::RefCell, rc::Rc};
 
 use attention::{
     AttentionBackend, BatchInputs, Extent, ForwardBatch, ForwardMode, KvPool, KvPoolConfig,
-    StatePlan, StateRow,
+    StatePlan, StateRow, WindowInputs,
 };
 use mlx::{Array, Dtype};
 use models::CausalLm;
@@ -21,6 +22,8 @@ pub(crate) struct Runner {
     /// For models with recurrent layers.
     states_taken: usize,
     is_recurrent: bool,
+    /// The largest of the model.
+    window: Option<usize>,
     dtype: Dtype,
 }
 
@@ -49,8 +52,10 @@ impl Runner {
         pool_dtype: Dtype,
     ) -> Self {
         let layers = model.kv_layout();
+        let window = layers.iter().filter_map(|layer| layer.sliding_window).max();
         let config = KvPoolConfig {
             num_pages: NUM_PAGES as usize,
+            num_window_pages: window.map(|_| NUM_PAGES as usize),
             page_size,
             dtype: pool_dtype,
             max_buffer_bytes: None,
@@ -67,6 +72,7 @@ impl Runner {
             pages_taken: 0,
             states_taken: 0,
             is_recurrent: !states.is_empty(),
+            window,
             dtype,
         }
     }
@@ -75,6 +81,27 @@ impl Runner {
         self.states_taken += 1;
         assert!(self.states_taken < NUM_STATES, "the pool of states is full");
         self.states_taken
+    }
+
+    /// The extents from the page on that the first new token's window begins in.
+    fn window_inputs(&self, window: usize, extents: &[Extent]) -> WindowInputs {
+        let page_size = self.page_size;
+        let kept = |extent: &Extent| {
+            let first = (extent.prefix_len + 1).saturating_sub(window) / page_size;
+            let pages = extent.pages[first..].iter().map(|page| (page * 31 + 5) % NUM_PAGES);
+            let prefix_len = extent.prefix_len - first * page_size;
+            Extent { prefix_len, pages: pages.collect(), ..*extent }
+        };
+        let extents: Vec<Extent> = extents.iter().map(kept).collect();
+        let slot = |extent: &Extent, position: usize| {
+            let page = extent.pages[position / page_size] as usize;
+            (page * page_size + position % page_size) as i32
+        };
+        let slots = |extent: &Extent| {
+            let positions = extent.prefix_len..extent.seq_len();
+            positions.map(|position| slot(extent, position)).collect::<Vec<_>>()
+        };
+        WindowInputs { out_cache_loc: extents.iter().flat_map(slots).collect(), extents }
     }
 
     /// How the state of a request passes through its next tokens, which begin at row
@@ -151,7 +178,9 @@ impl Runner {
             extents.push(Extent { start, len: *len, prefix_len, pages: seq.pages.clone() });
             seq.cached = end;
         }
+        let windows = self.window.map(|window| self.window_inputs(window, &extents));
         let inputs = BatchInputs {
+            windows,
             mode,
             input_ids: Array::from_slice(&ids, &[ids.len()]).unwrap(),
             positions,

@@ -8,6 +8,8 @@
 //!
 //! A recurrent state is the hash of the prefix that it has seen. A batch first reads
 //! what its rows begin with and then writes, as a device may run rows in any order.
+//!
+//! Layers with a window have slots of their own, of which a row reads no more than it sees.
 
 use std::{cell::Cell, collections::VecDeque, convert::Infallible, ops::Range, rc::Rc};
 
@@ -21,6 +23,10 @@ use crate::{BatchRow, Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch
 pub(super) struct FakeExecutor {
     page_size: usize,
     slots: Vec<PrefixHash>,
+    /// Of the window pages; empty without.
+    window_slots: Vec<PrefixHash>,
+    /// 0 without window pages.
+    window: usize,
     /// By state id; empty for a model without recurrent layers.
     states: Vec<Option<PrefixHash>>,
     /// Rows that began with a snapshot.
@@ -57,6 +63,8 @@ struct Launched {
     batch: ScheduleBatch,
     /// Of each row.
     pages: Vec<Vec<PageId>>,
+    /// Likewise, from each row's first page with a window page on.
+    window_pages: Vec<Vec<PageId>>,
 }
 
 impl FakeExecutor {
@@ -64,6 +72,12 @@ impl FakeExecutor {
         Self {
             page_size: workload.limits.page_size,
             slots: vec![PrefixHash::EMPTY; workload.limits.max_total_num_tokens()],
+            window_slots: vec![
+                PrefixHash::EMPTY;
+                workload.limits.windows.map_or(0, |windows| windows.num_pages)
+                    * workload.limits.page_size
+            ],
+            window: workload.limits.windows.map_or(0, |windows| windows.window),
             states: vec![None; workload.limits.states.map_or(0, |states| states.num_states)],
             num_snapshots_read: 0,
             queue: VecDeque::new(),
@@ -78,23 +92,30 @@ impl FakeExecutor {
     }
 
     fn run(&mut self, launched: &Launched) {
-        let Launched { batch, pages } = launched;
-        let mut sampled = Vec::new();
+        let batch = &launched.batch;
         let mut start = 0;
         self.check_states(batch);
-        for (row, pages) in batch.rows.iter().zip(pages) {
+        for row in &batch.rows {
             let index = row.sampling.seed as usize;
             let tokens = start..start + row.extend_len;
             self.write(index, row.prefix_len, batch, tokens.clone());
             self.write_states(index, row, batch, tokens.clone());
-            let len = row.prefix_len + row.extend_len;
-            self.read_back(index, len, pages);
-            if row.sampled {
-                sampled.push(self.sample(index, len, &row.sampling));
-            }
             start = tokens.end;
         }
         assert_eq!(start, batch.num_tokens());
+        // All of a layer's writes come before its attention.
+        let mut sampled = Vec::new();
+        for (at, row) in batch.rows.iter().enumerate() {
+            let index = row.sampling.seed as usize;
+            let len = row.prefix_len + row.extend_len;
+            self.read_back(index, len, &launched.pages[at]);
+            if let Some(first) = row.first_window_page {
+                self.read_window(index, row, first, &launched.window_pages[at]);
+            }
+            if row.sampled {
+                sampled.push(self.sample(index, len, &row.sampling));
+            }
+        }
         self.num_sampled += sampled.len() as u64;
         self.results.push(Some(sampled.clone()));
         self.previous = sampled;
@@ -112,6 +133,9 @@ impl FakeExecutor {
             assert_eq!(batch.positions[i] as usize, position, "request {index}");
             let slot = batch.out_cache_loc[i].0 as usize;
             self.slots[slot] = history.prefixes[position];
+            if let Some(slot) = batch.window_out_cache_loc.get(i) {
+                self.window_slots[slot.0 as usize] = history.prefixes[position];
+            }
         }
     }
 
@@ -173,6 +197,20 @@ impl FakeExecutor {
         assert!(len <= pages.len() * self.page_size, "request {index}: too few pages");
     }
 
+    /// What the row's tokens see through a window, in its window pages from page `first` on.
+    fn read_window(&self, index: usize, row: &BatchRow, first: usize, pages: &[PageId]) {
+        let seen = (row.prefix_len + 1).saturating_sub(self.window);
+        for position in seen..row.prefix_len + row.extend_len {
+            let page = pages[position / self.page_size - first];
+            let slot = page.slot(position % self.page_size, self.page_size);
+            assert_eq!(
+                self.window_slots[slot.0 as usize], self.histories[index].prefixes[position],
+                "request {index}: window page {} does not hold position {position}",
+                page.0
+            );
+        }
+    }
+
     fn sample(&mut self, index: usize, len: usize, row: &SamplingRow) -> TokenId {
         let history = &mut self.histories[index];
         assert_eq!(len, history.prompt_len + row.token_index, "request {index}");
@@ -216,6 +254,15 @@ impl Executor for FakeExecutor {
             }
         }
         let pages = batch.rows.iter().map(|row| tables.pages(row.table_row).to_vec()).collect();
+        let window_pages = |row: &BatchRow| match row.first_window_page {
+            Some(first) => {
+                let end = (row.prefix_len + row.extend_len).div_ceil(self.page_size);
+                tables.window_pages(row.table_row, first..end).collect()
+            }
+            None => Vec::new(),
+        };
+        let window_pages = batch.rows.iter().map(window_pages).collect();
+        assert_eq!(batch.window_out_cache_loc.is_empty(), self.window == 0);
         let mut batch = batch.clone();
         if let Some(is_planted) = &self.wrong_slot
             && self.num_launched >= 2
@@ -225,7 +272,7 @@ impl Executor for FakeExecutor {
             is_planted.set(is_planted.get() || slot.0 != wrong);
             slot.0 = wrong;
         }
-        self.queue.push_back(Launched { batch, pages });
+        self.queue.push_back(Launched { batch, pages, window_pages });
         self.num_launched += 1;
         assert!(self.queue.len() <= 2, "at most one batch ahead");
         Ok(self.num_launched - 1)

@@ -64,6 +64,8 @@ fn run_quarter(quarter: u64) {
         suppressed: 500,
         prefill_only: 200,
         snapshots_read: 1_000,
+        past_window: 500,
+        full_windows: 1_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

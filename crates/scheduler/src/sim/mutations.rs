@@ -63,6 +63,13 @@ fn audit_catches_every_freed_snapshot() {
     assert_eq!(tally.caught, tally.planted);
 }
 
+#[test]
+fn audit_catches_every_freed_window_page() {
+    let tally = run_with_fault(Fault::FreedWindowPage, true);
+    assert!(tally.planted >= 60, "{tally:?}");
+    assert_eq!(tally.caught, tally.planted);
+}
+
 /// Without audit a bug shows once the page has a second owner, or comes back
 /// twice; in a short run it may not.
 #[test]
@@ -78,6 +85,12 @@ fn the_executor_alone_catches_most_of_them() {
 fn the_executor_alone_catches_some_freed_snapshots() {
     let tally = run_with_fault(Fault::FreedSnapshot, false);
     assert!(tally.caught * 4 > tally.planted, "{tally:?}");
+}
+
+#[test]
+fn the_executor_alone_catches_most_freed_window_pages() {
+    let tally = run_with_fault(Fault::FreedWindowPage, false);
+    assert!(tally.caught * 2 > tally.planted, "{tally:?}");
 }
 
 #[test]

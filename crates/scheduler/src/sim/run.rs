@@ -32,10 +32,14 @@ pub(super) struct Coverage {
     pub(super) prefill_only: u64,
     /// Steps that began with a recurrent state of the tree.
     pub(super) snapshots_read: u64,
+    /// Requests that began after more cached tokens than a window.
+    pub(super) past_window: u64,
+    /// Steps that ended with every window page in some hand.
+    pub(super) full_windows: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 13] {
+    fn fields(&self) -> [u64; 15] {
         [
             self.finished,
             self.stopped,
@@ -50,6 +54,8 @@ impl Coverage {
             self.suppressed,
             self.prefill_only,
             self.snapshots_read,
+            self.past_window,
+            self.full_windows,
         ]
     }
 
@@ -71,6 +77,8 @@ impl Coverage {
         self.suppressed += other.suppressed;
         self.prefill_only += other.prefill_only;
         self.snapshots_read += other.snapshots_read;
+        self.past_window += other.past_window;
+        self.full_windows += other.full_windows;
     }
 }
 
@@ -159,6 +167,9 @@ impl Simulation {
         if progress == Progress::Idle && !self.live.is_empty() {
             return Err(format!("idle, with {:?} live", self.live));
         }
+        let cache = &self.scheduler.cache;
+        let is_full = cache.num_window_pages() > 0 && cache.num_free_window_pages() == 0;
+        self.coverage.full_windows += u64::from(is_full);
         if self.audits {
             self.audit()?;
         }
@@ -265,6 +276,9 @@ impl Simulation {
         if event.finish_reason.is_some() {
             self.num_retractions += counts.num_retractions as u64;
             self.coverage.cached_tokens += counts.cached_tokens as u64;
+            let window = self.workload.limits.windows.map(|windows| windows.window);
+            let is_past = window.is_some_and(|window| counts.cached_tokens > window);
+            self.coverage.past_window += u64::from(is_past);
             client.finish_reason = event.finish_reason;
         } else if event.token_ids.is_empty() {
             return Err("an event without news".to_owned());

@@ -1,6 +1,6 @@
 //! A configuration and a list of happenings, from a seed.
 
-use mem_cache::StateConfig;
+use mem_cache::{StateConfig, WindowConfig};
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
@@ -88,7 +88,7 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         num_states: max_running_requests + 1 + rng.between(0, 12),
         snapshot_interval: page_size * rng.between(1, 4),
     });
-    SchedulerLimits {
+    let limits = SchedulerLimits {
         max_running_requests,
         max_prefill_tokens: rng.between(1, 200),
         chunked_prefill_size: (!rng.one_in(3)).then_some(chunk),
@@ -104,7 +104,19 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         disable_radix_cache: rng.one_in(4),
         overlap: !rng.one_in(4),
         states,
-    }
+        windows: None,
+    };
+    let windows = rng.one_in(2).then(|| windows(rng, &limits));
+    SchedulerLimits { windows, ..limits }
+}
+
+/// From one request's window to plenty.
+fn windows(rng: &mut Rng, limits: &SchedulerLimits) -> WindowConfig {
+    let window = rng.between(1, limits.context_length);
+    let lens = (limits.context_length, limits.max_step_tokens());
+    let least = WindowConfig::least_pages(window, limits.page_size, lens).min(limits.num_pages);
+    let num_pages = if rng.one_in(2) { least } else { rng.between(least, limits.num_pages) };
+    WindowConfig { window, num_pages }
 }
 
 fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<GenerateReq> {

@@ -24,7 +24,7 @@ use mlx::{Array, Dtype, Result};
 use super::{NAME, pools};
 use crate::{
     AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
-    LayerCache, Qkv, QkvRows, StepLayout,
+    LayerCache, LayoutLayers, Qkv, QkvRows, StepLayout,
     backends::sdpa::{ExtendSeq, extend_one},
 };
 
@@ -63,6 +63,7 @@ struct OwnedLayout {
     extents: Vec<Extent>,
     num_tokens: usize,
     page_size: usize,
+    layers: LayoutLayers,
 }
 
 struct ExtendTables {
@@ -297,6 +298,7 @@ impl ExtendPlan {
                 extents: step.extents.to_vec(),
                 num_tokens: step.num_tokens,
                 page_size: step.page_size,
+                layers: step.layers,
             },
             tables: if is_fresh { None } else { Some(ExtendTables::new(step)?) },
         })
@@ -310,9 +312,11 @@ impl ExtendPlan {
                 extents: &self.step.extents,
                 num_tokens: self.step.num_tokens,
                 page_size: self.step.page_size,
+                layers: self.step.layers,
             };
             let seqs = |&window| Ok((window, ExtendSeq::plan(&step, window)?));
-            let all = windows.iter().map(seqs).collect::<Result<_>>()?;
+            let windows = windows.iter().filter(|&&window| step.layers.has(window));
+            let all = windows.map(seqs).collect::<Result<_>>()?;
             self.gathers.get_or_init(|| all);
         }
         let all = self.gathers.get().expect("made above");

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use crate::{
     AttentionShape, BACKENDS, BatchInputs, CacheKind, Extent, ForwardBatch, ForwardMode, KvPool,
-    KvPoolConfig, RadixAttention,
+    KvPoolConfig, RadixAttention, WindowInputs,
     reference::{Sequence, attend},
 };
 
@@ -20,6 +20,8 @@ struct Case {
     page_size: usize,
     max_buffer_bytes: Option<usize>,
     extents: Vec<Extent>,
+    /// As in [`WindowInputs`], and for each the tokens before its first page.
+    windows: Option<Vec<(usize, Extent)>>,
     sequences: Vec<Sequence>,
     /// `[num_tokens, num_heads, head_dim]`.
     q: Vec<f32>,
@@ -78,7 +80,31 @@ impl Case {
         let q = numbers(start * shape.num_heads * head_dim);
         let head_bytes = num_pages * page_size * head_dim * 4;
         let max_buffer_bytes = rng.random_bool(0.3).then(|| head_bytes * rng.random_range(1..4));
-        Self { shape, mode, page_size, max_buffer_bytes, extents, sequences, q, num_pages }
+        let windows = shape.sliding_window.filter(|_| rng.random_bool(0.5)).map(|window| {
+            let mut free: Vec<u32> = (0..num_pages as u32).collect();
+            free.shuffle(rng);
+            let kept = |extent: &Extent| {
+                let first = (extent.prefix_len + 1).saturating_sub(window) / page_size;
+                let prefix_len = extent.prefix_len - first * page_size;
+                let pages = free.split_off(free.len() + first - extent.pages.len());
+                (first * page_size, Extent { prefix_len, pages, ..*extent })
+            };
+            extents.iter().map(kept).collect()
+        });
+        Self { shape, mode, page_size, max_buffer_bytes, extents, windows, sequences, q, num_pages }
+    }
+
+    /// Where the layer's tokens are: for each request the tokens that it does not have, and
+    /// the pages of the others.
+    fn places(&self) -> Vec<(usize, Extent)> {
+        match &self.windows {
+            None => self.extents.iter().map(|extent| (0, extent.clone())).collect(),
+            Some(windows) => windows.clone(),
+        }
+    }
+
+    fn num_window_pages(&self) -> Option<usize> {
+        self.windows.as_ref().map(|_| self.num_pages)
     }
 
     fn slots(&self, extent: &Extent, positions: std::ops::Range<usize>) -> Vec<i32> {
@@ -98,18 +124,27 @@ impl Case {
     /// A pool that holds every prefix.
     fn pool(&self, max_buffer_bytes: Option<usize>) -> KvPool {
         let config = KvPoolConfig {
-            num_pages: self.num_pages,
+            num_pages: if self.windows.is_some() { 0 } else { self.num_pages },
+            num_window_pages: self.num_window_pages(),
             page_size: self.page_size,
             dtype: Dtype::Float32,
             max_buffer_bytes,
         };
         let layers = [AttentionShape { layer_id: 0, ..self.shape.clone() }, self.shape.clone()];
         let mut pool = KvPool::new(&layers, &config).unwrap();
-        for (extent, sequence) in self.extents.iter().zip(&self.sequences) {
+        if self.windows.is_some() {
+            let all: Vec<i32> = (0..(self.num_pages * self.page_size) as i32).collect();
+            let row = self.shape.num_kv_heads * self.shape.head_dim;
+            let nan = self.array(&vec![f32::NAN; all.len() * row], self.shape.num_kv_heads);
+            let slots = Array::from_slice(&all, &[all.len()]).unwrap();
+            pool.write(1, &slots, &nan, &nan).unwrap();
+        }
+        for ((skipped, extent), sequence) in self.places().iter().zip(&self.sequences) {
             let prefix = 0..extent.prefix_len;
             if !prefix.is_empty() {
                 let slots = self.slots(extent, prefix.clone());
                 let slots = Array::from_slice(&slots, &[slots.len()]).unwrap();
+                let prefix = *skipped..skipped + extent.prefix_len;
                 let k =
                     self.array(&self.rows(&sequence.k, prefix.clone()), self.shape.num_kv_heads);
                 let v = self.array(&self.rows(&sequence.v, prefix), self.shape.num_kv_heads);
@@ -168,7 +203,13 @@ impl Case {
             positions.extend(range.map(|position| position as i32));
         }
         let num_tokens = positions.len();
+        let windows = self.windows.as_ref().map(|windows| {
+            let extents: Vec<Extent> = windows.iter().map(|(_, extent)| extent.clone()).collect();
+            let new = |extent: &Extent| self.slots(extent, extent.prefix_len..extent.seq_len());
+            WindowInputs { out_cache_loc: extents.iter().flat_map(new).collect(), extents }
+        });
         let inputs = BatchInputs {
+            windows,
             mode: self.mode,
             input_ids: Array::zeros(&[num_tokens], Dtype::Int32).unwrap(),
             states: None,
