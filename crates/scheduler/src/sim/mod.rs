@@ -64,7 +64,7 @@ fn run_quarter(quarter: u64) {
         suppressed: 500,
         prefill_only: 200,
         snapshots_read: 1_000,
-        past_window: 500,
+        past_window: 400,
         full_windows: 1_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");

@@ -112,7 +112,8 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
 
 /// From one request's window to plenty.
 fn windows(rng: &mut Rng, limits: &SchedulerLimits) -> WindowConfig {
-    let window = rng.between(1, limits.context_length);
+    let largest = rng.pick(&[limits.context_length, limits.context_length.div_ceil(4)]);
+    let window = rng.between(1, largest);
     let lens = (limits.context_length, limits.max_step_tokens());
     let least = WindowConfig::least_pages(window, limits.page_size, lens).min(limits.num_pages);
     let num_pages = if rng.one_in(2) { least } else { rng.between(least, limits.num_pages) };
