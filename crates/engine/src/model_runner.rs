@@ -260,16 +260,14 @@ impl StepLogprobs {
             None => Ok(Vec::new()),
         };
         let mut rows: BTreeMap<usize, RowLogprobs> = BTreeMap::new();
-        let mut row = |row: usize| {
-            let nothing = RowLogprobs { row, input: Vec::new(), output: None };
-            rows.entry(row).or_insert(nothing)
-        };
         let mut input = read(&self.input)?.into_iter();
-        for &(place, count) in &self.input_rows {
-            row(place).input = input.by_ref().take(count).collect();
+        for &(row, count) in &self.input_rows {
+            let input = input.by_ref().take(count).collect();
+            rows.insert(row, RowLogprobs { row, input, output: None });
         }
-        for (&place, output) in self.output_rows.iter().zip(read(&self.output)?) {
-            row(place).output = Some(output);
+        for (&row, output) in self.output_rows.iter().zip(read(&self.output)?) {
+            let nothing = RowLogprobs { row, input: Vec::new(), output: None };
+            rows.entry(row).or_insert(nothing).output = Some(output);
         }
         Ok(rows.into_values().collect())
     }
