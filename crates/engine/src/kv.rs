@@ -48,6 +48,18 @@ pub(crate) struct Step {
     pub(crate) forward: ForwardBatch,
     /// `[num_sampled]` int32, the rows of the logits to sample from; `None`: all.
     pub(crate) sampled: Option<Array>,
+    /// `[num_positions]` int32, the rows of the logits that tell how likely the prompts'
+    /// own tokens were, request by request.
+    pub(crate) inputs: Option<Array>,
+}
+
+/// The tokens of a batch that need logits.
+#[derive(Default)]
+struct Wanted {
+    /// Index of each token that is followed by a sampled one.
+    sampled: Vec<i32>,
+    /// Indices of the tokens with [`scheduler::InputLogprobs`].
+    inputs: Vec<i32>,
 }
 
 impl Kv {
@@ -155,17 +167,23 @@ impl Kv {
         let num_rows = input_ids.dim(0);
         let is_flat = self.is_flat(batch);
         let parts = parts(batch, is_flat);
-        let mut sampled_rows = sampled_rows(batch);
-        let mut sampled = None;
-        if is_flat {
+        let Wanted { sampled, inputs } = Wanted::new(batch);
+        let indices = |rows: &[i32]| Array::from_slice(rows, &[rows.len()]);
+        let input_rows = (!inputs.is_empty()).then_some(&inputs);
+        let (sampled_rows, sampled, inputs) = if is_flat {
             #[cfg(test)]
             self.num_flat.set(self.num_flat.get() + 1);
-            sampled = Some(Array::from_slice(&sampled_rows, &[sampled_rows.len()])?);
-            sampled_rows = (0..num_rows as i32).collect();
+            let inputs = input_rows.map(|rows| indices(rows)).transpose()?;
+            ((0..num_rows as i32).collect(), Some(indices(&sampled)?), inputs)
+        } else if let Some(rows) = input_rows {
+            let places: Vec<i32> = (0..(rows.len() + sampled.len()) as i32).collect();
+            let (inputs, samples) = places.split_at(rows.len());
+            ([rows.as_slice(), &sampled].concat(), Some(indices(samples)?), Some(indices(inputs)?))
         } else {
             // The logits of padding cost less than leaving them out.
-            sampled_rows.extend(batch.num_tokens() as i32..num_rows as i32);
-        }
+            let padding = batch.num_tokens() as i32..num_rows as i32;
+            (sampled.into_iter().chain(padding).collect(), None, None)
+        };
         let mut positions: Vec<i32> =
             batch.positions.iter().map(|&position| position as i32).collect();
         positions.resize(num_rows, 0);
@@ -183,7 +201,7 @@ impl Kv {
             _ => ForwardMode::Decode,
         };
         let states = (!self.states.layers.is_empty()).then(|| state_plan(batch));
-        let inputs = BatchInputs {
+        let batch_inputs = BatchInputs {
             mode,
             input_ids,
             positions,
@@ -193,7 +211,7 @@ impl Kv {
             sampled_rows,
             states,
         };
-        Ok(Step { forward: self.forward_batch(inputs)?, sampled })
+        Ok(Step { forward: self.forward_batch(batch_inputs)?, sampled, inputs })
     }
 
     fn extent(&self, part: &Part<'_>, tables: &PageTables) -> Extent {
@@ -284,20 +302,27 @@ fn parts(batch: &ScheduleBatch, is_flat: bool) -> Vec<Part<'_>> {
     parts
 }
 
-/// The last rows of the requests that are sampled; without one the last row of all.
-fn sampled_rows(batch: &ScheduleBatch) -> Vec<i32> {
-    let mut end = 0;
-    let mut rows = Vec::with_capacity(batch.rows.len());
-    for row in &batch.rows {
-        end += row.extend_len as i32;
-        if row.sampled {
-            rows.push(end - 1);
+impl Wanted {
+    /// The last tokens of the requests that are sampled, without one the last token of all;
+    /// and those of prompts whose log-probabilities are wanted.
+    fn new(batch: &ScheduleBatch) -> Self {
+        let mut start = 0;
+        let mut wanted = Self::default();
+        for row in &batch.rows {
+            if let Some(logprobs) = &row.input_logprobs {
+                let first = (start + logprobs.first) as i32;
+                wanted.inputs.extend(first..first + logprobs.targets.len() as i32);
+            }
+            start += row.extend_len;
+            if row.sampled {
+                wanted.sampled.push(start as i32 - 1);
+            }
         }
+        if wanted.sampled.is_empty() {
+            wanted.sampled.push(start as i32 - 1);
+        }
+        wanted
     }
-    if rows.is_empty() {
-        rows.push(end - 1);
-    }
-    rows
 }
 
 /// Which states the rows of a batch read and write.

@@ -66,6 +66,8 @@ fn run_quarter(quarter: u64) {
         snapshots_read: 1_000,
         past_window: 400,
         full_windows: 1_000,
+        input_logprobs: 5_000,
+        pending_penalties: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }
