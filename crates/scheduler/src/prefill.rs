@@ -214,7 +214,6 @@ impl<E: Executor> Scheduler<E> {
         batch: &mut ScheduleBatch,
     ) -> Added {
         let req = &mut self.reqs[id];
-        let row = req.table_row.expect("an admitted request has a row");
         let piece = req.kv_len..req.kv_len + len;
         let is_whole = piece.end == req.tokens.len();
         batch.input_ids.extend(req.tokens[piece.clone()].iter().map(|&id| InputId::Host(id)));
