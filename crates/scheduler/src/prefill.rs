@@ -11,7 +11,7 @@ use mem_cache::Piece;
 use types::TokenId;
 
 use crate::{
-    Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
     scheduler::{News, internal_error},
