@@ -22,7 +22,7 @@ pub(crate) type Pieces = FxHashMap<Box<[u8]>, Piece>;
 
 /// A part of the text that is to become a token.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Symbol {
+struct Symbol {
     start: usize,
     /// `start` again once it is part of the symbol to its left.
     end: usize,

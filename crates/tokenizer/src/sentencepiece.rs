@@ -7,7 +7,7 @@
 //! does not know are added tokens; which texts between them get a space in
 //! front is transformers' `legacy` and `add_prefix_space`.
 //!
-//! Upstream: `sentencepiece`; `LlamaTokenizer` and `SpmConverter` of transformers.
+//! Upstream: `sentencepiece` (0.2.3 where versions differ); `LlamaTokenizer` and `SpmConverter` of transformers.
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;

@@ -24,7 +24,7 @@ use crate::{
 
 mod family;
 
-pub(crate) use family::Family;
+use family::Family;
 
 /// More than four times the longest that is known.
 const MAX_TOKEN_BYTES: usize = 1024;

@@ -61,7 +61,7 @@ impl CharsMap {
 }
 
 fn has_leaf(unit: u32) -> bool {
-    unit >> 8 & 1 == 1
+    (unit >> 8) & 1 == 1
 }
 
 fn value(unit: u32) -> usize {

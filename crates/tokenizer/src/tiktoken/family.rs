@@ -7,7 +7,7 @@ use crate::split_patterns::{KIMI, LLAMA3, QWEN2};
 
 /// What a family's own tokenizer code says.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub(super) struct Family {
     /// As error messages call it.
     pub(super) name: &'static str,
     /// Of `tokenizer_config.json`, if it names the family's own class.
