@@ -8,10 +8,11 @@
 
 use std::{any::Any, cell::RefCell};
 
+use kernels::Reach;
 use mlx::{Array, Result};
 use nn::RopeTable;
 
-use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool};
+use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool, shape::kept_tokens};
 
 /// The layers that a [`StepLayout`] is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +27,12 @@ pub enum LayoutLayers {
 }
 
 impl LayoutLayers {
-    /// Whether a layer with this window is among them.
-    pub fn has(self, window: Option<usize>) -> bool {
+    /// Whether a layer of this reach is among them.
+    pub(crate) fn has(self, reach: Reach) -> bool {
         match self {
             Self::All => true,
-            Self::WithoutWindow => window.is_none(),
-            Self::WithWindow => window.is_some(),
+            Self::WithoutWindow => kept_tokens(reach).is_none(),
+            Self::WithWindow => kept_tokens(reach).is_some(),
         }
     }
 }

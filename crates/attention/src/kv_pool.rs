@@ -58,7 +58,7 @@ pub enum LayerCache {
 
 impl LayerCache {
     fn new(shape: &AttentionShape, config: &KvPoolConfig) -> Result<Self, AttentionError> {
-        let num_pages = match (shape.sliding_window, config.num_window_pages) {
+        let num_pages = match (shape.kept_tokens(), config.num_window_pages) {
             (Some(_), Some(num_window_pages)) => num_window_pages,
             _ => config.num_pages,
         };

@@ -137,7 +137,7 @@ impl RadixAttention {
     }
 
     fn call<'a>(&'a self, batch: &'a ForwardBatch) -> AttentionCall<'a> {
-        let windows = batch.windows.as_ref().filter(|_| self.shape.sliding_window.is_some());
+        let windows = batch.windows.as_ref().filter(|_| self.shape.kept_tokens().is_some());
         let (out_cache_loc, extents, metadata) = match windows {
             None => (&batch.out_cache_loc, &batch.extents, &batch.metadata),
             Some(step) => (&step.out_cache_loc, &step.extents, &step.metadata),

@@ -350,12 +350,12 @@ fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
 fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> ModelShape {
     let layers = model.kv_layout();
     let bytes = |layer: &AttentionShape| layer.cache_bytes_per_token(itemsize);
-    let has_window = |layer: &&AttentionShape| layer.sliding_window.is_some();
+    let has_window = |layer: &&AttentionShape| layer.kept_tokens().is_some();
     let widest = |width: fn(&AttentionShape) -> usize| layers.iter().map(width).max().unwrap_or(0);
     ModelShape {
         weight_bytes,
         kv_bytes_per_token: layers.iter().map(bytes).sum(),
-        window: layers.iter().filter_map(|layer| layer.sliding_window).max(),
+        window: layers.iter().filter_map(AttentionShape::kept_tokens).max(),
         window_bytes_per_token: layers.iter().filter(has_window).map(bytes).sum(),
         state_bytes: model.state_layout().iter().map(|layer| layer.nbytes(itemsize)).sum(),
         itemsize,

@@ -52,7 +52,7 @@ impl Runner {
         pool_dtype: Dtype,
     ) -> Self {
         let layers = model.kv_layout();
-        let window = layers.iter().filter_map(|layer| layer.sliding_window).max();
+        let window = layers.iter().filter_map(|layer| layer.kept_tokens()).max();
         let config = KvPoolConfig {
             num_pages: NUM_PAGES as usize,
             num_window_pages: window.map(|_| NUM_PAGES as usize),

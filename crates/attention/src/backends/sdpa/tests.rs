@@ -42,6 +42,10 @@ impl Case {
             head_dim,
             scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
             sliding_window: (!latent && rng.random_bool(0.4)).then(|| rng.random_range(1..40)),
+            attention_chunk: (!latent && rng.random_bool(0.3)).then(|| {
+                let most = [4, 40][rng.random_range(0..2)];
+                rng.random_range(1..=most)
+            }),
             soft_cap: rng.random_bool(0.2).then(|| rng.random_range(0.2..5.0)),
             cache: match latent {
                 true => CacheKind::Latent { value_dim: head_dim - 16 },
@@ -80,7 +84,7 @@ impl Case {
         let q = numbers(start * shape.num_heads * head_dim);
         let head_bytes = num_pages * page_size * head_dim * 4;
         let max_buffer_bytes = rng.random_bool(0.3).then(|| head_bytes * rng.random_range(1..4));
-        let windows = shape.sliding_window.filter(|_| rng.random_bool(0.5)).map(|window| {
+        let windows = shape.kept_tokens().filter(|_| rng.random_bool(0.5)).map(|window| {
             let mut free: Vec<u32> = (0..num_pages as u32).collect();
             free.shuffle(rng);
             let kept = |extent: &Extent| {
