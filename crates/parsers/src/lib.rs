@@ -28,3 +28,21 @@ pub struct UnknownParser {
 
 #[cfg(test)]
 mod fixtures;
+
+#[cfg(test)]
+mod tests {
+    /// The page of routes lists the parsers.
+    #[test]
+    fn the_page_is_up_to_date() {
+        let page = include_str!("../../../docs/compat/routes.md");
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        let reasoning: Vec<_> =
+            crate::reasoning::REASONING_PARSERS.iter().map(|entry| entry.name).collect();
+        let tool_call: Vec<_> =
+            crate::tool_call::TOOL_CALL_PARSERS.iter().map(|entry| entry.name).collect();
+        for (flag, names) in [("reasoning", reasoning), ("tool-call", tool_call)] {
+            let line = format!("- `--{flag}-parser`: {}.", names.join(", "));
+            assert!(page.contains(&line), "docs/compat/routes.md lacks {line}");
+        }
+    }
+}

@@ -37,6 +37,13 @@ pub enum Force {
     IfAsked,
 }
 
+/// Names are unique.
+impl PartialEq for ReasoningEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 impl Force {
     pub(super) fn resolve(self, asked: Option<bool>) -> bool {
         match self {

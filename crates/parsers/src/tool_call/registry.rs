@@ -24,6 +24,13 @@ pub struct ToolCallEntry {
     pub(super) new: fn() -> Box<dyn ToolCallParser>,
 }
 
+/// Names are unique.
+impl PartialEq for ToolCallEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 /// Leaves calls of unknown functions out.
 const fn known(name: &'static str, new: fn() -> Box<dyn ToolCallParser>) -> ToolCallEntry {
     ToolCallEntry { name, forwards_unknown: false, new }

@@ -3,6 +3,7 @@
 mod control;
 mod generate;
 mod info;
+mod parsers;
 mod sampling;
 
 pub use control::{
@@ -11,4 +12,8 @@ pub use control::{
 };
 pub use generate::{GENERATE_TABLE, GenerateRequest, GenerateResponse, MetaInfo};
 pub use info::{InternalState, Load, LoadsResponse, MemoryUsage, ModelInfoResponse};
+pub use parsers::{
+    ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
+    ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,
+};
 pub use sampling::{MaxNewTokens, SAMPLING_TABLE, SamplingJson};

@@ -5,36 +5,31 @@
 use std::time::Instant;
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use protocol::{
     PromptIds,
     native::{MaxNewTokens, SamplingJson},
-    openai::{
-        CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatRequest, ChatResponse,
-        ChatResponseMessage, Metadata,
-    },
+    openai::{CHAT_TABLE, ChatRequest},
 };
-use serde_json::json;
-use types::{FinishReason, TokenId};
+use serde_json::Value;
+use types::TokenId;
 
-use super::{
-    generate::check_ids,
-    usage::{UsagePolicy, usage_of},
-};
+use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
     body::{read_json, require_json_content_type},
     error::ApiError,
-    generation::{
-        ChatPrompt, GenerationPlan, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
-        tokenize_chat,
-    },
-    sse::{self, Frames, StreamFormat},
+    generation::{ChatPrompt, GenerationPlan, Prompts, SamplingSpec, SequenceFlags, tokenize_chat},
+    sse,
     state::unix_seconds,
 };
+
+mod format;
+mod words;
+
+use words::Words;
 
 pub(crate) async fn chat_completions(
     State(state): State<AppState>,
@@ -45,13 +40,15 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
+    let tools = format::take_tools(&mut request)?;
+    let format = format::answer_format(&state, &mut request, &tools)?;
     let spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
     let n = spec.n;
-    let ids = prompt(&state, &mut request).await?;
+    let ids = prompt(&state, &mut request, tools).await?;
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
@@ -59,10 +56,14 @@ pub(crate) async fn chat_completions(
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
     let set = plan.start(&state).await?;
+    let counts_reasoning = format.reasoning.as_ref().is_some_and(|format| format.is_asked);
     let words = Words {
-        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
+        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n)
+            .with_reasoning(&state, counts_reasoning),
         model: request.model.unwrap_or_else(|| "default".to_owned()),
         created: unix_seconds() as u64,
+        format,
+        streams: Vec::new(),
     };
     if is_streaming {
         return Ok(sse::respond(set, words));
@@ -71,16 +72,25 @@ pub(crate) async fn chat_completions(
     Ok(words.response(&state, &sequences))
 }
 
-async fn prompt(state: &AppState, request: &mut ChatRequest) -> Result<Vec<TokenId>, ApiError> {
+async fn prompt(
+    state: &AppState,
+    request: &mut ChatRequest,
+    tools: Vec<Value>,
+) -> Result<Vec<TokenId>, ApiError> {
     let messages = std::mem::take(&mut request.messages);
     if let Some(ids) = request.input_ids.take() {
         return Ok(check_ids(state, PromptIds::One(ids))?.into_vec().swap_remove(0));
     }
+    let mut kwargs = request.chat_template_kwargs.take().unwrap_or_default();
+    if let Some(effort) = &request.reasoning_effort {
+        kwargs.entry("reasoning_effort").or_insert_with(|| effort.as_str().into());
+    }
     let prompt = ChatPrompt {
         messages,
+        tools,
         add_generation_prompt: true,
         continue_final_message: request.continue_final_message.unwrap_or(false),
-        kwargs: request.chat_template_kwargs.take(),
+        kwargs: Some(kwargs),
     };
     tokenize_chat(state, prompt).await
 }
@@ -102,107 +112,6 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         no_stop_trim: request.no_stop_trim,
         stream_interval: None,
         sampling_seed: request.seed,
-    }
-}
-
-/// How answers and chunks are worded.
-struct Words {
-    usage: UsagePolicy,
-    model: String,
-    created: u64,
-}
-
-impl Words {
-    fn response(&self, state: &AppState, sequences: &[Sequence]) -> Response {
-        let choice = |sequence| ChatChoice {
-            index: Sequence::index(sequence),
-            message: ChatResponseMessage {
-                role: "assistant",
-                content: sequence.text(),
-                reasoning_content: None,
-                tool_calls: None,
-            },
-            logprobs: None,
-            finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
-            matched_stop: sequence.matched_stop(),
-        };
-        let response = ChatResponse {
-            id: sequences.first().map_or("", Sequence::rid),
-            object: "chat.completion",
-            created: self.created,
-            model: &self.model,
-            choices: sequences.iter().map(choice).collect(),
-            usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
-            metadata: Metadata { weight_version: state.config.weight_version.clone() },
-        };
-        Json(response).into_response()
-    }
-
-    fn chunk<'a>(
-        &'a self,
-        sequence: &'a Sequence,
-        choices: Vec<ChatChunkChoice<'a>>,
-    ) -> ChatChunk<'a> {
-        ChatChunk {
-            id: sequence.rid(),
-            object: "chat.completion.chunk",
-            created: self.created,
-            model: &self.model,
-            choices,
-            usage: self.usage.chunk(sequence),
-        }
-    }
-
-    fn push_delta(&self, sequence: &Sequence, delta: ChatDelta<'_>, frames: &mut Frames) {
-        let index = sequence.index();
-        let choice = ChatChunkChoice {
-            index,
-            delta,
-            logprobs: None,
-            finish_reason: None,
-            matched_stop: None,
-        };
-        frames.push(&self.chunk(sequence, vec![choice]));
-    }
-}
-
-impl StreamFormat for Words {
-    fn update(&mut self, sequence: &Sequence, update: &Update, frames: &mut Frames) {
-        let finish_reason = sequence.finish_reason();
-        if let Some(error) = finish_reason.and_then(ApiError::from_abort) {
-            return self.error(&error, frames);
-        }
-        if update.is_first {
-            let role = Some("assistant");
-            let delta = ChatDelta { role, content: Some(""), ..ChatDelta::default() };
-            self.push_delta(sequence, delta, frames);
-        }
-        let text = &sequence.text()[update.text_from..];
-        if !text.is_empty() {
-            let delta = ChatDelta { content: Some(text), ..ChatDelta::default() };
-            self.push_delta(sequence, delta, frames);
-        }
-        if let Some(reason) = finish_reason {
-            let choice = ChatChunkChoice {
-                index: sequence.index(),
-                delta: ChatDelta::default(),
-                logprobs: None,
-                finish_reason: Some(reason.openai_name()),
-                matched_stop: sequence.matched_stop(),
-            };
-            frames.push(&self.chunk(sequence, vec![choice]));
-        }
-    }
-
-    fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
-        if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
-            let usage = usage_of(sequences, self.usage.n, self.usage.with_cache);
-            frames.push(&ChatChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
-        }
-    }
-
-    fn error(&mut self, error: &ApiError, frames: &mut Frames) {
-        frames.push(&json!({"error": error.body()}));
     }
 }
 

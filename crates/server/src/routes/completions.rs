@@ -19,10 +19,7 @@ use protocol::{
 use serde_json::json;
 use types::FinishReason;
 
-use super::{
-    generate::check_ids,
-    usage::{UsagePolicy, usage_of},
-};
+use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState,
     body::{read_json, require_json_content_type},
@@ -149,7 +146,7 @@ impl Words {
             created: self.created,
             model: &self.model,
             choices: sequences.iter().zip(&texts).map(|(s, text)| Self::choice(s, text)).collect(),
-            usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
+            usage: self.usage.total(sequences),
             metadata: Metadata { weight_version: state.config.weight_version.clone() },
         };
         Json(response).into_response()
@@ -185,7 +182,7 @@ impl StreamFormat for Words {
 
     fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
         if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
-            let usage = usage_of(sequences, self.usage.n, self.usage.with_cache);
+            let usage = self.usage.total(sequences);
             frames.push(&CompletionChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
         }
     }

@@ -8,6 +8,8 @@ mod completions;
 mod errors;
 mod generate;
 mod info;
+mod reasoning;
 mod serving;
 mod support;
+mod tools;
 mod unsupported;
