@@ -16,6 +16,9 @@ pub struct Detected {
     pub toggle: Option<Toggle>,
     /// Upstream's name of the reasoning parser.
     pub reasoning: Option<&'static str>,
+    /// The template has the tags of reasoning, and nothing shows whether the
+    /// model always uses them.
+    pub is_guess: bool,
     /// Upstream's name of the tool-call parser.
     pub tool_call: Option<&'static str>,
 }
@@ -25,9 +28,12 @@ pub fn detect(template: &str, has_token: &dyn Fn(&str) -> bool) -> Detected {
     let mut facts = Facts { template, has_token, config: Config::None };
     facts.config = facts.config();
     let first = |rules: &[Rule]| rules.iter().find(|rule| (rule.1)(&facts)).map(|rule| rule.0);
+    let reasoning = first(REASONING_RULES);
+    let toggle = facts.config.toggle();
     Detected {
-        toggle: facts.config.toggle(),
-        reasoning: first(REASONING_RULES),
+        toggle,
+        reasoning,
+        is_guess: reasoning == Some("deepseek-r1") && toggle.is_none(),
         tool_call: first(TOOL_CALL_RULES),
     }
 }

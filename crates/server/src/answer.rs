@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use parsers::{
-    reasoning::{ReasoningEntry, ReasoningOptions, ReasoningStream, Separated},
+    reasoning::{Begins, ReasoningEntry, ReasoningOptions, ReasoningStream, Separated},
     tool_call::{ParsedCalls, ToolCallEntry, ToolCallStream, ToolEvent, Tools},
 };
 use uuid::Uuid;
@@ -20,8 +20,7 @@ pub(crate) struct AnswerFormat {
 #[derive(Debug, Clone)]
 pub(crate) struct ReasoningFormat {
     pub(crate) entry: &'static ReasoningEntry,
-    /// The request asks for reasoning.
-    pub(crate) is_asked: bool,
+    pub(crate) begins: Begins,
     /// Reasoning is sent as it comes.
     pub(crate) streams: bool,
     /// The message that the answer continues.
@@ -100,7 +99,7 @@ impl AnswerFormat {
 impl ReasoningFormat {
     fn stream(&self) -> ReasoningStream {
         let options = ReasoningOptions {
-            forced: Some(self.is_asked),
+            begins: self.begins,
             streams: self.streams,
             continued: &self.continued,
         };

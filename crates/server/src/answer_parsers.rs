@@ -14,6 +14,8 @@ pub struct AnswerParsers {
     pub reasoning: Option<&'static ReasoningEntry>,
     /// What asks for reasoning, if the chat template shows it.
     pub toggle: Option<Toggle>,
+    /// The reasoning parser is a guess: the prompt must show where reasoning begins.
+    pub is_guess: bool,
     /// Cuts calls out; `None`: they stay in the content.
     pub tool_call: Option<&'static ToolCallEntry>,
 }
@@ -42,6 +44,7 @@ impl AnswerParsers {
         Ok(Self {
             reasoning: pick("reasoning parser", reasoning, found.reasoning, reasoning::find)?,
             toggle: found.toggle,
+            is_guess: reasoning == AUTO && found.is_guess,
             tool_call: pick("tool-call parser", tool_call, found.tool_call, tool_call::find)?,
         })
     }

@@ -37,6 +37,14 @@ fn names_by_family() {
 }
 
 #[test]
+fn tags_alone_are_a_guess() {
+    assert!(found("<think>", &[]).is_guess);
+    for sure in ["<|im_start|>assistant\\n<think>\\n", "<minimax:tool_call> <think>", "x"] {
+        assert!(!found(sure, &[]).is_guess, "{sure}");
+    }
+}
+
+#[test]
 fn qwen_and_glm_share_a_switch() {
     let switch = "{%- if enable_thinking is defined and enable_thinking is false %}";
     let qwen = found(switch, &["<tool_call>"]);

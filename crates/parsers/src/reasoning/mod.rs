@@ -23,12 +23,23 @@ pub struct Separated {
     pub content: String,
 }
 
+/// Whether the text is reasoning from its first character on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Begins {
+    /// As the parser has it.
+    #[default]
+    ByHabit,
+    /// The request asks for reasoning or does not; the parser may know better.
+    IfAsked(bool),
+    /// The prompt shows it.
+    Known(bool),
+}
+
 /// What is known before the text begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReasoningOptions<'a> {
-    /// The prompt, or the model's habit, has begun the reasoning; `None` leaves
-    /// that to the parser.
-    pub forced: Option<bool>,
+    /// Whether it is reasoning from the start.
+    pub begins: Begins,
     /// Reasoning is reported as it arrives, not all at its end.
     pub streams: bool,
     /// The message that the text continues, if it continues one.
@@ -60,7 +71,7 @@ impl ReasoningStream {
     /// For one answer.
     pub fn new(entry: &ReasoningEntry, options: ReasoningOptions<'_>) -> Self {
         Self {
-            parser: (entry.new)(entry.force.resolve(options.forced), options.continued),
+            parser: (entry.new)(entry.force.resolve(options.begins), options.continued),
             buffer: String::new(),
             searched: 0,
             streams: options.streams,
@@ -112,8 +123,8 @@ impl ReasoningStream {
 
 impl Separated {
     /// Separates a whole text.
-    pub fn of_text(entry: &ReasoningEntry, forced: Option<bool>, text: &str) -> Self {
-        let options = ReasoningOptions { forced, streams: true, continued: "" };
+    pub fn of_text(entry: &ReasoningEntry, begins: Begins, text: &str) -> Self {
+        let options = ReasoningOptions { begins, streams: true, continued: "" };
         let mut stream = ReasoningStream::new(entry, options);
         let mut all = stream.push(text);
         let rest = stream.finish();

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    ReasoningParser,
+    Begins, ReasoningParser,
     append_think::AppendThink,
     gpt_oss::GptOss,
     tags::{Tagged, Tags},
@@ -19,6 +19,8 @@ pub struct ReasoningEntry {
     pub force: Force,
     /// What asks for reasoning, where the chat template does not say.
     pub toggle: Toggle,
+    /// What begins reasoning.
+    pub begin: &'static str,
     /// What ends reasoning: tokens up to it count as reasoning tokens.
     pub end: &'static str,
     /// Its marks are special tokens, which must then stay in the text.
@@ -45,11 +47,12 @@ impl PartialEq for ReasoningEntry {
 }
 
 impl Force {
-    pub(super) fn resolve(self, asked: Option<bool>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::IfAsked => asked.unwrap_or(false),
+    pub(super) fn resolve(self, begins: Begins) -> bool {
+        match (begins, self) {
+            (Begins::Known(begins), _) => begins,
+            (_, Self::Always) => true,
+            (Begins::IfAsked(asked), Self::IfAsked) => asked,
+            (_, Self::Never) | (Begins::ByHabit, Self::IfAsked) => false,
         }
     }
 }
@@ -102,7 +105,8 @@ const EXPLICIT_THINKING: Toggle = Toggle::Kwarg { name: "thinking", default: fal
 type New = fn(bool, &str) -> Box<dyn ReasoningParser>;
 
 const fn entry(name: &'static str, force: Force, toggle: Toggle, new: New) -> ReasoningEntry {
-    ReasoningEntry { name, force, toggle, end: "</think>", needs_special_tokens: false, new }
+    let (begin, end) = ("<think>", "</think>");
+    ReasoningEntry { name, force, toggle, begin, end, needs_special_tokens: false, new }
 }
 
 /// Like Qwen 3: a tool call ends reasoning too.
@@ -127,6 +131,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     think("deepseek-v41", Force::IfAsked, EXPLICIT_THINKING),
     qwen("dots", Force::IfAsked, ENABLE_THINKING),
     ReasoningEntry {
+        begin: GEMMA4.open,
         end: GEMMA4.close,
         needs_special_tokens: true,
         ..entry("gemma4", Force::IfAsked, EXPLICIT_ENABLE_THINKING, |is_forced, continued| {
@@ -136,12 +141,14 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     think("gigachat35", Force::Always, Toggle::Always),
     qwen("glm45", Force::IfAsked, ENABLE_THINKING),
     ReasoningEntry {
+        begin: "<|channel|>analysis<|message|>",
         end: "<|end|>",
         needs_special_tokens: true,
         ..entry("gpt-oss", Force::Always, Toggle::Always, |_, _| Box::new(GptOss::default()))
     },
     qwen("interns1", Force::IfAsked, ENABLE_THINKING),
     ReasoningEntry {
+        begin: KIMI.open,
         end: KIMI.close,
         ..entry("kimi", Force::Never, Toggle::Always, |is_forced, continued| {
             Box::new(Tagged::new(&KIMI, is_forced, continued))
@@ -156,6 +163,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
         Box::new(AppendThink::default())
     }),
     ReasoningEntry {
+        begin: MISTRAL.open,
         end: MISTRAL.close,
         needs_special_tokens: true,
         ..entry("mistral", Force::IfAsked, Toggle::Effort, |is_forced, continued| {

@@ -8,6 +8,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use parsers::reasoning::Begins;
 use protocol::{
     PromptIds,
     native::{MaxNewTokens, SamplingJson},
@@ -19,6 +20,7 @@ use types::TokenId;
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
+    answer::ReasoningFormat,
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{ChatPrompt, GenerationPlan, Prompts, SamplingSpec, SequenceFlags, tokenize_chat},
@@ -41,7 +43,7 @@ pub(crate) async fn chat_completions(
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let tools = format::take_tools(&mut request)?;
-    let format = format::answer_format(&state, &mut request, &tools)?;
+    let mut format = format::answer_format(&state, &mut request, &tools)?;
     let spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
@@ -49,6 +51,7 @@ pub(crate) async fn chat_completions(
     )?;
     let n = spec.n;
     let ids = prompt(&state, &mut request, tools).await?;
+    format::look_at_prompt(&state, &ids, &mut format);
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
@@ -56,7 +59,10 @@ pub(crate) async fn chat_completions(
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
     let set = plan.start(&state).await?;
-    let counts_reasoning = format.reasoning.as_ref().is_some_and(|format| format.is_asked);
+    let is_reasoning = |format: &ReasoningFormat| {
+        matches!(format.begins, Begins::IfAsked(true) | Begins::Known(true))
+    };
+    let counts_reasoning = format.reasoning.as_ref().is_some_and(is_reasoning);
     let words = Words {
         usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n)
             .with_reasoning(&state, counts_reasoning),

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use parsers::reasoning::{self, Separated};
+use parsers::reasoning::{self, Begins, Separated};
 use protocol::{
     Table,
     native::{
@@ -21,7 +21,7 @@ pub(crate) async fn separate_reasoning(
     let request: SeparateReasoningRequest = read_json(&state, request, &Table::EMPTY).await?;
     let entry = reasoning::find(&request.reasoning_parser)
         .map_err(|error| ApiError::value(error.to_string()))?;
-    let separate = move || Ok(Separated::of_text(entry, None, &request.text));
+    let separate = move || Ok(Separated::of_text(entry, Begins::ByHabit, &request.text));
     let separated = state.run_text_job(separate).await?;
     let blocks = request.return_blocks.then(|| blocks(&separated));
     let Separated { reasoning: reasoning_text, content: text } = separated;

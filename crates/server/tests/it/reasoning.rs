@@ -1,7 +1,7 @@
 //! Reasoning in `/v1/chat/completions`, and `/separate_reasoning`.
 
 use serde_json::{Value, json};
-use server::{AnswerParsers, ServerConfig};
+use server::{AnswerParsers, AppState, ServerConfig};
 use tokenizer::ChatTemplate;
 
 use crate::support::{Answer, FakeEngine, Server, config, tokenizer};
@@ -76,6 +76,24 @@ async fn the_request_says_whether_the_prompt_began_it() {
         assert_eq!(message["content"], content, "{kwargs}");
         let counted = answer["usage"]["reasoning_tokens"].as_u64().unwrap();
         assert_eq!(counted > 0, !reasoning.is_null(), "{kwargs}");
+    }
+}
+
+#[tokio::test]
+async fn a_guess_waits_for_the_prompt_or_the_model_to_open_it() {
+    let template = "{{ messages[0].content }}{# <think> #}";
+    let tokenizer = tokenizer();
+    let template = ChatTemplate::new(template, tokenizer.special_tokens().clone()).unwrap();
+    let parsers = AnswerParsers::choose("auto", "auto", Some(&template), &tokenizer).unwrap();
+    assert_eq!(parsers.reasoning.map(|entry| entry.name), Some("deepseek-r1"));
+    let config = ServerConfig { parsers, ..config() };
+    let engine = FakeEngine::start(|_| Answer::text("Hm.</think>Yes."));
+    let state = AppState::new(config, engine.handle(), tokenizer, Some(template));
+    let server = Server::of_state(state, engine);
+    for (prompt, reasoning) in [("Hi", json!(null)), ("Hi<think>\n", json!("Hm."))] {
+        let body = json!({"messages": [{"role": "user", "content": prompt}]});
+        let answer = server.post(PATH, body).await.json();
+        assert_eq!(answer["choices"][0]["message"]["reasoning_content"], reasoning, "{prompt}");
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use parsers::tool_call::Tools;
+use parsers::{reasoning::Begins, tool_call::Tools};
 use protocol::openai::{ChatMessage, ChatRequest, Content};
 use serde_json::{Map, Value};
+use types::TokenId;
 
 use crate::{
     AppState,
@@ -55,10 +56,12 @@ pub(super) fn answer_format(
     let offered = Tools::new(tools).map_err(|error| ApiError::value(error.to_string()))?;
     let reasoning = parsers.reasoning.map(|entry| ReasoningFormat {
         entry,
-        is_asked: parsers
-            .toggle
-            .unwrap_or(entry.toggle)
-            .is_on(&template_kwargs(state, request), request.reasoning_effort.as_deref()),
+        begins: Begins::IfAsked(
+            parsers
+                .toggle
+                .unwrap_or(entry.toggle)
+                .is_on(&template_kwargs(state, request), request.reasoning_effort.as_deref()),
+        ),
         streams: request.stream_reasoning.unwrap_or(true),
         continued: continued(request),
     });
@@ -73,6 +76,17 @@ pub(super) fn answer_format(
     });
     let separates = request.separate_reasoning.unwrap_or(true);
     Ok(AnswerFormat { reasoning: reasoning.filter(|_| separates), calls })
+}
+
+/// Where the parser is a guess, the prompt tells whether the answer begins in
+/// the middle of reasoning.
+pub(super) fn look_at_prompt(state: &AppState, ids: &[TokenId], format: &mut AnswerFormat) {
+    /// Tokens that hold any opening tag and white space after it.
+    const TAIL: usize = 16;
+    if let Some(reasoning) = format.reasoning.as_mut().filter(|_| state.config.parsers.is_guess) {
+        let tail = state.tokenizer.decode(&ids[ids.len().saturating_sub(TAIL)..], false);
+        reasoning.begins = Begins::Known(tail.trim_end().ends_with(reasoning.entry.begin));
+    }
 }
 
 /// The request's variables over the server's.

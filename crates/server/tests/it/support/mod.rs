@@ -92,6 +92,10 @@ impl Server {
     pub(crate) fn with_config(engine: FakeEngine, config: ServerConfig) -> Self {
         let handle: EngineHandle = engine.handle();
         let state = AppState::new(config, handle, tokenizer(), Some(chat_template()));
+        Self::of_state(state, engine)
+    }
+
+    pub(crate) fn of_state(state: AppState, engine: FakeEngine) -> Self {
         Self { router: router(state.clone()), state, engine }
     }
 
