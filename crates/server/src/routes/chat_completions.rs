@@ -23,7 +23,10 @@ use crate::{
     answer::ReasoningFormat,
     body::{read_json, require_json_content_type},
     error::ApiError,
-    generation::{ChatPrompt, GenerationPlan, Prompts, SamplingSpec, SequenceFlags, tokenize_chat},
+    generation::{
+        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags,
+        tokenize_chat,
+    },
     sse,
     state::unix_seconds,
 };
@@ -44,11 +47,16 @@ pub(crate) async fn chat_completions(
     let is_streaming = request.stream.unwrap_or(false);
     let tools = format::take_tools(&mut request)?;
     let mut format = format::answer_format(&state, &mut request, &tools)?;
-    let spec = SamplingSpec::new(
+    let mut spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
+    spec.logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs.unwrap_or(0)) {
+        (true, num_top) => Some(LogprobSpec::of_output(num_top, "top_logprobs")?),
+        (false, 0) => None,
+        (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
+    };
     let n = spec.n;
     let ids = prompt(&state, &mut request, tools).await?;
     format::look_at_prompt(&state, &ids, &mut format);
@@ -118,6 +126,10 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         no_stop_trim: request.no_stop_trim,
         stream_interval: None,
         sampling_seed: request.seed,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        repetition_penalty: request.repetition_penalty.or(defaults.repetition_penalty),
+        logit_bias: request.logit_bias.clone(),
     }
 }
 
@@ -132,12 +144,14 @@ mod tests {
             top_p: Some(0.9),
             top_k: Some(20),
             min_p: None,
+            repetition_penalty: Some(1.1),
         };
         let json = r#"{"messages":[],"temperature":0,"top_p":null,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(json).unwrap();
         let params = sampling(&request, &defaults);
         assert_eq!(params.temperature, Some(0.0));
         assert_eq!((params.top_p, params.top_k, params.min_p), (Some(0.9), Some(20), None));
+        assert_eq!(params.repetition_penalty, Some(1.1));
         assert_eq!(params.max_new_tokens, MaxNewTokens::Exactly(9));
         let both = r#"{"messages":[],"max_completion_tokens":5,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(both).unwrap();

@@ -8,6 +8,7 @@ mod completions;
 mod errors;
 mod generate;
 mod info;
+mod logprobs;
 mod reasoning;
 mod serving;
 mod support;

@@ -5,8 +5,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use protocol::openai::{
-    ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatResponse, ChatResponseMessage,
-    FunctionCall, Metadata, ToolCall,
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatResponse,
+    ChatResponseMessage, FunctionCall, Metadata, ToolCall,
 };
 use serde_json::json;
 use types::{FinishReason, MatchedStop};
@@ -63,7 +63,7 @@ fn choice<'a>(sequence: &'a Sequence, answer: &'a Answer) -> ChatChoice<'a> {
             reasoning_content: Some(answer.reasoning.as_str()).filter(|text| !text.is_empty()),
             tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
         },
-        logprobs: None,
+        logprobs: sequence.logprobs().map(|(said, tokens)| said.chat(&tokens, 0)),
         finish_reason: reason,
         // Upstream tells the token in streams, but not here.
         matched_stop: sequence.matched_stop().filter(|_| reason != Some(TOOL_CALLS)),
@@ -133,7 +133,7 @@ impl Words {
                 ChatDelta { tool_calls: Some([call]), ..ChatDelta::default() }
             }
         };
-        self.push_delta(sequence, delta, frames);
+        self.push_delta(sequence, (delta, logprobs), frames);
     }
 
     /// What is new in the answer, and whether it has complete calls.
@@ -162,15 +162,21 @@ impl StreamFormat for Words {
         if update.is_first {
             let role = Some("assistant");
             let delta = ChatDelta { role, content: Some(""), ..ChatDelta::default() };
-            self.push_delta(sequence, delta, frames);
+            self.push_delta(sequence, (delta, None), frames);
         }
-        let (parts, has_calls) = self.parts(sequence, update);
+        let (mut parts, has_calls) = self.parts(sequence, update);
+        let logprobs = sequence.logprobs();
+        let mut logprobs = logprobs.map(|(said, tokens)| said.chat(&tokens, update.ids_from));
+        // Tokens whose text is held back, or is none, have theirs all the same.
+        if parts.is_empty() && logprobs.as_ref().is_some_and(|said| !said.content.is_empty()) {
+            parts.push(Part::Content(String::new()));
+        }
         for part in &parts {
-            self.push_part(sequence, part, frames);
+            self.push_part(sequence, (part, logprobs.take()), frames);
         }
         if let Some(reason) = finish_reason {
             let end = (Some(finish_name(reason, has_calls)), sequence.matched_stop());
-            self.push_choice(sequence, ChatDelta::default(), end, frames);
+            self.push_choice(sequence, (ChatDelta::default(), None), end, frames);
         }
     }
 
