@@ -105,20 +105,30 @@ impl Words {
     fn push_choice(
         &self,
         sequence: &Sequence,
-        delta: ChatDelta<'_>,
+        (delta, logprobs): (ChatDelta<'_>, Option<ChatLogprobs>),
         (finish_reason, matched_stop): (Option<&'static str>, Option<&MatchedStop>),
         frames: &mut Frames,
     ) {
         let index = sequence.index();
-        let choice = ChatChunkChoice { index, delta, logprobs: None, finish_reason, matched_stop };
+        let choice = ChatChunkChoice { index, delta, logprobs, finish_reason, matched_stop };
         frames.push(&self.chunk(sequence, vec![choice]));
     }
 
-    fn push_delta(&self, sequence: &Sequence, delta: ChatDelta<'_>, frames: &mut Frames) {
+    fn push_delta(
+        &self,
+        sequence: &Sequence,
+        delta: (ChatDelta<'_>, Option<ChatLogprobs>),
+        frames: &mut Frames,
+    ) {
         self.push_choice(sequence, delta, (None, None), frames);
     }
 
-    fn push_part(&self, sequence: &Sequence, part: &Part, frames: &mut Frames) {
+    fn push_part(
+        &self,
+        sequence: &Sequence,
+        (part, logprobs): (&Part, Option<ChatLogprobs>),
+        frames: &mut Frames,
+    ) {
         let delta = match part {
             Part::Reasoning(text) => {
                 ChatDelta { reasoning_content: Some(text), ..ChatDelta::default() }
