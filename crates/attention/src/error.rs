@@ -26,7 +26,7 @@ pub enum AttentionError {
     PackedCache { name: &'static str, kv_dtype: KvDtype, known: String },
 
     /// Latents are kept as they are.
-    #[error("latent attention (MLA) keeps no K/V cache of {kv_dtype}: use auto")]
+    #[error("latent attention (MLA) keeps no K/V cache of {kv_dtype}: use --kv-cache-dtype auto")]
     PackedLatents { kv_dtype: KvDtype },
 
     /// One head of one layer is larger than the device's largest buffer.

@@ -149,7 +149,7 @@ mod tests {
         );
         assert_eq!(
             error("mlx", &latent).as_deref(),
-            Some("latent attention (MLA) keeps no K/V cache of int8: use auto")
+            Some("latent attention (MLA) keeps no K/V cache of int8: use --kv-cache-dtype auto")
         );
         let plain = KvDtype::Plain(mlx::Dtype::Float32);
         assert!(build("sdpa", "sdpa", &[latent], plain).is_ok());

@@ -19,7 +19,8 @@ fn tokens_do_not_depend_on_batch_cache_or_chunks() {
         let packed = with_kv(&base, kv_dtype);
         let alone = run(&packed, &requests, false);
         assert!(alone.stats.cached_tokens >= 80, "{kv_dtype}: {:?}", alone.stats);
-        assert_ne!(alone.tokens, plain, "{kv_dtype} rounds");
+        // Others may round to the very tokens.
+        assert!(kv_dtype != KvDtype::Int4 || alone.tokens != plain);
 
         let memory =
             MemoryOptions { chunked_prefill: ChunkedPrefill::Tokens(16), ..base.memory.clone() };
@@ -29,9 +30,8 @@ fn tokens_do_not_depend_on_batch_cache_or_chunks() {
         assert_eq!(outcome.stats.cached_tokens, 0);
         assert_eq!(outcome.tokens, alone.tokens, "{kv_dtype}, in a batch, in chunks, no cache");
 
-        let flat = run_flat(&packed, 64, &requests, true);
-        assert!(flat.num_flat > 0);
-        assert_eq!(flat.tokens, alone.tokens, "{kv_dtype}, prefills as decode steps");
+        let flat = run_flat(&packed, 64, &requests, false);
+        assert_eq!((flat.tokens, flat.num_flat), (alone.tokens, 7), "{kv_dtype}, flat prefills");
     }
 }
 
