@@ -1,6 +1,6 @@
 """What packed K/V caches cost a model: the perplexity of a text under each `--kv-cache-dtype`, by the real binary.
 
-    python perplexity.py BINARY MODEL [--dtype float32] [--window 2000] [--text FILE] [--types int8 ...]
+    python perplexity.py BINARY MODEL [--dtype float32] [--window 4000] [--text FILE] [--types int8 ...]
 
 MODEL is what `--model-path` takes. The text is the constitution and the declaration of independence of the Debian
 package `miscfiles`, in the public domain, fetched in a pinned version; each window of so many characters is a prompt of
@@ -67,7 +67,7 @@ def main():
     parser.add_argument("binary", type=Path)
     parser.add_argument("model")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--window", type=int, default=2000)
+    parser.add_argument("--window", type=int, default=4000)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--types", nargs="+", default=list(BARS), choices=list(BARS))
     args = parser.parse_args()
