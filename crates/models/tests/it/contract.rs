@@ -107,7 +107,7 @@ fn a_cached_prefix_does_not_show() {
 fn packed_rows_of_the_pool_do_not_show_steps() {
     for dtype in KvDtype::PACKED {
         let runner = || {
-            let model = golden("llama-q4").load(Unpack::Never);
+            let model = golden("q4-g32").load(Unpack::Never);
             Runner::with_dtypes(model, 4, Dtype::Float32, dtype)
         };
         let (mut alone, ids) = (runner(), prompt(1, 41));
@@ -149,7 +149,7 @@ fn packed_rows_of_the_pool_do_not_show_steps() {
 #[test]
 fn packed_rows_of_the_pool_cost_little() {
     let logits = |dtype: KvDtype| {
-        let model = golden("llama-q4").load(Unpack::Never);
+        let model = golden("q4-g32").load(Unpack::Never);
         let mut runner = Runner::with_dtypes(model, 4, Dtype::Float32, dtype);
         let mut seq = runner.seq(&prompt(1, 41));
         runner.prefill(&mut seq, usize::MAX)
