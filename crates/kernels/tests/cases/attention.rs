@@ -1,7 +1,7 @@
 //! Random batches over a K/V pool, and what attention should give.
 
 use kernels::{
-    AttentionSpec, ExtendTiling, KernelError, KvDtype,
+    AttentionSpec, ExtendTiling, KernelError, KvDtype, Reach,
     paged_decode::{
         DecodePlan, HEAD_DIMS,
         reference::{PagedKv, attend},
@@ -47,7 +47,7 @@ fn spec(shape: u64) -> AttentionSpec {
         head_dim,
         page_size: 1 << rng.random_range(0..=6),
         scale: 1.0 / (head_dim as f32).sqrt() * rng.random_range(0.5..4.0),
-        window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+        reach: reach(&mut rng),
         soft_cap: rng.random_bool(0.25).then(|| rng.random_range(1.0..30.0)),
         has_sinks: rng.random_bool(0.25),
         dtype,
@@ -59,6 +59,16 @@ fn spec(shape: u64) -> AttentionSpec {
 fn packed_spec(shape: u64) -> AttentionSpec {
     let (dtype, kv_dtype) = any_packed(&mut rng(shape + 1000));
     AttentionSpec { dtype, kv_dtype, ..spec(shape) }
+}
+
+/// Half of them all tokens. Chunks are often so short that several end among a request's
+/// tokens.
+fn reach(rng: &mut SmallRng) -> Reach {
+    let most = [5, 40, 200][rng.random_range(0..3)];
+    Reach {
+        window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+        chunk: rng.random_bool(0.3).then(|| rng.random_range(1..=most)),
+    }
 }
 
 /// Mostly short, one in ten as long as `longest`.

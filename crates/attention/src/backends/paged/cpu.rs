@@ -32,7 +32,7 @@ impl PagedCpu {
                 head_dim: layer.head_dim,
                 packed: kv_dtype.is_packed().then_some(kv_dtype),
                 scale: layer.scale,
-                window: layer.sliding_window,
+                reach: layer.reach(),
                 soft_cap: layer.soft_cap,
                 sinks: None,
             });
