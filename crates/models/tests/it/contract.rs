@@ -1,7 +1,7 @@
 //! What the engine relies on, for every tiny checkpoint: how a prompt is cut
 //! into steps, who shares a step and what was cached must not show.
 
-use attention::{AttentionShape, ForwardMode, KvDtype};
+use attention::{AttentionShape, ForwardMode};
 use mlx::Dtype;
 use nn::Unpack;
 
@@ -98,67 +98,6 @@ fn a_cached_prefix_does_not_show() {
             let off = distance(&hit, &miss);
             assert!(off < TOLERANCE, "{} with {len} cached: off by {off}", golden.name);
         }
-    }
-}
-
-/// Of a model whose every product is our kernel's, which gives a row the same bits in any
-/// step: a last bit more or less could round to another code.
-#[test]
-fn packed_rows_of_the_pool_do_not_show_steps() {
-    for dtype in KvDtype::PACKED {
-        let runner = || {
-            let model = golden("q4-g32").load(Unpack::Never);
-            Runner::with_dtypes(model, 4, Dtype::Float32, dtype)
-        };
-        let (mut alone, ids) = (runner(), prompt(1, 41));
-        let mut first = alone.seq(&ids);
-        let whole = alone.prefill(&mut first, usize::MAX);
-        first.ids.push(argmax(&whole));
-        let next = alone.step(ForwardMode::Decode, &mut [(&mut first, 1)]).remove(0);
-
-        for chunk in [1, 5, 16] {
-            let mut seq = alone.seq(&ids);
-            assert!(alone.prefill(&mut seq, chunk) == whole, "{dtype} in chunks of {chunk}");
-        }
-        let mut last = Vec::new();
-        let mut seq = alone.seq(&ids);
-        for _ in &ids {
-            last = alone.step(ForwardMode::Decode, &mut [(&mut seq, 1)]).remove(0);
-        }
-        assert!(last == whole, "{dtype}, token by token");
-        for cached in [4, 28, 40] {
-            let mut hit = alone.seq_after(&first, cached, &ids[cached..]);
-            assert!(alone.prefill(&mut hit, usize::MAX) == whole, "{dtype}, {cached} cached");
-        }
-
-        let mut together = runner();
-        let prompts = [prompt(7, 3), ids.clone(), prompt(9, 30)];
-        let mut seqs = prompts.each_ref().map(|ids| together.seq(ids));
-        let [a, b, c] = &mut seqs;
-        let mut parts = [(a, 3), (b, 41), (c, 30)];
-        let logits = together.step(ForwardMode::Extend, &mut parts);
-        assert!(logits[1] == whole, "{dtype} beside others");
-        seqs.iter_mut().zip(&logits).for_each(|(seq, logits)| seq.ids.push(argmax(logits)));
-        let [a, b, c] = &mut seqs;
-        let logits = together.step(ForwardMode::Decode, &mut [(a, 1), (b, 1), (c, 1)]);
-        assert!(logits[1] == next, "{dtype} decoding beside others");
-    }
-}
-
-/// Next to the same pool in f32: rounded, and no more than that.
-#[test]
-fn packed_rows_of_the_pool_cost_little() {
-    let logits = |dtype: KvDtype| {
-        let model = golden("q4-g32").load(Unpack::Never);
-        let mut runner = Runner::with_dtypes(model, 4, Dtype::Float32, dtype);
-        let mut seq = runner.seq(&prompt(1, 41));
-        runner.prefill(&mut seq, usize::MAX)
-    };
-    let exact = logits(Dtype::Float32.into());
-    let largest = exact.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
-    for (dtype, share) in [(KvDtype::Fp8E4m3, 0.1), (KvDtype::Int8, 0.02), (KvDtype::Int4, 0.3)] {
-        let off = distance(&logits(dtype), &exact) / largest;
-        assert!(off > 0.0 && off < share, "{dtype}: off by {off} of the largest logit");
     }
 }
 
