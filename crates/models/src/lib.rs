@@ -30,6 +30,8 @@ mod kimi_linear;
 mod lfm2;
 mod lfm2_moe;
 mod llama;
+mod llama4;
+mod llama4_text;
 mod mamba2;
 mod minimax;
 mod ministral3;

@@ -7,9 +7,9 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 use crate::{
     CausalLm, bailing_moe, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma, gemma2, gemma3,
     gemma3_text, gemma4, gemma4_text, glm4, glm4_moe, glm4_moe_lite, granite, granitemoe,
-    granitemoehybrid, kimi_linear, lfm2, lfm2_moe, llama, minimax, ministral3, mistral3, mixtral,
-    nemotron_h, olmo2, olmo3, olmoe, phi3, qwen2, qwen2_moe, qwen2_vl, qwen3, qwen3_5, qwen3_5_moe,
-    qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
+    granitemoehybrid, kimi_linear, lfm2, lfm2_moe, llama, llama4, llama4_text, minimax, ministral3,
+    mistral3, mixtral, nemotron_h, olmo2, olmo3, olmoe, phi3, qwen2, qwen2_moe, qwen2_vl, qwen3,
+    qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -57,6 +57,8 @@ pub const MODELS: &[ModelEntry] = &[
     kimi_linear::ENTRY,
     lfm2::ENTRY,
     lfm2_moe::ENTRY,
+    llama4_text::ENTRY,
+    llama4::ENTRY,
     llama::ENTRY,
     minimax::ENTRY,
     ministral3::ENTRY,

@@ -16,6 +16,7 @@ mod gemma4;
 mod granite_hybrid;
 mod kimi_linear;
 mod lfm2_moe;
+mod llama4;
 mod minimax;
 mod nemotron_h;
 
@@ -133,6 +134,7 @@ fn shapes(config: &Value) -> Modules {
         Some("granitemoe" | "granitemoehybrid") => return granite_hybrid::shapes(config),
         Some("kimi_linear") => return kimi_linear::shapes(config),
         Some("minimax" | "minimax_m2") => return minimax::shapes(config),
+        Some("llama4" | "llama4_text") => return llama4::shapes(config),
         Some("nemotron_h") => return nemotron_h::shapes(config),
         _ => {}
     }
