@@ -23,7 +23,10 @@ pub use backend::{
 pub use backends::MAX_LATENT_SCORES;
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode, WindowInputs, WindowStep};
-pub use kernels::cpu::recurrent::{StatePlan, StateRow};
+pub use kernels::{
+    KvDtype,
+    cpu::recurrent::{StatePlan, StateRow},
+};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LatentCache, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};
 pub use recurrent::{CausalConv, RecurrentScan, ScanRows, StateShape, StateStep};

@@ -25,7 +25,7 @@ fn config(num_pages: usize) -> KvPoolConfig {
         num_pages,
         num_window_pages: None,
         page_size: 4,
-        dtype: Dtype::Float32,
+        dtype: Dtype::Float32.into(),
         max_buffer_bytes: None,
     }
 }
