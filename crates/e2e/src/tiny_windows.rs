@@ -27,6 +27,8 @@ pub fn tiny_windows(target: &Path, window: usize) -> Result<()> {
     };
     add("model.embed_tokens.weight", &[VOCAB, HIDDEN]);
     add("model.norm.weight", &[HIDDEN]);
+    // A tied head would repeat its input.
+    add("lm_head.weight", &[VOCAB, HIDDEN]);
     let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     for layer in 0..LAYERS {
         let modules: [(&str, &[usize]); 13] = [
@@ -66,6 +68,7 @@ pub fn tiny_windows(target: &Path, window: usize) -> Result<()> {
             "sliding_window": window,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             "max_position_embeddings": 4096,
+            "tie_word_embeddings": false,
             "torch_dtype": "float32",
         }),
     )?;
