@@ -74,7 +74,7 @@ impl Tokenizer {
     /// metadata that contradict each other.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
         let json = gguf::tokenizer_json(vocab)?.to_string();
-        let templates = TemplateSources::single(vocab.chat_template.clone());
+        let templates = TemplateSources::named(vocab.chat_templates.clone());
         Self::build(json.as_bytes(), None, gguf::special_tokens(vocab)?, templates)
     }
 

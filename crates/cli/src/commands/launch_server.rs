@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
 use server::{AppState, SamplingDefaults, ServerConfig};
+use tokenizer::{ChatTemplate, SpecialTokens};
 use tokio::{
     net::TcpSocket,
     signal::unix::{SignalKind, signal},
@@ -27,6 +28,7 @@ use crate::{
     logging,
     progress::progress,
     text,
+    text::TemplateChoice,
 };
 
 /// Connections that may wait to be accepted, as upstream's. The usual 128 are
@@ -51,8 +53,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     tracing::info!("device: {}", model.device);
     tracing::info!("{}", engine.plan);
 
-    let template = args.serving.chat_template.as_ref();
-    let (tokenizer, template) = text::load(&args.engine.model, &engine.text, template)?;
+    let choice = args.serving.template_choice();
+    let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let server_config = server_config(args, &engine, &model_path)?;
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -191,12 +193,18 @@ impl ServingArgs {
             "--sampling-defaults {} is not one of model, openai",
             self.sampling_defaults
         );
-        ensure!(
-            self.chat_template.as_ref().is_none_or(|file| file.is_file()),
-            "--chat-template {}: no such file (the built-in names of SGLang are not supported)",
-            self.chat_template.as_deref().unwrap_or("".as_ref()).display()
-        );
+        if let Some(argument) = &self.chat_template {
+            ChatTemplate::from_argument(argument, SpecialTokens::default())
+                .context("--chat-template")?;
+        }
         Ok(())
+    }
+
+    fn template_choice(&self) -> TemplateChoice<'_> {
+        TemplateChoice {
+            chat_template: self.chat_template.as_deref(),
+            hf_chat_template_name: self.hf_chat_template_name.as_deref(),
+        }
     }
 
     fn cannot_listen(&self) -> String {

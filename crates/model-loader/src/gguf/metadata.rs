@@ -15,6 +15,11 @@ impl Metadata {
         Self(entries.into_iter().collect())
     }
 
+    /// All keys, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Takes an entry out, so that long lists are moved and not copied.
     pub(crate) fn remove(&mut self, key: &str) -> Option<GgufValue> {
         self.0.remove(key)

@@ -45,11 +45,16 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
-    let spec = SamplingSpec::new(
+    let mut spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
+    if let Some(template) = state.chat_template.as_ref().filter(|_| request.input_ids.is_none())
+        && !spec.params.ignore_eos
+    {
+        spec.text.stop.extend_from_slice(template.stop_strings());
+    }
     let n = spec.n;
     let ids = prompt(&state, &mut request).await?;
     let plan = GenerationPlan {
