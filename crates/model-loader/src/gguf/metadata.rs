@@ -78,6 +78,22 @@ impl Metadata {
         })
     }
 
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        matches!(self.0.get(key), Some(GgufValue::Array(_)))
+    }
+
+    pub(crate) fn optional_bools(&self, key: &str) -> Result<Option<Vec<bool>>, FileProblem> {
+        let flag = |value: &GgufValue| match value {
+            GgufValue::Bool(flag) => Some(*flag),
+            GgufValue::Int(value @ (0 | 1)) => Some(*value == 1),
+            _ => None,
+        };
+        self.find(key, "expected a list of true and false", |value| match value {
+            GgufValue::Array(values) => values.iter().map(flag).collect(),
+            _ => None,
+        })
+    }
+
     fn find<'a, T>(
         &'a self,
         key: &str,

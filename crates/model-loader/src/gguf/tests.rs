@@ -11,6 +11,8 @@ use tempfile::tempdir;
 use super::*;
 use crate::test_files::{GgufWriter, PACKED, gguf_string};
 
+mod architectures;
+
 const DENSE: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Always };
 const Q4_0: u32 = 2;
 const Q4_1: u32 = 3;
@@ -498,7 +500,7 @@ fn settings_that_cannot_run_are_refused_by_name() {
     check(vec![
         (
             llama().str("general.architecture", "mamba").bytes(),
-            "GGUF architecture \"mamba\" is not supported (supported: llama, qwen2, qwen3, qwen3moe)",
+            "GGUF architecture \"mamba\" is not supported (supported: cohere2, gemma2, gemma3, glm4, granite, llama, olmo2, phi3, qwen2, qwen2moe, qwen3, qwen3moe, seed_oss, smollm3)",
         ),
         (
             llama().without("general.architecture").bytes(),
