@@ -151,7 +151,11 @@ fn shape_is_told_as_config_json_has_it() {
         let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
         let top_k = ["num_experts_per_tok", "num_experts_per_token", "top_k_experts"];
         let top_k = top_k.into_iter().find_map(optional).unwrap_or(0);
-        let shared = ["shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"];
+        let shared = [
+            "shared_expert_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+            "shared_intermediate_size",
+        ];
         let shared = shared.into_iter().find_map(optional).unwrap_or(0);
         // And so do queries in the space of latents.
         let latent = optional("kv_lora_rank").map(|rank| rank + number("qk_rope_head_dim"));
@@ -165,10 +169,16 @@ fn shape_is_told_as_config_json_has_it() {
         // Some recurrent layers project to more.
         let projected = match config.model_type() {
             Some("nemotron_h") => 2 * 4 * 32 + 2 * 2 * 16 + 4,
+            Some("granitemoehybrid") => model.state_layout().first().map_or(0, |layer| {
+                let [heads, head_dim, _] = layer.scan.unwrap();
+                heads * head_dim + layer.channels + heads
+            }),
             Some("kimi_linear") => model.state_layout()[0].channels,
             _ => 0,
         };
-        let all = [mlp, top_k * of_expert, shared, absorbed, inputs, projected];
+        // Llama 4's layers without experts are wider than its experts.
+        let dense = optional("intermediate_size_mlp").unwrap_or(0);
+        let all = [mlp, dense, top_k * of_expert, shared, absorbed, inputs, projected];
         let widest = all.into_iter().max().unwrap();
         assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());

@@ -6,6 +6,7 @@ mod convert;
 mod dummy;
 mod gguf;
 mod goldens;
+mod llama4;
 mod page;
 mod refusals;
 mod runner;
