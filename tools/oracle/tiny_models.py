@@ -790,6 +790,69 @@ KIMI_LINEAR_CASES = {
     },
 }
 
+LLAMA4_TEXT = LLAMA | {
+    "architectures": ["Llama4ForCausalLM"],
+    "model_type": "llama4_text",
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "intermediate_size_mlp": 128,
+    "rope_theta": 500000.0,
+    "attention_bias": False,
+    "attention_chunk_size": 512,
+    "attn_temperature_tuning": False,
+    "interleave_moe_layer_step": 0,
+    "moe_layers": [],
+    "no_rope_layers": [1, 1, 1, 1],
+    "num_experts_per_tok": 0,
+    "num_local_experts": 0,
+    "tie_word_embeddings": True,
+    "use_qk_norm": True,
+}
+LLAMA4_TEXT_CASES = {
+    "llama4-text": {},
+    "llama4-text-nope-q4": {
+        "no_rope_layers": [1, 0, 1, 0],
+        "use_qk_norm": False,
+        "tie_word_embeddings": False,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+# The prompt ends with a chunk, or within one.
+LLAMA4_NESTED = {key: value for key, value in LLAMA4_TEXT.items() if key not in ("architectures", "moe_layers")} | {
+    "num_hidden_layers": 5,
+    "intermediate_size": 64,
+    "attention_chunk_size": 8,
+    "attn_temperature_tuning": True,
+    "floor_scale": 6,
+    "attn_scale": 0.4,
+    "interleave_moe_layer_step": 2,
+    "no_rope_layers": [],
+    "num_experts_per_tok": 1,
+    "num_local_experts": 4,
+    "rope_scaling": LLAMA3,
+    "tie_word_embeddings": False,
+}
+LLAMA4 = {
+    "architectures": ["Llama4ForConditionalGeneration"],
+    "model_type": "llama4",
+    "text_config": LLAMA4_NESTED,
+}
+LLAMA4_CASES = {
+    "llama4": {},
+    "llama4-q4": {
+        "text_config": LLAMA4_NESTED
+        | {
+            "attention_bias": True,
+            "attention_chunk_size": 10,
+            "attn_temperature_tuning": 0,
+            "interleave_moe_layer_step": 1,
+            "rope_scaling": None,
+            "use_qk_norm": False,
+        },
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
 FAMILIES = {
     "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
@@ -823,6 +886,8 @@ FAMILIES = {
     "seed_oss": (SEED_OSS, SEED_OSS_CASES),
     "nemotron_h": (NEMOTRON_H, NEMOTRON_H_CASES),
     "kimi_linear": (KIMI_LINEAR, KIMI_LINEAR_CASES),
+    "llama4": (LLAMA4, LLAMA4_CASES),
+    "llama4_text": (LLAMA4_TEXT, LLAMA4_TEXT_CASES),
 }
 
 
@@ -1196,8 +1261,50 @@ def kimi_linear(config):
             yield f"{at}{name}", shape
 
 
+def llama4_layer(config, layer):
+    """As published, or as mlx-lm writes it."""
+    hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
+    q, kv = (config[f"num_{kind}_heads"] * config["head_dim"] for kind in ("attention", "key_value"))
+    modules = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+    yield from with_biases({f"self_attn.{name}": shape for name, shape in modules.items()}, config["attention_bias"])
+    for norm in ("input", "post_attention"):
+        yield f"{norm}_layernorm.weight", (hidden,)
+    step = config["interleave_moe_layer_step"]
+    if experts == 0 or (layer + 1) % step:
+        yield from with_biases(gated("feed_forward", hidden, config["intermediate_size_mlp"]), False)
+        return
+    yield "feed_forward.router.weight", (experts, hidden)
+    yield from with_biases(gated("feed_forward.shared_expert", hidden, inner), False)
+    if "quantization" in config:
+        for name, shape in gated("feed_forward.experts", hidden, inner).items():
+            yield f"{name}.weight", (experts, *shape)
+    else:
+        yield "feed_forward.experts.gate_up_proj", (experts, hidden, 2 * inner)
+        yield "feed_forward.experts.down_proj", (experts, inner, hidden)
+
+
+def llama4(config):
+    text, prefix = config, ""
+    if "text_config" in config:
+        shared = {key: config[key] for key in ("quantization",) if key in config}
+        text, prefix = config["text_config"] | shared, "language_model."
+    hidden, vocab = text["hidden_size"], text["vocab_size"]
+    yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
+    yield f"{prefix}model.norm.weight", (hidden,)
+    if not text["tie_word_embeddings"]:
+        yield f"{prefix}lm_head.weight" if prefix else "output.weight", (vocab, hidden)
+    for layer in range(text["num_hidden_layers"]):
+        for name, shape in llama4_layer(text, layer):
+            yield f"{prefix}model.layers.{layer}.{name}", shape
+
+
 # Families whose tensors have little in common with Llama's.
-OWN_SHAPES = {"nemotron_h": nemotron_h, "kimi_linear": kimi_linear}
+OWN_SHAPES = {
+    "nemotron_h": nemotron_h,
+    "kimi_linear": kimi_linear,
+    "llama4": llama4,
+    "llama4_text": llama4,
+}
 
 
 def shapes(config, prefix=""):

@@ -19,7 +19,11 @@ pub(crate) fn attend(
     position: usize,
 ) -> Vec<f64> {
     let dim = shape.head_dim;
-    let first = shape.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let is_seen = |token: &usize| {
+        shape.sliding_window.is_none_or(|window| position - token < window)
+            && shape.attention_chunk.is_none_or(|chunk| position / chunk == token / chunk)
+    };
+    let seen: Vec<usize> = (0..=position).filter(is_seen).collect();
     let mut out = Vec::with_capacity(q.len());
     for (head, q) in q.chunks(dim).enumerate() {
         let kv_head = head * shape.num_kv_heads / shape.num_heads;
@@ -36,14 +40,14 @@ pub(crate) fn attend(
             let score = dot * f64::from(shape.scale);
             shape.soft_cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
         };
-        let scores: Vec<f64> = (first..=position).map(score).collect();
+        let scores: Vec<f64> = seen.iter().copied().map(score).collect();
         let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[head]));
         let highest = scores.iter().copied().fold(sink, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
         let total = weights.iter().sum::<f64>() + (sink - highest).exp();
         // Of latents, the value is the key's first elements.
         let mut sum = vec![0.0; shape.value_dim()];
-        for (weight, token) in weights.iter().zip(first..) {
+        for (weight, &token) in weights.iter().zip(&seen) {
             for (sum, v) in sum.iter_mut().zip(&sequence.v[row(token)]) {
                 *sum += weight / total * f64::from(*v);
             }

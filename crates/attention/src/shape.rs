@@ -1,6 +1,8 @@
 //! What one attention layer looks like from outside: enough to size its cache
 //! and to choose a backend.
 
+use kernels::Reach;
+
 /// Which cache a layer keeps for each token, each kind with its own variant of
 /// [`LayerCache`](crate::LayerCache). Recurrent and windowed caches become further
 /// kinds.
@@ -19,8 +21,8 @@ pub enum CacheKind {
     },
 }
 
-/// The shape of one attention layer. Its default has no heads, no window, no cap and a
-/// full cache: models say what they have and leave the rest.
+/// The shape of one attention layer. Its default has no heads, no window, no chunks, no
+/// cap and a full cache: models say what they have and leave the rest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AttentionShape {
     /// Index of its cache in the [`KvPool`](crate::KvPool). Layers that share a cache have
@@ -36,6 +38,10 @@ pub struct AttentionShape {
     pub scale: f32,
     /// A token sees this many tokens, itself included. `None`: all before it.
     pub sliding_window: Option<usize>,
+    /// Positions are cut into chunks of so many (not 0), and a token sees no other chunk: the
+    /// one at `p` sees those from `p / chunk * chunk` on (Llama 4; upstream:
+    /// `sglang/srt/models/llama4.py`). `None`: there are no chunks.
+    pub attention_chunk: Option<usize>,
     /// Scores are pressed below this by a tanh before the softmax (Gemma 2's).
     pub soft_cap: Option<f32>,
     /// What the layer keeps.
@@ -43,6 +49,11 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Which tokens one sees.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { window: self.sliding_window, chunk: self.attention_chunk }
+    }
+
     /// Width of a head's output.
     pub fn value_dim(&self) -> usize {
         match self.cache {

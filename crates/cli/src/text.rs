@@ -62,5 +62,6 @@ pub(crate) fn sampling_defaults(source: &TextSource) -> SamplingDefaults {
         top_p: config.top_p.map(f64::from),
         top_k: config.top_k.map(i64::from),
         min_p: config.min_p.map(f64::from),
+        repetition_penalty: config.repetition_penalty.map(f64::from),
     }
 }

@@ -218,6 +218,7 @@ impl OneBatch {
                 ..Default::default()
             },
             eos_token_ids: Vec::new(),
+            logprobs: None,
         }))
     }
 }

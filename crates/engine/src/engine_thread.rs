@@ -311,8 +311,13 @@ impl<D: Device> EngineThread<D> {
 }
 
 fn send_end(events: &mpsc::UnboundedSender<ReqEvent>, reason: FinishReason) {
-    let counts = ReqCounts::default();
-    let _ = events.send(ReqEvent { token_ids: Vec::new(), counts, finish_reason: Some(reason) });
+    let end = ReqEvent {
+        token_ids: Vec::new(),
+        counts: ReqCounts::default(),
+        finish_reason: Some(reason),
+        logprobs: None,
+    };
+    let _ = events.send(end);
 }
 
 fn failure(message: &str) -> FinishReason {

@@ -48,6 +48,19 @@ pub(crate) struct Step {
     pub(crate) forward: ForwardBatch,
     /// `[num_sampled]` int32, the rows of the logits to sample from; `None`: all.
     pub(crate) sampled: Option<Array>,
+    /// `[num_positions]` int32, the rows of the logits that tell how likely the prompts'
+    /// own tokens were, request by request.
+    pub(crate) inputs: Option<Array>,
+}
+
+/// Where the rows of a batch lie, and which of its tokens need logits.
+#[derive(Default)]
+struct Layout {
+    extents: Vec<Extent>,
+    /// Index of each token that is followed by a sampled one.
+    sampled: Vec<i32>,
+    /// Indices of the tokens with [`scheduler::InputLogprobs`].
+    inputs: Vec<i32>,
 }
 
 impl Kv {
@@ -154,17 +167,23 @@ impl Kv {
     ) -> Result<Step> {
         let num_rows = input_ids.dim(0);
         let is_flat = self.is_flat(batch);
-        let (extents, mut sampled_rows) = self.extents(batch, tables, is_flat);
-        let mut sampled = None;
-        if is_flat {
+        let Layout { extents, sampled, inputs } = self.layout(batch, tables, is_flat);
+        let indices = |rows: &[i32]| Array::from_slice(rows, &[rows.len()]);
+        let input_rows = (!inputs.is_empty()).then_some(&inputs);
+        let (sampled_rows, sampled, inputs) = if is_flat {
             #[cfg(test)]
             self.num_flat.set(self.num_flat.get() + 1);
-            sampled = Some(Array::from_slice(&sampled_rows, &[sampled_rows.len()])?);
-            sampled_rows = (0..num_rows as i32).collect();
+            let inputs = input_rows.map(|rows| indices(rows)).transpose()?;
+            ((0..num_rows as i32).collect(), Some(indices(&sampled)?), inputs)
+        } else if let Some(rows) = input_rows {
+            let places: Vec<i32> = (0..(rows.len() + sampled.len()) as i32).collect();
+            let (inputs, samples) = places.split_at(rows.len());
+            ([rows.as_slice(), &sampled].concat(), Some(indices(samples)?), Some(indices(inputs)?))
         } else {
             // The logits of padding cost less than leaving them out.
-            sampled_rows.extend(batch.num_tokens() as i32..num_rows as i32);
-        }
+            let padding = batch.num_tokens() as i32..num_rows as i32;
+            (sampled.into_iter().chain(padding).collect(), None, None)
+        };
         let mut positions: Vec<i32> =
             batch.positions.iter().map(|&position| position as i32).collect();
         positions.resize(num_rows, 0);
@@ -176,7 +195,7 @@ impl Kv {
             _ => ForwardMode::Decode,
         };
         let states = (!self.states.layers.is_empty()).then(|| state_plan(batch));
-        let inputs = BatchInputs {
+        let batch_inputs = BatchInputs {
             mode,
             input_ids,
             positions,
@@ -185,26 +204,20 @@ impl Kv {
             sampled_rows,
             states,
         };
-        Ok(Step { forward: self.forward_batch(inputs)?, sampled })
+        Ok(Step { forward: self.forward_batch(batch_inputs)?, sampled, inputs })
     }
 
-    /// The extent of each request, or of each token in a flat step, and the rows that
-    /// are sampled.
-    fn extents(
-        &self,
-        batch: &ScheduleBatch,
-        tables: &PageTables,
-        is_flat: bool,
-    ) -> (Vec<Extent>, Vec<i32>) {
+    /// The extent of each request, or of each token in a flat step, and the tokens that
+    /// need logits.
+    fn layout(&self, batch: &ScheduleBatch, tables: &PageTables, is_flat: bool) -> Layout {
         let mut start = 0;
-        let mut extents = Vec::with_capacity(batch.rows.len());
-        let mut sampled_rows = Vec::with_capacity(batch.rows.len());
+        let mut layout = Layout::default();
         for row in &batch.rows {
             let pages = tables.pages(row.table_row);
             let mut push = |start: usize, len: usize, prefix_len: usize| {
                 let pages = &pages[..(prefix_len + len).div_ceil(self.config.page_size)];
                 let pages = pages.iter().map(|page| page.0).collect();
-                extents.push(Extent { start, len, prefix_len, pages });
+                layout.extents.push(Extent { start, len, prefix_len, pages });
             };
             if is_flat {
                 (0..row.extend_len)
@@ -212,15 +225,19 @@ impl Kv {
             } else {
                 push(start, row.extend_len, row.prefix_len);
             }
+            if let Some(wanted) = &row.input_logprobs {
+                let first = (start + wanted.first) as i32;
+                layout.inputs.extend(first..first + wanted.targets.len() as i32);
+            }
             start += row.extend_len;
             if row.sampled {
-                sampled_rows.push(start as i32 - 1);
+                layout.sampled.push(start as i32 - 1);
             }
         }
-        if sampled_rows.is_empty() {
-            sampled_rows.push(start as i32 - 1);
+        if layout.sampled.is_empty() {
+            layout.sampled.push(start as i32 - 1);
         }
-        (extents, sampled_rows)
+        layout
     }
 
     /// A prompt alone in the pool, from its first page on, every row sampled.

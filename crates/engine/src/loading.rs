@@ -421,6 +421,7 @@ fn run_together(
                 input_ids: vec![0; room.max(1)],
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
+                logprobs: None,
             }))
         })
         .collect();

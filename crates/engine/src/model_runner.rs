@@ -11,15 +11,24 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
+use std::collections::BTreeMap;
+
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
-use scheduler::{Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+use scheduler::{
+    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
+};
 use types::{EngineState, Stage, TokenId};
 
 use crate::{
-    EngineError, engine_thread::Device, graph_runner::GraphRunner, kv::Kv, sampler::sample,
-    stage_clock::StageClock, step_log::LaunchedBatch,
+    EngineError,
+    engine_thread::Device,
+    graph_runner::GraphRunner,
+    kv::Kv,
+    sampler::{PositionLogprobs, edit, sample},
+    stage_clock::StageClock,
+    step_log::LaunchedBatch,
 };
 
 /// The model on its device, with its K/V pool.
@@ -31,8 +40,8 @@ pub(crate) struct ModelRunner {
     last_ids: Option<Array>,
     /// The batch that runs is not read yet.
     is_running: bool,
-    /// Result of the batch that is built and not handed over.
-    built: Option<Array>,
+    /// Results of the batch that is built and not handed over, its tokens first.
+    built: Option<Vec<Array>>,
     launched: Option<LaunchedBatch>,
     /// Of the batch read last.
     read: Option<ForwardMode>,
@@ -48,7 +57,19 @@ pub(crate) struct Launch {
     /// Rows that somebody asked for, the first ones. With none `ids` only tells
     /// when the batch is done.
     num_sampled: usize,
+    logprobs: StepLogprobs,
     mode: ForwardMode,
+}
+
+/// Log-probabilities of a step, on their way.
+#[derive(Default)]
+struct StepLogprobs {
+    /// Rows of the batch whose prompts' tokens are told, and how many of each.
+    input_rows: Vec<(usize, usize)>,
+    input: Option<PositionLogprobs>,
+    /// Rows of the batch whose sampled token is told.
+    output_rows: Vec<usize>,
+    output: Option<PositionLogprobs>,
 }
 
 impl ModelRunner {
@@ -84,11 +105,10 @@ impl ModelRunner {
         &mut self.kv
     }
 
-    /// Hands a batch to the device.
-    fn submit(&mut self, ids: &Array, fence: Option<&Array>) -> mlx::Result<()> {
-        let results: Vec<&Array> = std::iter::once(ids).chain(fence).collect();
-        mlx::async_eval(&results)?;
-        nn::quant::end_step(ids)?;
+    /// Hands a batch to the device: its tokens, and what else it gives.
+    fn submit(&mut self, results: &[&Array]) -> mlx::Result<()> {
+        mlx::async_eval(results)?;
+        nn::quant::end_step(results[0])?;
         self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())
@@ -163,32 +183,93 @@ impl Executor for ModelRunner {
         let num_sampled = sampling.len();
         let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
-        let mut logits = self.graph.run(self.model.as_ref(), &step.forward)?;
-        if let Some(rows) = &step.sampled {
-            logits = logits.take(rows, 0)?;
-        }
+        let all_logits = self.graph.run(self.model.as_ref(), &step.forward)?;
+        let logits = match &step.sampled {
+            Some(rows) => all_logits.take(rows, 0)?,
+            None => all_logits.clone(),
+        };
+        let logits = edit(&logits, &sampling, self.last_ids.as_ref())?;
         let ids = sample(&logits, &sampling)?;
+        let mut logprobs = StepLogprobs::of_sampled(batch, (&logits, &ids), &sampling)?;
+        if let Some(rows) = &step.inputs {
+            logprobs.add_inputs(batch, &all_logits.take(rows, 0)?)?;
+        }
         let fence = self.kv.fence(&ids)?;
         self.clock.mark(Stage::Graph);
+        let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
         if self.is_running && !self.kv.writes_in_place() {
-            self.built = Some(ids.clone());
+            self.built = Some(results.into_iter().cloned().collect());
         } else {
-            self.submit(&ids, fence.as_ref())?;
+            self.submit(&results.into_iter().chain(&fence).collect::<Vec<_>>())?;
         }
         self.last_ids = Some(ids.clone());
-        Ok(Launch { ids, num_sampled, mode: batch.mode })
+        Ok(Launch { ids, num_sampled, logprobs, mode: batch.mode })
     }
 
-    fn wait(&mut self, handle: Launch) -> Result<Vec<TokenId>, EngineError> {
+    fn wait(&mut self, handle: Launch) -> Result<BatchOutput, EngineError> {
         self.clock.mark(Stage::Schedule);
         let ids: Vec<i32> = handle.ids.to_vec()?;
         self.clock.mark(Stage::Wait);
         self.is_running = false;
         self.read = Some(handle.mode);
         if let Some(built) = self.built.take() {
-            self.submit(&built, None)?; // Only where nothing is written in place.
+            // Only where nothing is written in place.
+            self.submit(&built.iter().collect::<Vec<_>>())?;
         }
-        Ok(ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect())
+        let token_ids = ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect();
+        Ok(BatchOutput { token_ids, logprobs: handle.logprobs.read()? })
+    }
+}
+
+impl StepLogprobs {
+    fn of_sampled(
+        batch: &ScheduleBatch,
+        (logits, ids): (&Array, &Array),
+        sampling: &[&SamplingRow],
+    ) -> mlx::Result<Self> {
+        let output = PositionLogprobs::of_sampled(logits, ids, sampling)?;
+        let asks = |(place, row): (usize, &BatchRow)| {
+            (row.sampled && row.sampling.logprobs.is_some()).then_some(place)
+        };
+        let output_rows = batch.rows.iter().enumerate().filter_map(asks).collect();
+        Ok(Self { output_rows, output, ..Self::default() })
+    }
+
+    /// `logits` are those of all positions with input log-probabilities.
+    fn add_inputs(&mut self, batch: &ScheduleBatch, logits: &Array) -> mlx::Result<()> {
+        let (mut targets, mut params) = (Vec::new(), Vec::new());
+        for (place, row) in batch.rows.iter().enumerate() {
+            let Some(wanted) = &row.input_logprobs else { continue };
+            let count = wanted.targets.len();
+            self.input_rows.push((place, count));
+            targets.extend(wanted.targets.iter().map(|&target| target as i32));
+            params.extend(std::iter::repeat_n(&wanted.params, count).cloned());
+        }
+        let targets = Array::from_slice(&targets, &[targets.len()])?;
+        self.input = Some(PositionLogprobs::new(logits, &targets, params)?);
+        Ok(())
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.output.iter().chain(&self.input).flat_map(PositionLogprobs::arrays)
+    }
+
+    fn read(&self) -> mlx::Result<Vec<RowLogprobs>> {
+        let read = |part: &Option<PositionLogprobs>| match part {
+            Some(part) => part.read(),
+            None => Ok(Vec::new()),
+        };
+        let mut rows: BTreeMap<usize, RowLogprobs> = BTreeMap::new();
+        let mut input = read(&self.input)?.into_iter();
+        for &(row, count) in &self.input_rows {
+            let input = input.by_ref().take(count).collect();
+            rows.insert(row, RowLogprobs { row, input, output: None });
+        }
+        for (&row, output) in self.output_rows.iter().zip(read(&self.output)?) {
+            let nothing = RowLogprobs { row, input: Vec::new(), output: None };
+            rows.entry(row).or_insert(nothing).output = Some(output);
+        }
+        Ok(rows.into_values().collect())
     }
 }
 

@@ -9,9 +9,15 @@
 //!
 //! Upstream: `sglang/srt/layers/sampler.py`.
 
+mod edits;
+mod logprobs;
+
 use mlx::{Array, Dtype, Result};
 use scheduler::SamplingRow;
 use types::TOP_K_ALL;
+
+pub(crate) use edits::edit;
+pub(crate) use logprobs::PositionLogprobs;
 
 fn is_greedy(row: &SamplingRow) -> bool {
     row.temperature == 0.0
@@ -27,7 +33,8 @@ fn key(row: &SamplingRow) -> [u32; 2] {
     [key as u32, (key >> 32) as u32]
 }
 
-/// One token per row of `logits` `[num_rows, vocab]`, as `[num_rows]` int32.
+/// One token per row of `logits` `[num_rows, vocab]`, as `[num_rows]` int32. What requests
+/// change of their logits is done before, by [`edit`].
 /// Rows beyond `rows` pad the batch; what they give means nothing. Builds the
 /// graph only.
 ///
@@ -39,7 +46,6 @@ fn key(row: &SamplingRow) -> [u32; 2] {
 pub(crate) fn sample(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
     let num_rows = logits.dim(0);
     assert!(num_rows >= rows.len(), "logits for every row");
-    let logits = &suppress(logits, rows)?;
     let greedy = logits.argmax(-1, false)?.astype(Dtype::Int32)?;
     let mut source: Vec<i32> = (0..num_rows as i32).collect();
     let mut parts = vec![greedy];
@@ -148,29 +154,6 @@ pub(crate) fn splitmix64(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
-}
-
-/// `logits` with the suppressed tokens out of reach.
-fn suppress(logits: &Array, rows: &[&SamplingRow]) -> Result<Array> {
-    let vocab = logits.dim(1);
-    let places: Vec<i32> = rows
-        .iter()
-        .enumerate()
-        .flat_map(|(row, params)| {
-            let start = row * vocab;
-            let ids = params.suppress.as_deref().unwrap_or_default().iter();
-            ids.filter(move |&&id| (id as usize) < vocab)
-                .map(move |&id| (start + id as usize) as i32)
-        })
-        .collect();
-    if places.is_empty() {
-        return Ok(logits.clone());
-    }
-    let never = Array::full(&[places.len()], f32::NEG_INFINITY, logits.dtype())?;
-    logits
-        .reshape(&[logits.size()])?
-        .put_rows(&Array::from_slice(&places, &[places.len()])?, &never)?
-        .reshape(&[logits.dim(0), vocab])
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::{
 
 use mlx::{Array, Dtype};
 use scheduler::{Progress, SchedulePolicy, SchedulerEvent, SchedulerMsg};
-use types::{EngineMsg, EngineStatus, FinishReason, GenerateReq, Rid, SamplingParams, TokenId};
+use types::{
+    EngineMsg, EngineStatus, FinishReason, GenerateReq, ReqLogprobs, Rid, SamplingParams, TokenId,
+};
 
 use crate::{
     ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, EngineError, LoadConfig,
@@ -18,6 +20,7 @@ use crate::{
 };
 
 mod broken_checkpoints;
+mod logprobs;
 
 const VOCAB: usize = 300;
 
@@ -151,6 +154,7 @@ fn requests() -> Vec<GenerateReq> {
                     ..kinds[index % kinds.len()].clone()
                 },
                 eos_token_ids: vec![2],
+                logprobs: None,
             }
         })
         .collect()
@@ -159,6 +163,8 @@ fn requests() -> Vec<GenerateReq> {
 struct Outcome {
     /// By request, in the order given.
     tokens: Vec<Vec<TokenId>>,
+    /// Likewise.
+    logprobs: Vec<ReqLogprobs>,
     stats: types::SchedulerStats,
     /// Prefills that ran as decode steps.
     num_flat: usize,
@@ -179,6 +185,7 @@ fn run_flat(
     let mut scheduler = loading::load(config, &Quiet).unwrap().scheduler;
     scheduler.executor_mut().kv_mut().set_flat_rows(flat_rows);
     let mut tokens = vec![Vec::new(); requests.len()];
+    let mut logprobs = vec![ReqLogprobs::default(); requests.len()];
     let mut events = Vec::new();
     let size = if together { requests.len() } else { 1 };
     for group in requests.chunks(size) {
@@ -190,12 +197,15 @@ fn run_flat(
         let SchedulerEvent::Req { rid, event } = event else { panic!("unexpected: {event:?}") };
         let index = requests.iter().position(|req| req.rid == rid).unwrap();
         tokens[index].extend(event.token_ids);
+        let news = event.logprobs.unwrap_or_default();
+        logprobs[index].input.extend(news.input);
+        logprobs[index].output.extend(news.output);
         if let Some(FinishReason::Abort { message, .. }) = event.finish_reason {
             panic!("request {index} was aborted: {message}");
         }
     }
     let num_flat = scheduler.executor_mut().kv_mut().num_flat();
-    Outcome { tokens, stats: scheduler.stats(), num_flat }
+    Outcome { tokens, logprobs, stats: scheduler.stats(), num_flat }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use mlx::{
 
 use crate::{
     AttentionSpec, DecodeInputs, EmbedSpec, ExtendInputs, ExtendTiling, KernelError, Kernels,
-    KvWriteInputs, QmvWeights, add_bias::add_bias, add_gated::add_gated, add_rms_norm,
+    KvWriteInputs, QmvWeights, Reach, add_bias::add_bias, add_gated::add_gated, add_rms_norm,
     embed_packed, kv_write, kv_write::CHAIN_LEN, paged_decode, paged_extend, rms_norm,
     silu_and_mul,
 };
@@ -124,7 +124,7 @@ const SPEC: AttentionSpec = AttentionSpec {
     head_dim: 64,
     page_size: 4,
     scale: 0.125,
-    window: None,
+    reach: Reach::ALL,
     soft_cap: None,
     has_sinks: false,
     dtype: DTYPE,

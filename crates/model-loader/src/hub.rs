@@ -182,13 +182,15 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 
 /// Files that serving reads; weights of other frameworks stay where they are.
 fn is_wanted(name: &str, with_weights: bool) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         "added_tokens.json",
         "config.json",
         "generation_config.json",
         "hf_quant_config.json",
         "merges.txt",
         "special_tokens_map.json",
+        "spiece.model",
+        "tiktoken.model",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
@@ -201,6 +203,7 @@ fn is_wanted(name: &str, with_weights: bool) -> bool {
         && (NAMES.contains(&name)
             || name.starts_with("chat_template")
             || name.ends_with(".jinja")
+            || name.ends_with(".tiktoken")
             || (is_weight && with_weights))
 }
 

@@ -29,7 +29,7 @@ mod tests;
 const SHARD_BYTES: usize = 5 << 30;
 
 /// Files that are copied as they are.
-const COMPANIONS: [&str; 12] = [
+const COMPANIONS: [&str; 13] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -42,6 +42,7 @@ const COMPANIONS: [&str; 12] = [
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
 ];
 
 /// A folder that is being written.

@@ -25,6 +25,8 @@ mod granite;
 mod kimi_linear;
 mod lfm2;
 mod llama;
+mod llama4;
+mod llama4_text;
 mod mamba2;
 mod ministral3;
 mod mistral3;

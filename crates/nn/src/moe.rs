@@ -20,7 +20,7 @@ use crate::{
 mod experts;
 mod routing;
 
-use experts::Experts;
+use experts::{Axes, Experts};
 pub use routing::{ExpertGroups, GroupScore, Routing, Scoring};
 
 /// Rows of a gathered product from which sorting them by expert pays.
@@ -122,8 +122,9 @@ impl FusedMoe {
         top_k.check(num_experts)?;
         let [gate, up, down] = names;
         if single.has("gate_up_proj") {
+            let sizes = [num_experts, hidden, inner];
             let [gate_up, down] =
-                Experts::fused((stacked, single), names, [num_experts, hidden, inner])?;
+                Experts::fused((stacked, single), names, sizes, Axes::OutputsFirst)?;
             let is_gated = true;
             return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated });
         }
@@ -144,6 +145,30 @@ impl FusedMoe {
             act,
             is_gated: true,
         })
+    }
+
+    /// As [`FusedMoe::load`] of stacked experts, or of `gate_up_proj` `[num_experts, hidden,
+    /// 2 * inner]` and `down_proj` `[num_experts, inner, hidden]`: inputs before outputs, as
+    /// Llama 4's are published.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_inputs_first(
+        w: &Weights,
+        names: [&str; 3],
+        dims: MoeDims,
+        top_k: TopK,
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        // Stacked ones are modules of their own, with a `weight` each.
+        if !w.has("gate_up_proj") && !w.has("down_proj") {
+            return Self::load((w, w), names, dims, top_k, act);
+        }
+        let MoeDims { num_experts, hidden, inner } = dims;
+        top_k.check(num_experts)?;
+        let sizes = [num_experts, hidden, inner];
+        let [gate_up, down] = Experts::fused((w, w), names, sizes, Axes::InputsFirst)?;
+        Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated: true })
     }
 
     /// Experts without gates, `down(act(up(x)))`: stacked ones, `fc1` and `fc2`, or one

@@ -66,6 +66,10 @@ pub trait Scalar: for<'de> Deserialize<'de> {
     fn from_i64(_: i64) -> Option<Self> {
         None
     }
+    /// From a JSON boolean, if booleans are of this kind.
+    fn from_bool(_: bool) -> Option<Self> {
+        None
+    }
 }
 
 impl Scalar for String {
@@ -78,6 +82,13 @@ impl Scalar for String {
 impl Scalar for i64 {
     const NAME: &'static str = "an integer";
     fn from_i64(value: i64) -> Option<Self> {
+        Some(value)
+    }
+}
+
+impl Scalar for bool {
+    const NAME: &'static str = "a boolean";
+    fn from_bool(value: bool) -> Option<Self> {
         Some(value)
     }
 }
@@ -100,6 +111,13 @@ impl<'de, T: Scalar> Visitor<'de> for OneOrManyVisitor<T> {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
         let value = T::from_str(text);
         value.map(OneOrMany::One).ok_or_else(|| E::invalid_type(de::Unexpected::Str(text), &self))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        let scalar = T::from_bool(value);
+        scalar
+            .map(OneOrMany::One)
+            .ok_or_else(|| E::invalid_type(de::Unexpected::Bool(value), &self))
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
@@ -293,6 +311,8 @@ mod tests {
         assert!(from_str::<OneOrMany<String>>("3").is_err());
         assert!(from_str::<OneOrMany<i64>>(r#""3""#).is_err());
         assert_eq!(from_str::<OneOrMany<i64>>("-3").unwrap(), OneOrMany::One(-3));
+        assert_eq!(from_str::<OneOrMany<bool>>("[true]").unwrap(), OneOrMany::Many(vec![true]));
+        assert!(from_str::<OneOrMany<bool>>("1").is_err());
         let long = format!("[{}\"\"]", "\"\",".repeat(MAX_BATCH_SIZE));
         let error = from_str::<OneOrMany<String>>(&long).unwrap_err().to_string();
         assert!(error.starts_with("a list may have at most 4096 entries"), "{error}");

@@ -7,7 +7,7 @@ use std::{convert::Infallible, hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mem_cache::{MemCache, MemCacheConfig, PageTables};
-use scheduler::{Executor, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg};
+use scheduler::{BatchOutput, Executor, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg};
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
 const NUM_SLOTS: usize = 256 * 1024;
@@ -25,8 +25,8 @@ impl Executor for NoDevice {
         Ok(batch.sampled_rows().count())
     }
 
-    fn wait(&mut self, num_sampled: usize) -> Result<Vec<TokenId>, Infallible> {
-        Ok(vec![1; num_sampled])
+    fn wait(&mut self, num_sampled: usize) -> Result<BatchOutput, Infallible> {
+        Ok(vec![1; num_sampled].into())
     }
 }
 
@@ -42,6 +42,7 @@ fn req(index: usize) -> SchedulerMsg {
         input_ids: prompt(index),
         sampling_params: SamplingParams { max_new_tokens: None, ..Default::default() },
         eos_token_ids: vec![0],
+        logprobs: None,
     }))
 }
 

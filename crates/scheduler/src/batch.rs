@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use mem_cache::{MemCache, Piece, Snapshot, StateFlow};
-use types::{SamplingParams, SlotId, StateId, TokenId};
+use types::{LogprobParams, Penalties, SamplingParams, SlotId, StateId, TokenId};
 
 use crate::ReqId;
 
@@ -53,14 +53,39 @@ pub struct SamplingRow {
     /// Tokens that must not be sampled here: EOS and stop tokens before
     /// `min_new_tokens`.
     pub suppress: Option<Arc<[TokenId]>>,
+    /// What tokens cost that the completion has already.
+    pub penalties: Option<RowPenalties>,
+    /// Added to the logits of these tokens, each named once.
+    pub logit_bias: Option<Arc<[(TokenId, f32)]>>,
+    /// Log-probabilities wanted of the sampled token and others.
+    pub logprobs: Option<Arc<LogprobParams>>,
+}
+
+/// Penalties, and the completion that they are for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowPenalties {
+    /// What a token costs.
+    pub penalties: Penalties,
+    /// How often each token was sampled, as far as the host has read. Ascending.
+    pub counts: Vec<(TokenId, u32)>,
+    /// Where a token that the host has not read is among the sampled rows of the batch
+    /// launched just before. It counts too.
+    pub pending: Option<usize>,
+}
+
+/// Positions of a prompt whose logits say how likely its next tokens were.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputLogprobs {
+    /// Index of the first among the row's tokens of this step; the others follow it.
+    pub first: usize,
+    /// The prompt's token after each of them.
+    pub targets: Vec<TokenId>,
+    /// What is wanted of each.
+    pub params: Arc<LogprobParams>,
 }
 
 impl SamplingRow {
-    pub(crate) fn new(
-        params: &SamplingParams,
-        token_index: usize,
-        suppress: Option<Arc<[TokenId]>>,
-    ) -> Self {
+    pub(crate) fn new(params: &SamplingParams, token_index: usize) -> Self {
         Self {
             temperature: params.temperature,
             top_k: params.top_k,
@@ -68,7 +93,10 @@ impl SamplingRow {
             min_p: params.min_p,
             seed: params.sampling_seed.unwrap_or(0),
             token_index,
-            suppress,
+            suppress: None,
+            penalties: None,
+            logit_bias: (!params.logit_bias.is_empty()).then(|| Arc::clone(&params.logit_bias)),
+            logprobs: None,
         }
     }
 }
@@ -90,6 +118,8 @@ pub struct BatchRow {
     pub sampled: bool,
     /// Means nothing unless `sampled`.
     pub sampling: SamplingRow,
+    /// Log-probabilities wanted of the prompt's own tokens.
+    pub input_logprobs: Option<InputLogprobs>,
     /// Which states of the state pool it reads and writes; `None` for a model without
     /// recurrent layers.
     pub state: Option<StateFlow>,

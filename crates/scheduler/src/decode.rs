@@ -11,7 +11,7 @@ use crate::{
     BatchRow, Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     prefill::out_of_pool,
     req::{Req, ReqState},
-    scheduler::internal_error,
+    scheduler::{News, internal_error},
 };
 
 /// A retraction frees pages for this many steps, so as not to come every step.
@@ -52,6 +52,7 @@ impl<E: Executor> Scheduler<E> {
                 extend_len: 1,
                 sampled: true,
                 sampling: req.sampling_row(),
+                input_logprobs: None,
                 state,
             });
             req.kv_len += 1;
@@ -98,7 +99,7 @@ impl<E: Executor> Scheduler<E> {
         }
         let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
         self.running.clear();
-        self.finish(id, Vec::new(), internal_error(message), out);
+        self.finish(id, News::default(), internal_error(message), out);
     }
 
     /// Pages that these requests lack for up to `steps` more tokens each.

@@ -3,9 +3,35 @@
 //! Upstream: `forward_batch_generation` of `sglang/srt/managers/tp_worker.py`.
 
 use mem_cache::PageTables;
-use types::TokenId;
+use types::{TokenId, TokenLogprobs};
 
 use crate::ScheduleBatch;
+
+/// What a batch gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BatchOutput {
+    /// One for each sampled row, in the order of the rows; none if no row is sampled.
+    pub token_ids: Vec<TokenId>,
+    /// Of the rows that asked, in the order of the rows.
+    pub logprobs: Vec<RowLogprobs>,
+}
+
+/// Log-probabilities of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowLogprobs {
+    /// Its index in the batch.
+    pub row: usize,
+    /// For [`InputLogprobs`](crate::InputLogprobs), one for each target.
+    pub input: Vec<TokenLogprobs>,
+    /// Of the sampled token.
+    pub output: Option<TokenLogprobs>,
+}
+
+impl From<Vec<TokenId>> for BatchOutput {
+    fn from(token_ids: Vec<TokenId>) -> Self {
+        Self { token_ids, logprobs: Vec::new() }
+    }
+}
 
 /// Runs batches in the order of their launches.
 ///
@@ -26,7 +52,6 @@ pub trait Executor {
         tables: &PageTables,
     ) -> Result<Self::Handle, Self::Error>;
 
-    /// Blocks until the batch is done. Returns one token for each sampled row,
-    /// in the order of the rows; none if no row is sampled.
-    fn wait(&mut self, handle: Self::Handle) -> Result<Vec<TokenId>, Self::Error>;
+    /// Blocks until the batch is done.
+    fn wait(&mut self, handle: Self::Handle) -> Result<BatchOutput, Self::Error>;
 }

@@ -20,8 +20,11 @@ mod scheduler;
 #[cfg(test)]
 mod sim;
 
-pub use batch::{BatchRow, BatchSnapshot, ForwardMode, InputId, SamplingRow, ScheduleBatch};
-pub use executor::Executor;
+pub use batch::{
+    BatchRow, BatchSnapshot, ForwardMode, InputId, InputLogprobs, RowPenalties, SamplingRow,
+    ScheduleBatch,
+};
+pub use executor::{BatchOutput, Executor, RowLogprobs};
 pub use limits::{LimitsError, SchedulePolicy, SchedulerLimits};
 pub use messages::{Progress, SchedulerEvent, SchedulerMsg};
 pub use req::ReqId;

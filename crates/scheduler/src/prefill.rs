@@ -14,11 +14,15 @@ use crate::{
     BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
-    scheduler::internal_error,
+    scheduler::{News, internal_error},
 };
 
 /// A request's `max_new_tokens` beyond this is not planned for.
 const CLIP_MAX_NEW_TOKENS: usize = 4096;
+
+/// Positions of prompts whose log-probabilities one batch computes: each has logits of the
+/// whole vocabulary.
+const MAX_INPUT_LOGPROBS: usize = 512;
 
 /// What is left for one batch.
 #[derive(Debug)]
@@ -27,8 +31,20 @@ struct Budget {
     input: usize,
     /// Tokens of this batch before a prompt is split.
     chunk: usize,
+    /// Tokens of requests that want their prompts' log-probabilities.
+    logits: usize,
     /// Tokens to keep free for what requests will generate.
     reserved: usize,
+}
+
+impl Budget {
+    /// Tokens of this request before its prompt is split.
+    fn chunk_of(&self, req: &Req) -> usize {
+        match req.first_logprob() {
+            Some(_) => self.chunk.min(self.logits),
+            None => self.chunk,
+        }
+    }
 }
 
 /// The outcome for one request.
@@ -100,13 +116,13 @@ impl<E: Executor> Scheduler<E> {
         let mut in_batch = InBatchPrefixes::default();
         for id in self.admission_order() {
             let page_size = self.limits.page_size;
-            let cached = self.cache.peek_prefix(&self.reqs[id].tokens);
+            let cached = self.cache.peek_prefix(cacheable(&self.reqs[id]));
             if !self.limits.disable_radix_cache
                 && in_batch.holds_back(&self.reqs[id].tokens, cached, page_size)
             {
                 continue;
             }
-            if whole_only && self.reqs[id].tokens.len() - cached > budget.chunk {
+            if whole_only && self.reqs[id].tokens.len() - cached > budget.chunk_of(&self.reqs[id]) {
                 continue;
             }
             match self.try_add(id, budget, batch) {
@@ -131,6 +147,7 @@ impl<E: Executor> Scheduler<E> {
         Budget {
             input: self.limits.max_prefill_tokens,
             chunk: self.limits.chunked_prefill_size.unwrap_or(usize::MAX),
+            logits: MAX_INPUT_LOGPROBS,
             reserved: expected as usize,
         }
     }
@@ -138,7 +155,7 @@ impl<E: Executor> Scheduler<E> {
     /// The next piece of the request that is part-way.
     fn continue_chunked(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) {
         let req = &self.reqs[id];
-        let len = self.piece_len(req.tokens.len() - req.kv_len, true, budget);
+        let len = self.piece_len(req.tokens.len() - req.kv_len, true, budget.chunk_of(req));
         self.add_row(id, len, budget, batch);
     }
 
@@ -150,8 +167,8 @@ impl<E: Executor> Scheduler<E> {
         if self.cache.pages_for(total) > self.cache.num_pages() {
             return if is_alone { Added::TooLarge } else { Added::NoMemory };
         }
-        let Some((row, cached)) = self.cache.open(&req.tokens) else { return Added::NoMemory };
-        let len = self.piece_len(total - cached, false, budget);
+        let Some((row, cached)) = self.cache.open(cacheable(req)) else { return Added::NoMemory };
+        let len = self.piece_len(total - cached, false, budget.chunk_of(req));
         let is_over_budget = len == 0 || (len > budget.input && !batch.rows.is_empty());
         let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
         let has_room =
@@ -174,11 +191,11 @@ impl<E: Executor> Scheduler<E> {
 
     /// How much of `rest` tokens goes into this batch: all, or whole pages. What began
     /// in pieces goes on in pieces.
-    fn piece_len(&self, rest: usize, has_begun: bool, budget: &Budget) -> usize {
+    fn piece_len(&self, rest: usize, has_begun: bool, chunk: usize) -> usize {
         let shared = self.limits.prefill_sharing.filter(|_| !self.running.is_empty());
         let chunk = match shared.filter(|sharing| has_begun || rest > sharing.above) {
-            Some(sharing) => budget.chunk.min(sharing.chunk),
-            None => budget.chunk,
+            Some(sharing) => chunk.min(sharing.chunk),
+            None => chunk,
         };
         if rest <= chunk {
             return rest;
@@ -211,8 +228,12 @@ impl<E: Executor> Scheduler<E> {
             extend_len: len,
             sampled: is_whole && req.max_new_tokens > 0,
             sampling: req.sampling_row(),
+            input_logprobs: req.input_logprobs(piece.clone()),
             state,
         });
+        if req.first_logprob().is_some() {
+            budget.logits = budget.logits.saturating_sub(len);
+        }
         req.kv_len = piece.end;
         budget.input = budget.input.saturating_sub(len);
         budget.chunk -= len;
@@ -232,7 +253,7 @@ impl<E: Executor> Scheduler<E> {
 
     fn abort_too_large(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
         let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
-        self.finish(id, Vec::new(), internal_error(message), out);
+        self.finish(id, News::default(), internal_error(message), out);
     }
 }
 
@@ -243,6 +264,13 @@ pub(crate) fn out_of_pool(tokens: &[TokenId], pool: usize) -> String {
          even with no other request running.",
         tokens.len()
     )
+}
+
+/// The tokens whose prefix may come from the cache: one more than may, as the last is
+/// computed in any case.
+fn cacheable(req: &Req) -> &[TokenId] {
+    let end = req.first_logprob().map_or(req.tokens.len(), |first| first + 1);
+    &req.tokens[..end.min(req.tokens.len())]
 }
 
 fn expected_new_tokens(req: &Req) -> usize {

@@ -2,12 +2,15 @@
 //!
 //! Upstream: `Req` in `sglang/srt/managers/schedule_batch.py`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use slotmap::new_key_type;
-use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
+use types::{
+    FinishReason, GenerateReq, LogprobParams, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId,
+    TokenLogprobs,
+};
 
-use crate::SamplingRow;
+use crate::{InputLogprobs, RowPenalties, SamplingRow};
 
 new_key_type! {
     /// A live request. Never reused: the id of a finished one finds nothing.
@@ -64,13 +67,18 @@ pub(crate) struct Req {
     eos_token_ids: Vec<TokenId>,
     /// EOS and stop tokens; set if `min_new_tokens` asks for it.
     suppress: Option<Arc<[TokenId]>>,
+    /// How often each token was generated; kept only if there are penalties.
+    token_counts: BTreeMap<TokenId, u32>,
+    logprobs: Option<Arc<LogprobParams>>,
+    /// Of the prompt, read so far; `None`: not wanted, or given out.
+    input_logprobs: Option<Vec<TokenLogprobs>>,
     state: ReqState,
 }
 
 impl Req {
     /// The prompt must be shorter than `context_length`.
     pub(crate) fn new(req: GenerateReq, context_length: usize) -> Self {
-        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids } = req;
+        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids, logprobs } = req;
         let room = context_length - input_ids.len();
         let suppress = (sampling_params.min_new_tokens > 0)
             .then(|| eos_token_ids.iter().chain(&sampling_params.stop_token_ids).copied().collect())
@@ -89,6 +97,12 @@ impl Req {
             sampling_params,
             eos_token_ids,
             suppress,
+            token_counts: BTreeMap::new(),
+            input_logprobs: logprobs
+                .as_ref()
+                .and_then(|params| params.start_len)
+                .map(|_| Vec::new()),
+            logprobs,
             state: ReqState::Waiting,
         }
     }
@@ -128,14 +142,63 @@ impl Req {
     pub(crate) fn sampling_row(&self) -> SamplingRow {
         let token_index = self.output_len() + self.num_pending;
         let too_early = token_index < self.sampling_params.min_new_tokens;
-        let suppress = if too_early { self.suppress.clone() } else { None };
-        SamplingRow::new(&self.sampling_params, token_index, suppress)
+        SamplingRow {
+            suppress: if too_early { self.suppress.clone() } else { None },
+            penalties: self.sampling_params.penalties.is_some().then(|| self.row_penalties()),
+            logprobs: self.logprobs.clone(),
+            ..SamplingRow::new(&self.sampling_params, token_index)
+        }
+    }
+
+    fn row_penalties(&self) -> RowPenalties {
+        RowPenalties {
+            penalties: self.sampling_params.penalties,
+            counts: self.token_counts.iter().map(|(&token, &count)| (token, count)).collect(),
+            pending: (self.num_pending > 0).then_some(self.pending_row),
+        }
+    }
+
+    /// The first position of the prompt whose logits are still to be read; what comes
+    /// from the cache must end before it.
+    pub(crate) fn first_logprob(&self) -> Option<usize> {
+        let num_read = self.input_logprobs.as_ref()?.len();
+        let start = self.logprobs.as_ref()?.start_len?.min(self.prompt_len - 1);
+        Some(start + num_read)
+    }
+
+    /// What a step over these positions has to tell of the prompt.
+    pub(crate) fn input_logprobs(&self, piece: std::ops::Range<usize>) -> Option<InputLogprobs> {
+        let start = self.first_logprob()?.max(piece.start);
+        let end = piece.end.min(self.prompt_len - 1);
+        let targets = self.tokens.get(start + 1..end + 1).filter(|targets| !targets.is_empty())?;
+        Some(InputLogprobs {
+            first: start - piece.start,
+            targets: targets.to_vec(),
+            params: Arc::clone(self.logprobs.as_ref()?),
+        })
+    }
+
+    /// Takes what a step has told of the prompt from `position` on. A retracted request
+    /// may hear some of it twice.
+    pub(crate) fn push_input_logprobs(&mut self, position: usize, logprobs: Vec<TokenLogprobs>) {
+        let Some(next) = self.first_logprob() else { return };
+        if let (Some(read), Some(known)) = (&mut self.input_logprobs, next.checked_sub(position)) {
+            read.extend(logprobs.into_iter().skip(known));
+        }
+    }
+
+    /// All that was read of the prompt, once.
+    pub(crate) fn take_input_logprobs(&mut self) -> Option<Vec<TokenLogprobs>> {
+        self.input_logprobs.take()
     }
 
     /// Appends a token read back; the reason if the request ends with it.
     pub(crate) fn push_token(&mut self, token: TokenId) -> Option<FinishReason> {
         self.num_pending -= 1;
         self.tokens.push(token);
+        if self.sampling_params.penalties.is_some() {
+            *self.token_counts.entry(token).or_default() += 1;
+        }
         let length = self.output_len();
         if length >= self.max_new_tokens {
             return Some(FinishReason::Length { length });

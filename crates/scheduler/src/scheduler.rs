@@ -17,7 +17,9 @@ use std::{
 
 use mem_cache::{MemCache, MemCacheConfig};
 use slotmap::SlotMap;
-use types::{FinishReason, GenerateReq, ReqEvent, Rid, TokenId};
+use types::{
+    FinishReason, GenerateReq, ReqCounts, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs,
+};
 
 use crate::{
     Executor, ForwardMode, LimitsError, Progress, ReqId, ScheduleBatch, SchedulerEvent,
@@ -57,6 +59,13 @@ pub struct Scheduler<E: Executor> {
     /// Memory or rows ran out: admit nobody until a request leaves.
     pub(crate) admission_blocked: bool,
     pub(crate) totals: Totals,
+}
+
+/// What a request hears.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    token_ids: Vec<TokenId>,
+    logprobs: Option<Box<ReqLogprobs>>,
 }
 
 #[derive(Debug)]
@@ -146,7 +155,7 @@ impl<E: Executor> Scheduler<E> {
     pub fn fail_all(&mut self, message: &str, out: &mut Vec<SchedulerEvent>) {
         self.in_flight = None;
         for id in self.reqs.keys().collect::<Vec<_>>() {
-            self.finish(id, Vec::new(), internal_error(message.to_owned()), out);
+            self.finish(id, News::default(), internal_error(message.to_owned()), out);
         }
         self.running.clear();
         self.cache.flush();
@@ -178,12 +187,12 @@ impl<E: Executor> Scheduler<E> {
             SchedulerMsg::Generate(req) => self.enqueue(*req, out),
             SchedulerMsg::Abort(rid) => {
                 if let Some(&id) = self.rids.get(&rid) {
-                    self.finish(id, Vec::new(), FinishReason::aborted(), out);
+                    self.finish(id, News::default(), FinishReason::aborted(), out);
                 }
             }
             SchedulerMsg::AbortAll => {
                 for id in self.reqs.keys().collect::<Vec<_>>() {
-                    self.finish(id, Vec::new(), FinishReason::aborted(), out);
+                    self.finish(id, News::default(), FinishReason::aborted(), out);
                 }
             }
             SchedulerMsg::FlushCache => {
@@ -294,19 +303,30 @@ impl<E: Executor> Scheduler<E> {
         out: &mut Vec<SchedulerEvent>,
     ) -> Result<(), E::Error> {
         let Some(InFlight { batch, handle }) = in_flight else { return Ok(()) };
-        let tokens = self.executor.wait(handle)?;
-        assert_eq!(tokens.len(), batch.sampled_rows().count(), "one token for each sampled row");
-        let mut tokens = tokens.into_iter();
-        for row in &batch.rows {
+        let output = self.executor.wait(handle)?;
+        let num_sampled = batch.sampled_rows().count();
+        assert_eq!(output.token_ids.len(), num_sampled, "one token for each sampled row");
+        let mut tokens = output.token_ids.into_iter();
+        let mut logprobs = output.logprobs.into_iter().peekable();
+        for (index, row) in batch.rows.iter().enumerate() {
             let token = if row.sampled { tokens.next() } else { None };
+            let logprobs = logprobs.next_if(|logprobs| logprobs.row == index);
             let Some(req) = self.reqs.get_mut(row.req) else {
                 continue; // ended while this batch was in flight
             };
+            let (input, logprob) = logprobs.map_or((Vec::new(), None), |l| (l.input, l.output));
+            if let Some(wanted) = &row.input_logprobs {
+                req.push_input_logprobs(row.prefix_len + wanted.first, input);
+            }
             match token {
-                Some(token) => self.publish(row.req, token, out),
+                Some(token) => self.publish(row.req, token, logprob, out),
                 None if row.prefix_len + row.extend_len == req.tokens.len() => {
                     // `max_new_tokens` is 0 and the prompt is in.
-                    self.finish(row.req, Vec::new(), FinishReason::Length { length: 0 }, out);
+                    let input = req.take_input_logprobs();
+                    let logprobs =
+                        input.map(|input| Box::new(ReqLogprobs { input, output: Vec::new() }));
+                    let news = News { token_ids: Vec::new(), logprobs };
+                    self.finish(row.req, news, FinishReason::Length { length: 0 }, out);
                 }
                 None => {}
             }
@@ -316,14 +336,24 @@ impl<E: Executor> Scheduler<E> {
         Ok(())
     }
 
-    fn publish(&mut self, id: ReqId, token: TokenId, out: &mut Vec<SchedulerEvent>) {
+    fn publish(
+        &mut self,
+        id: ReqId,
+        token: TokenId,
+        logprob: Option<TokenLogprobs>,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
         self.totals.generation_tokens += 1;
         let req = &mut self.reqs[id];
+        let logprobs = logprob.map(|logprob| {
+            let input = req.take_input_logprobs().unwrap_or_default();
+            Box::new(ReqLogprobs { input, output: vec![logprob] })
+        });
+        let news = News { token_ids: vec![token], logprobs };
         match req.push_token(token) {
-            Some(reason) => self.finish(id, vec![token], reason, out),
+            Some(reason) => self.finish(id, news, reason, out),
             None => {
-                let event =
-                    ReqEvent { token_ids: vec![token], counts: req.counts(), finish_reason: None };
+                let event = news.event(req.counts(), None);
                 out.push(SchedulerEvent::Req { rid: req.rid.clone(), event });
             }
         }
@@ -335,7 +365,7 @@ impl<E: Executor> Scheduler<E> {
     pub(crate) fn finish(
         &mut self,
         id: ReqId,
-        token_ids: Vec<TokenId>,
+        news: News,
         reason: FinishReason,
         out: &mut Vec<SchedulerEvent>,
     ) {
@@ -353,8 +383,15 @@ impl<E: Executor> Scheduler<E> {
         self.admission_blocked = false;
         self.totals.aborted_reqs += u64::from(matches!(reason, FinishReason::Abort { .. }));
         self.rids.remove(&req.rid);
-        let event = ReqEvent { token_ids, counts: req.counts(), finish_reason: Some(reason) };
+        let event = news.event(req.counts(), Some(reason));
         out.push(SchedulerEvent::Req { rid: req.rid, event });
+    }
+}
+
+impl News {
+    fn event(self, counts: ReqCounts, finish_reason: Option<FinishReason>) -> ReqEvent {
+        let Self { token_ids, logprobs } = self;
+        ReqEvent { token_ids, counts, finish_reason, logprobs }
     }
 }
 

@@ -60,6 +60,8 @@ pub struct SamplingDefaults {
     pub top_k: Option<i64>,
     /// Instead of 0.
     pub min_p: Option<f64>,
+    /// Instead of 1.
+    pub repetition_penalty: Option<f64>,
 }
 
 impl Default for ServerConfig {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use types::TokenId;
 
-use crate::{Result, TokenizerError};
+use crate::{Result, TokenizerError, byte_level};
 
 /// How the text begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Detokenizer {
             joiner: rules.joiner,
             spells_all_bytes: rules.byte_level || rules.byte_fallback,
         };
-        let byte_of_char = rules.byte_level.then(byte_level_alphabet);
+        let byte_of_char = rules.byte_level.then(byte_level::byte_of_char);
         for token in tokens {
             if let Some((text, _)) = token {
                 rules.append_bytes(byte_of_char.as_ref(), text, &mut table.bytes);
@@ -241,18 +241,6 @@ fn byte_token(text: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// GPT-2's spelling of bytes as printable characters: printable Latin-1 is
-/// itself, the other 68 bytes follow each other from U+0100.
-fn byte_level_alphabet() -> HashMap<char, u8> {
-    let printable = |byte: u8| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-    let stand_ins = (0..=u8::MAX).filter(|&byte| !printable(byte)).zip('\u{100}'..);
-    (0..=u8::MAX)
-        .filter(|&byte| printable(byte))
-        .map(|byte| (char::from(byte), byte))
-        .chain(stand_ins.map(|(byte, c)| (c, byte)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -266,12 +254,6 @@ mod tests {
 
     #[test]
     fn byte_level_spells_every_byte() {
-        let alphabet = byte_level_alphabet();
-        assert_eq!(alphabet.len(), 256);
-        assert_eq!(
-            [alphabet[&'Ġ'], alphabet[&'Ċ'], alphabet[&'ł'], alphabet[&'Ń']],
-            [32, 10, 160, 173]
-        );
         let table = table(json!({"type": "ByteLevel"}), &["ĠÃ©", "<a b>", "日"]).unwrap();
         assert_eq!(table.token_bytes(0), " é".as_bytes());
         // Not in the alphabet: an added token, which stands for itself.

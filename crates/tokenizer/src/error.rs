@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::SentencePieceError;
+use crate::{SentencePieceError, TiktokenError};
 
 /// Shorthand for this crate's results.
 pub type Result<T, E = TokenizerError> = std::result::Result<T, E>;
@@ -12,8 +12,12 @@ pub type Result<T, E = TokenizerError> = std::result::Result<T, E>;
 /// A tokenizer that cannot be loaded, or text that it cannot encode.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
-    /// The folder has neither `tokenizer.json` nor `tokenizer.model`.
-    #[error("no tokenizer.json or tokenizer.model in {}", dir.display())]
+    /// The folder has none of the files that a vocabulary may be in.
+    #[error(
+        "no tokenizer.json, tiktoken.model, *.tiktoken, tokenizer.model, spiece.model, \
+         merges.txt or vocab.txt in {}",
+        dir.display()
+    )]
     NotFound {
         /// The model folder.
         dir: PathBuf,
@@ -28,6 +32,16 @@ pub enum TokenizerError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file is larger than any vocabulary.
+    #[error("{} has {len} bytes, more than {max}", path.display())]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// The most that is accepted.
+        max: u64,
     },
     /// A file is not valid JSON.
     #[error("{} is not valid JSON", path.display())]
@@ -45,9 +59,50 @@ pub enum TokenizerError {
         /// What is wrong with it.
         source: SentencePieceError,
     },
+    /// A tiktoken file is broken or of an unknown family.
+    #[error("cannot use {}: {source}", path.display())]
+    Tiktoken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TiktokenError,
+    },
+    /// A line of `vocab.txt` or `merges.txt` is not one.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// How text is split before these merges is known for some classes only.
+    #[error(
+        "cannot use {}: unknown tokenizer_class '{class}' (known: GPT2Tokenizer, Qwen2Tokenizer)",
+        path.display()
+    )]
+    UnsupportedClass {
+        /// `merges.txt`.
+        path: PathBuf,
+        /// `tokenizer_class` of `tokenizer_config.json`.
+        class: String,
+    },
+    /// An entry of `added_tokens_decoder` is not a token.
+    #[error("{}: added_tokens_decoder[{id:?}] is not valid: {reason}", path.display())]
+    AddedToken {
+        /// `tokenizer_config.json`.
+        path: PathBuf,
+        /// The entry's key.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `tokenizer.json`, or the vocabulary of a GGUF file, is inconsistent.
-    #[error("invalid tokenizer: {source}")]
+    #[error("invalid tokenizer in {origin}: {source}")]
     Invalid {
+        /// The file.
+        origin: String,
         /// What the tokenizer library said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

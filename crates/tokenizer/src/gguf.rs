@@ -5,12 +5,10 @@
 //! with, so there is one encoder and one set of rules. SentencePiece
 //! vocabularies carry scores instead of merges; the merges follow from them.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 use types::TokenId;
 
-use crate::{Result, SpecialTokens, TokenizerError};
+use crate::{Result, SpecialTokens, TokenizerError, post_processor};
 
 mod pre_tokenizer;
 mod sentencepiece;
@@ -145,23 +143,7 @@ fn post_processor(vocab: &GgufVocab, adds_bos: bool) -> Result<Value> {
     let eos = vocab.named("eos_token_id", vocab.eos_token_id)?.zip(vocab.eos_token_id);
     let bos = bos.filter(|_| vocab.add_bos.unwrap_or(adds_bos));
     let eos = eos.filter(|_| vocab.add_eos.unwrap_or(false));
-    if bos.is_none() && eos.is_none() {
-        return Ok(Value::Null);
-    }
-    let special = |token: &(&str, TokenId)| json!({"SpecialToken": {"id": token.0, "type_id": 0}});
-    let around = |sequence: &str| {
-        let text = json!({"Sequence": {"id": sequence, "type_id": 0}});
-        let parts = bos.iter().map(special).chain([text]);
-        parts.chain(eos.iter().map(special)).collect::<Vec<_>>()
-    };
-    let used: HashMap<&str, Value> = [bos, eos]
-        .into_iter()
-        .flatten()
-        .map(|(token, id)| (token, json!({"id": token, "ids": [id], "tokens": [token]})))
-        .collect();
-    let pair = [around("A"), around("B")].concat();
-    Ok(json!({"type": "TemplateProcessing", "single": around("A"), "pair": pair,
-        "special_tokens": used}))
+    Ok(post_processor::around(bos.as_slice(), eos.as_slice()))
 }
 
 #[cfg(test)]

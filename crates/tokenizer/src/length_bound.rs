@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::detokenizer::Detokenizer;
+use crate::{detokenizer::Detokenizer, text_encoder::OwnEncoder};
 
 /// Composing (NFC) shortens UTF-8 to a third at most.
 const NFC_SHRINKS: usize = 3;
@@ -17,18 +17,21 @@ const SPELT_OUT_SPACE_SHRINKS: usize = 3;
 /// no such limit: the normalizer drops text, or a token swallows the spaces
 /// around it.
 pub(crate) fn max_text_bytes_per_token(
-    encoder: &tokenizers::Tokenizer,
+    library: &tokenizers::Tokenizer,
+    encoder: Option<&OwnEncoder>,
     detokenizer: &Detokenizer,
 ) -> Option<usize> {
     let swallows =
-        encoder.get_added_tokens_decoder().values().any(|token| token.lstrip || token.rstrip);
+        library.get_added_tokens_decoder().values().any(|token| token.lstrip || token.rstrip);
     if swallows || !detokenizer.spells_all_bytes() {
         return None;
     }
-    let shrinks = match encoder.get_normalizer() {
+    let normalizer_shrinks = match library.get_normalizer() {
         None => 1,
         Some(normalizer) => shrinking(&serde_json::to_value(normalizer).ok()?)?,
     };
+    let encoder_shrinks = encoder.map_or(Some(1), |encoder| encoder.text.shrinks())?;
+    let shrinks = normalizer_shrinks * encoder_shrinks;
     let longest = (0..detokenizer.vocab_size()).map(|id| detokenizer.token_bytes(id as u32).len());
     longest.max().map(|bytes| bytes.max(1) * shrinks)
 }

@@ -7,6 +7,7 @@
 //!
 //! Upstream: `sglang/srt/managers/{tokenizer_manager,detokenizer_manager}.py`.
 
+mod byte_level;
 mod chat_template;
 mod detokenizer;
 mod eos;
@@ -14,12 +15,20 @@ mod error;
 mod gguf;
 mod incremental;
 mod length_bound;
+mod merges_file;
+mod post_processor;
+mod score_bpe;
 mod sentencepiece;
 mod special_tokens;
+mod split_patterns;
 mod stop;
 #[cfg(test)]
 mod testing;
+mod text_encoder;
+mod tiktoken;
 mod tokenizer;
+mod vocab_files;
+mod word_piece;
 
 pub use chat_template::{ChatTemplate, ChatTemplateError, ContentFormat, RenderOptions};
 pub use eos::eos_token_ids;
@@ -29,4 +38,5 @@ pub use incremental::IncrementalDecoder;
 pub use sentencepiece::SentencePieceError;
 pub use special_tokens::SpecialTokens;
 pub use stop::{StopChecker, StopOutput};
+pub use tiktoken::TiktokenError;
 pub use tokenizer::Tokenizer;

@@ -1,6 +1,7 @@
 //! The tokenizer of a model.
 //!
-//! Encoding is Hugging Face's library; decoding is our own table (see
+//! Encoding is Hugging Face's library, or `text_encoder` for vocabularies that
+//! are not in its form; decoding is our own table (see
 //! `detokenizer`), so that streamed and whole text cannot differ.
 //!
 //! Upstream: `sglang/srt/utils/hf_transformers_utils.py` (`get_tokenizer`).
@@ -18,11 +19,15 @@ use types::TokenId;
 
 use crate::{
     GgufVocab, IncrementalDecoder, Result, SpecialTokens, TokenizerError,
-    chat_template::TemplateSources, detokenizer::Detokenizer, gguf, length_bound, sentencepiece,
+    chat_template::TemplateSources,
+    detokenizer::Detokenizer,
+    gguf, length_bound,
+    text_encoder::{OwnEncoder, Vocabulary},
+    vocab_files,
 };
 
 /// Keeps a stray id in a damaged file from claiming all memory.
-const MAX_VOCAB_SIZE: usize = 1 << 24;
+const MAX_VOCAB_SIZE: usize = 1 << 22;
 
 /// Encodes and decodes. Cheap to clone, shared between threads.
 #[derive(Clone)]
@@ -30,7 +35,9 @@ pub struct Tokenizer(Arc<Inner>);
 
 struct Inner {
     /// `None` if there is no tokenizer at all.
-    encoder: Option<tokenizers::Tokenizer>,
+    library: Option<tokenizers::Tokenizer>,
+    /// `None`: the library encodes.
+    encoder: Option<OwnEncoder>,
     detokenizer: Detokenizer,
     /// `None`: no limit.
     max_text_bytes_per_token: Option<usize>,
@@ -39,32 +46,22 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder, or SentencePiece's
-    /// `tokenizer.model` where there is none, and, where present,
-    /// `tokenizer_config.json`, `special_tokens_map.json` and the chat template.
+    /// Reads the vocabulary of a model folder (`tokenizer.json`, or where there
+    /// is none a tiktoken file or SentencePiece's `tokenizer.model`) and, where
+    /// present, `tokenizer_config.json`, `special_tokens_map.json` and the chat
+    /// template.
     ///
     /// # Errors
-    /// Neither of the two, an unreadable or invalid file, an unknown decoder,
-    /// a SentencePiece model of a kind that is not supported.
+    /// No vocabulary, an unreadable or invalid file, an unknown decoder, a
+    /// tiktoken file of an unknown family, a SentencePiece model of a kind that
+    /// is not supported.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let json = read_optional(&dir.join("tokenizer.json"))?;
-        let config = read_json_object(dir.join("tokenizer_config.json"))?;
-        let mut special_tokens = SpecialTokens::default();
-        special_tokens.merge_json(&config);
-        special_tokens.merge_json(&read_json_object(dir.join("special_tokens_map.json"))?);
-        let json = match json {
-            Some(json) => json,
-            None => {
-                let vocab = sentencepiece::read(&dir.join("tokenizer.model"), &config)?;
-                let vocab =
-                    vocab.ok_or_else(|| TokenizerError::NotFound { dir: dir.to_owned() })?;
-                special_tokens.fill(&gguf::special_tokens(&vocab)?);
-                gguf::tokenizer_json(&vocab)?.to_string()
-            }
-        };
-        let templates = TemplateSources::from_dir(dir, &config)?;
-        let added = config.get("added_tokens_decoder").and_then(Value::as_object);
-        Self::build(json.as_bytes(), added, special_tokens, templates)
+        let mut config = Config::read(dir)?;
+        let (path, vocabulary) = vocab_files::read(dir, &config)?;
+        let origin = path.display().to_string();
+        config.special_tokens.fill(&vocabulary.roles);
+        let templates = TemplateSources::from_dir(dir, &config.json)?;
+        Self::build(origin, vocabulary, &config.added_tokens, config.special_tokens, templates)
     }
 
     /// Builds the tokenizer that a GGUF file describes in its metadata.
@@ -75,13 +72,16 @@ impl Tokenizer {
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
         let json = gguf::tokenizer_json(vocab)?.to_string();
         let templates = TemplateSources::single(vocab.chat_template.clone());
-        Self::build(json.as_bytes(), None, gguf::special_tokens(vocab)?, templates)
+        let roles = gguf::special_tokens(vocab)?;
+        let vocabulary = Vocabulary { json, roles: roles.clone(), encoder: None };
+        Self::build("the GGUF file".to_owned(), vocabulary, &[], roles, templates)
     }
 
     /// For a server of token ids: encodes nothing, and every id stands for no text.
     pub fn skipped() -> Self {
         let detokenizer = Detokenizer::new(&Value::Null, &[]);
         Self(Arc::new(Inner {
+            library: None,
             encoder: None,
             detokenizer: detokenizer.expect("no decoder is a decoder"),
             max_text_bytes_per_token: None,
@@ -92,27 +92,33 @@ impl Tokenizer {
 
     /// False for [`Tokenizer::skipped`].
     pub fn is_there(&self) -> bool {
-        self.0.encoder.is_some()
+        self.0.library.is_some()
     }
 
     fn build(
-        json: &[u8],
-        added_tokens_decoder: Option<&Map<String, Value>>,
+        origin: String,
+        vocabulary: Vocabulary,
+        added_tokens: &[(TokenId, AddedToken)],
         special_tokens: SpecialTokens,
         templates: TemplateSources,
     ) -> Result<Self> {
-        let invalid = |source| TokenizerError::Invalid { source };
-        let mut encoder = tokenizers::Tokenizer::from_bytes(json).map_err(invalid)?;
+        let invalid = |source| TokenizerError::Invalid { origin: origin.clone(), source };
+        let mut library =
+            tokenizers::Tokenizer::from_bytes(vocabulary.json.as_bytes()).map_err(invalid)?;
         // Limits of the training set-up, not of the model.
-        encoder.with_truncation(None).map_err(invalid)?.with_padding(None);
-        add_missing_tokens(&mut encoder, added_tokens_decoder, &special_tokens)?;
-        let decoder = serde_json::to_value(encoder.get_decoder())
-            .map_err(|error| TokenizerError::Invalid { source: error.into() })?;
-        let detokenizer = Detokenizer::new(&decoder, &token_list(&encoder)?)?;
-        let max_text_bytes_per_token =
-            length_bound::max_text_bytes_per_token(&encoder, &detokenizer);
+        library.with_truncation(None).map_err(invalid)?.with_padding(None);
+        add_missing_tokens(&mut library, added_tokens, &special_tokens)?;
+        let decoder =
+            serde_json::to_value(library.get_decoder()).map_err(|error| invalid(error.into()))?;
+        let detokenizer = Detokenizer::new(&decoder, &token_list(&library)?)?;
+        let max_text_bytes_per_token = length_bound::max_text_bytes_per_token(
+            &library,
+            vocabulary.encoder.as_ref(),
+            &detokenizer,
+        );
         Ok(Self(Arc::new(Inner {
-            encoder: Some(encoder),
+            library: Some(library),
+            encoder: vocabulary.encoder,
             detokenizer,
             max_text_bytes_per_token,
             special_tokens,
@@ -128,11 +134,17 @@ impl Tokenizer {
     /// Text that the pre-tokenizer's regular expression gives up on.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>> {
         let failed = |reason: String| TokenizerError::Encode { len: text.len(), reason };
-        let encoder = self.0.encoder.as_ref().ok_or(TokenizerError::Skipped)?;
+        let library = self.0.library.as_ref().ok_or(TokenizerError::Skipped)?;
+        let encode = || match &self.0.encoder {
+            Some(encoder) => encoder.encode(library, text, add_special_tokens),
+            None => {
+                let encoding = library.encode_fast(text, add_special_tokens)?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        };
         // The regex engine panics where its back-tracking limits are reached.
-        let encode = || encoder.encode_fast(text, add_special_tokens);
         match panic::catch_unwind(AssertUnwindSafe(encode)) {
-            Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+            Ok(Ok(ids)) => Ok(ids),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed("the pre-tokenizer gave up".to_owned())),
         }
@@ -158,12 +170,12 @@ impl Tokenizer {
 
     /// The id of a token by its spelling in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<TokenId> {
-        self.0.encoder.as_ref()?.token_to_id(token)
+        self.0.library.as_ref()?.token_to_id(token)
     }
 
     /// A token's spelling in the vocabulary (`Ġthe`, `▁the`, `<0x0A>`).
     pub fn id_to_token(&self, id: TokenId) -> Option<String> {
-        self.0.encoder.as_ref()?.id_to_token(id)
+        self.0.library.as_ref()?.id_to_token(id)
     }
 
     /// The bytes a token stands for; empty for ids outside the vocabulary.
@@ -221,30 +233,62 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// Adds what `tokenizer_config.json` knows and `tokenizer.json` does not:
-/// added tokens, and that a token is special.
+/// What a model folder says about its vocabulary, whatever file that is in.
+pub(crate) struct Config {
+    /// `tokenizer_config.json`.
+    pub(crate) json: Map<String, Value>,
+    /// Its `added_tokens_decoder`, sorted by id.
+    pub(crate) added_tokens: Vec<(TokenId, AddedToken)>,
+    /// The tokens that have a role by `tokenizer_config.json` or
+    /// `special_tokens_map.json`.
+    pub(crate) special_tokens: SpecialTokens,
+}
+
+impl Config {
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer_config.json");
+        let json = read_json_object(path.clone())?;
+        let mut special_tokens = SpecialTokens::default();
+        special_tokens.merge_json(&json);
+        special_tokens.merge_json(&read_json_object(dir.join("special_tokens_map.json"))?);
+        let mut added_tokens = Vec::new();
+        let entries = json.get("added_tokens_decoder").and_then(Value::as_object);
+        for (id, entry) in entries.into_iter().flatten() {
+            let failed = |reason: String| TokenizerError::AddedToken {
+                path: path.clone(),
+                id: id.clone(),
+                reason,
+            };
+            let number = id.parse().map_err(|_| failed("the id is not a number".to_owned()))?;
+            let token = serde_json::from_value(entry.clone());
+            added_tokens.push((number, token.map_err(|error| failed(error.to_string()))?));
+        }
+        added_tokens.sort_by_key(|(id, _)| *id);
+        Ok(Self { json, added_tokens, special_tokens })
+    }
+}
+
+/// Adds what `tokenizer_config.json` knows and the vocabulary does not: added
+/// tokens, and that a token is special.
 fn add_missing_tokens(
     encoder: &mut tokenizers::Tokenizer,
-    added_tokens_decoder: Option<&Map<String, Value>>,
+    added_tokens: &[(TokenId, AddedToken)],
     special_tokens: &SpecialTokens,
 ) -> Result<()> {
-    let invalid = |source| TokenizerError::Invalid { source };
-    let mut added: Vec<(TokenId, AddedToken)> = Vec::new();
-    for (id, token) in added_tokens_decoder.into_iter().flatten() {
-        let parsed = serde_json::from_value(token.clone());
-        let token: AddedToken = parsed.map_err(|error| invalid(error.into()))?;
-        let id = id.parse().map_err(|error: std::num::ParseIntError| invalid(error.into()))?;
-        added.push((id, token));
-    }
-    added.sort_by_key(|(id, _)| *id);
-    let tokens = added.iter().map(|(_, token)| token.clone());
-    let unknown: Vec<_> =
-        tokens.filter(|token| encoder.token_to_id(&token.content).is_none()).collect();
+    let invalid =
+        |source| TokenizerError::Invalid { origin: "added_tokens_decoder".to_owned(), source };
+    let known = encoder.get_added_vocabulary().get_vocab();
+    let tokens = added_tokens.iter().map(|(_, token)| token.clone());
+    let unknown: Vec<_> = tokens.filter(|token| !known.contains_key(&token.content)).collect();
     encoder.add_tokens(unknown).map_err(invalid)?;
-    for (id, AddedToken { content, .. }) in added {
-        match encoder.token_to_id(&content) {
-            Some(got) if got != id => {
-                return Err(TokenizerError::AddedTokenId { content, id, got });
+    for (id, AddedToken { content, .. }) in added_tokens {
+        match encoder.token_to_id(content) {
+            Some(got) if got != *id => {
+                return Err(TokenizerError::AddedTokenId {
+                    content: content.clone(),
+                    id: *id,
+                    got,
+                });
             }
             _ => {}
         }

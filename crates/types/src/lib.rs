@@ -9,6 +9,7 @@
 mod engine_handle;
 mod finish;
 mod ids;
+mod logprobs;
 mod messages;
 mod profile;
 mod sampling;
@@ -17,9 +18,10 @@ mod stats;
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use ids::{PageId, Rid, SlotId, StateId, TokenId};
+pub use logprobs::{LogprobParams, ReqLogprobs, TokenLogprobs};
 pub use messages::{
     EngineMsg, EngineState, GenerateReq, ModelInfo, PrefillSharing, Reply, ReqCounts, ReqEvent,
 };
 pub use profile::{Profile, Stage, StageTimes, StepProfiles};
-pub use sampling::{SamplingError, SamplingParams, TOP_K_ALL};
+pub use sampling::{Penalties, SamplingError, SamplingParams, TOP_K_ALL};
 pub use stats::SchedulerStats;

@@ -1,9 +1,14 @@
 //! Messages between the server and the engine thread.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{FinishReason, Rid, SamplingParams, SchedulerStats, StepProfiles, TokenId};
+use crate::{
+    FinishReason, LogprobParams, ReqLogprobs, Rid, SamplingParams, SchedulerStats, StepProfiles,
+    TokenId,
+};
 
 /// Answers a control message once.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -19,6 +24,8 @@ pub struct GenerateReq {
     pub sampling_params: SamplingParams,
     /// The model's EOS tokens, and those of the chat template. Empty: none.
     pub eos_token_ids: Vec<TokenId>,
+    /// Log-probabilities to report.
+    pub logprobs: Option<Arc<LogprobParams>>,
 }
 
 /// To the engine thread, over a bounded channel: full means 503.
@@ -67,6 +74,8 @@ pub struct ReqEvent {
     pub counts: ReqCounts,
     /// Set on the last event.
     pub finish_reason: Option<FinishReason>,
+    /// Set if the request asks for them and the event has any.
+    pub logprobs: Option<Box<ReqLogprobs>>,
 }
 
 /// Live state of the engine, for `/server_info`.

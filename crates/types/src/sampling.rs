@@ -2,6 +2,8 @@
 //!
 //! Upstream: `sglang/srt/sampling/sampling_params.py`.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::TokenId;
@@ -33,6 +35,30 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Makes the request's tokens a function of prompt and seed alone.
     pub sampling_seed: Option<u64>,
+    /// What tokens cost that the completion has already.
+    pub penalties: Penalties,
+    /// Added to the logits of these tokens, each named once.
+    pub logit_bias: Arc<[(TokenId, f32)]>,
+}
+
+/// What a token costs for each time, or once, that the completion has it; the prompt
+/// does not count. The default costs nothing.
+///
+/// Upstream: `sglang/srt/sampling/penaltylib`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalties {
+    /// Taken off the logit for each time, in [-2, 2].
+    pub frequency: f32,
+    /// Taken off the logit once, in [-2, 2].
+    pub presence: f32,
+    /// Divides a positive logit and multiplies a negative one, in (0, 2]; 1 is none.
+    pub repetition: f32,
+}
+
+impl Default for Penalties {
+    fn default() -> Self {
+        Self { frequency: 0.0, presence: 0.0, repetition: 1.0 }
+    }
 }
 
 impl Default for SamplingParams {
@@ -47,6 +73,8 @@ impl Default for SamplingParams {
             top_k: TOP_K_ALL,
             min_p: 0.0,
             sampling_seed: None,
+            penalties: Penalties::default(),
+            logit_bias: Arc::default(),
         }
     }
 }
@@ -66,6 +94,25 @@ pub enum SamplingError {
     /// Outside [0, 1].
     #[error("min_p must be in [0, 1], got {0}.")]
     MinP(f32),
+    /// Outside [-2, 2].
+    #[error("frequency_penalty must be in [-2, 2], got {0}.")]
+    FrequencyPenalty(f32),
+    /// Outside [-2, 2].
+    #[error("presence_penalty must be in [-2, 2], got {0}.")]
+    PresencePenalty(f32),
+    /// Outside (0, 2].
+    #[error("repetition_penalty must be in (0, 2], got {0}.")]
+    RepetitionPenalty(f32),
+    /// A bias that is no number, or for a token that the model does not have.
+    #[error("logit_bias must have finite values and keys in [0, {vocab_size}), got {id}: {bias}.")]
+    LogitBias {
+        /// The offending key.
+        id: TokenId,
+        /// Its value.
+        bias: f32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
     /// More than `max_new_tokens`.
     #[error("min_new_tokens must be in [0, max_new_tokens({max})], got {min}.")]
     MinNewTokens {
@@ -106,6 +153,12 @@ impl SamplingParams {
         if self.top_k == 0 {
             return Err(SamplingError::TopK(self.top_k));
         }
+        self.penalties.check()?;
+        let is_bad =
+            |&&(id, bias): &&(TokenId, f32)| id as usize >= vocab_size || !bias.is_finite();
+        if let Some(&(id, bias)) = self.logit_bias.iter().find(is_bad) {
+            return Err(SamplingError::LogitBias { id, bias, vocab_size });
+        }
         if let Some(max) = self.max_new_tokens
             && self.min_new_tokens > max
         {
@@ -119,6 +172,27 @@ impl SamplingParams {
         }
         self.top_k = self.top_k.min(TOP_K_ALL);
         Ok(self)
+    }
+}
+
+impl Penalties {
+    /// Whether they change anything.
+    pub fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn check(&self) -> Result<(), SamplingError> {
+        let additive = -2.0..=2.0;
+        if !additive.contains(&self.frequency) {
+            return Err(SamplingError::FrequencyPenalty(self.frequency));
+        }
+        if !additive.contains(&self.presence) {
+            return Err(SamplingError::PresencePenalty(self.presence));
+        }
+        if !(self.repetition > 0.0 && self.repetition <= 2.0) {
+            return Err(SamplingError::RepetitionPenalty(self.repetition));
+        }
+        Ok(())
     }
 }
 
@@ -153,6 +227,20 @@ mod tests {
             ));
         }
         assert_eq!(check(SamplingParams { top_k: 0, ..base() }), Err(SamplingError::TopK(0)));
+        for (penalties, name) in [
+            (Penalties { frequency: 2.1, ..Penalties::default() }, "frequency_penalty"),
+            (Penalties { presence: -2.1, ..Penalties::default() }, "presence_penalty"),
+            (Penalties { repetition: 0.0, ..Penalties::default() }, "repetition_penalty"),
+            (Penalties { repetition: f32::NAN, ..Penalties::default() }, "repetition_penalty"),
+        ] {
+            let error = check(SamplingParams { penalties, ..base() }).unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+        for (id, bias) in [(100, 1.0), (3, f32::INFINITY)] {
+            let logit_bias = Arc::from([(id, bias)]);
+            let error = check(SamplingParams { logit_bias, ..base() }).unwrap_err();
+            assert_eq!(error, SamplingError::LogitBias { id, bias, vocab_size: 100 });
+        }
         assert_eq!(
             check(SamplingParams { min_new_tokens: 129, ..base() }),
             Err(SamplingError::MinNewTokens { min: 129, max: 128 })

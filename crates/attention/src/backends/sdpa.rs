@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 
+use kernels::Reach;
 use mlx::{
     Array, Result,
     device::{self, DeviceKind},
@@ -46,13 +47,13 @@ pub const MAX_LATENT_SCORES: usize = if cfg!(test) { 1 << 9 } else { 1 << 26 };
 fn is_known(layer: &AttentionShape) -> bool {
     match layer.cache {
         CacheKind::Full => true,
-        CacheKind::Latent { .. } => layer.sliding_window.is_none() && layer.num_kv_heads == 1,
+        CacheKind::Latent { .. } => layer.reach() == Reach::ALL && layer.num_kv_heads == 1,
     }
 }
 
 struct Sdpa {
-    /// Distinct windows of the model's layers.
-    windows: Vec<Option<usize>>,
+    /// Distinct reaches of the model's layers.
+    reaches: Vec<Reach>,
     /// In decode, query heads of one K/V head are passed as queries of it: they
     /// see the same keys. On the CPU this makes one product of several rows out
     /// of several that each read all keys; GPU kernels know about groups.
@@ -61,9 +62,9 @@ struct Sdpa {
     max_group_keys: usize,
 }
 
-/// The plan of a step, for each window of the model.
+/// The plan of a step, for each reach of the model.
 struct SdpaMetadata {
-    plans: Vec<(Option<usize>, Plan)>,
+    plans: Vec<(Reach, Plan)>,
 }
 
 enum Plan {
@@ -75,12 +76,12 @@ impl Sdpa {
     fn new(layers: &[AttentionShape]) -> Self {
         let widest = layers.iter().map(|layer| layer.num_kv_heads * layer.head_dim).max();
         let folded = device::default().is_ok_and(|device| device == DeviceKind::Cpu);
-        let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
-        windows.sort_unstable();
-        windows.dedup();
+        let mut reaches: Vec<_> = layers.iter().map(AttentionShape::reach).collect();
+        reaches.sort_unstable();
+        reaches.dedup();
         let limit =
             if folded { MAX_GATHER_ON_CPU / widest.unwrap_or(1).max(1) } else { usize::MAX };
-        Self { windows, folded, max_group_keys: limit }
+        Self { reaches, folded, max_group_keys: limit }
     }
 }
 
@@ -90,16 +91,16 @@ impl AttentionBackend for Sdpa {
     }
 
     fn init_forward_metadata(&self, step: &StepLayout<'_>) -> Result<ForwardMetadata> {
-        let plan = |&window: &Option<usize>| {
+        let plan = |&reach: &Reach| {
             let plan = match step.mode {
-                ForwardMode::Extend => Plan::Extend(ExtendSeq::plan(step, window)?),
+                ForwardMode::Extend => Plan::Extend(ExtendSeq::plan(step, reach)?),
                 ForwardMode::Decode => {
-                    Plan::Decode(DecodePlan::new(step, window, self.max_group_keys)?)
+                    Plan::Decode(DecodePlan::new(step, reach, self.max_group_keys)?)
                 }
             };
-            Ok((window, plan))
+            Ok((reach, plan))
         };
-        let plans = self.windows.iter().map(plan).collect::<Result<_>>()?;
+        let plans = self.reaches.iter().map(plan).collect::<Result<_>>()?;
         Ok(ForwardMetadata::new(SdpaMetadata { plans }))
     }
 
@@ -135,8 +136,8 @@ impl AttentionBackend for Sdpa {
 
 fn plan_of<'a>(call: &AttentionCall<'a>) -> &'a Plan {
     let metadata: &SdpaMetadata = call.metadata.get();
-    let window = call.shape.sliding_window;
-    let found = metadata.plans.iter().find(|(planned, _)| *planned == window);
+    let reach = call.shape.reach();
+    let found = metadata.plans.iter().find(|(planned, _)| *planned == reach);
     &found.expect("the backend was made for the layers of this model").1
 }
 

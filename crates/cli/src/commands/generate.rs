@@ -153,6 +153,7 @@ fn submit(
         input_ids: prompt,
         sampling_params: args.sampling.params(model.vocab_size)?,
         eos_token_ids,
+        logprobs: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;
     Ok(events)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mem_cache::PageTables;
-use scheduler::{InputId, ScheduleBatch, SchedulerLimits};
+use scheduler::{BatchOutput, InputId, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
 use types::{EngineHandle, ModelInfo, SamplingParams, SchedulerStats, SubmitError, TokenId};
 
@@ -57,9 +57,9 @@ impl Executor for CountingDevice {
         Ok((sampled, batch.mode))
     }
 
-    fn wait(&mut self, (sampled, mode): Self::Handle) -> Result<Vec<TokenId>, String> {
+    fn wait(&mut self, (sampled, mode): Self::Handle) -> Result<BatchOutput, String> {
         self.read = Some(mode);
-        Ok(sampled)
+        Ok(sampled.into())
     }
 }
 
@@ -135,6 +135,7 @@ impl Bench {
                 ..Default::default()
             },
             eos_token_ids: Vec::new(),
+            logprobs: None,
         };
         self.handle.submit(EngineMsg::Generate { req: Box::new(req), events }).unwrap();
         receiver

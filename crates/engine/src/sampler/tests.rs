@@ -1,5 +1,10 @@
 //! Each filter against a plain computation, and rows that do not disturb each other.
 
+use std::sync::Arc;
+
+use scheduler::RowPenalties;
+use types::{LogprobParams, Penalties, TokenLogprobs};
+
 use super::*;
 
 const VOCAB: usize = 12;
@@ -13,11 +18,15 @@ const GREEDY: SamplingRow = SamplingRow {
     seed: 0,
     token_index: 0,
     suppress: None,
+    penalties: None,
+    logit_bias: None,
+    logprobs: None,
 };
 const PLAIN: SamplingRow = SamplingRow { temperature: 1.0, ..GREEDY };
 
 fn choose(logits: &Array, rows: &[SamplingRow]) -> Result<Array> {
-    sample(logits, &rows.iter().collect::<Vec<_>>())
+    let rows: Vec<_> = rows.iter().collect();
+    sample(&edit(logits, &rows, None)?, &rows)
 }
 
 /// Unordered, with a long tail, so that every filter cuts somewhere.
@@ -174,4 +183,145 @@ fn half_precision_logits_are_sampled_in_f32() {
     let ids = choose(&half, &[SamplingRow { top_k: 2, seed: 3, ..PLAIN }]).unwrap();
     assert_eq!(ids.dtype(), Dtype::Int32);
     assert!([1, 6].contains(&ids.to_vec::<i32>().unwrap()[0]));
+}
+
+fn penalized(penalties: Penalties, counts: &[(u32, u32)], pending: Option<usize>) -> SamplingRow {
+    let penalties = Some(RowPenalties { penalties, counts: counts.to_vec(), pending });
+    SamplingRow { penalties, ..PLAIN }
+}
+
+/// Rows with penalties, bias and neither, against the definition; the last has a token that
+/// only the device knows.
+#[test]
+fn penalties_and_bias_change_their_rows_alone() {
+    let none = Penalties::default();
+    let rows = [
+        penalized(Penalties { frequency: 0.5, ..none }, &[(1, 3), (2, 1)], None),
+        PLAIN,
+        penalized(Penalties { presence: -1.5, ..none }, &[(6, 2)], None),
+        SamplingRow { logit_bias: Some([(0, 4.0), (11, -2.0)].into()), ..PLAIN },
+        penalized(Penalties { repetition: 1.6, ..none }, &[(1, 1), (5, 9)], None),
+        SamplingRow {
+            logit_bias: Some([(1, 0.25)].into()),
+            suppress: Some([3].into()),
+            ..penalized(
+                Penalties { frequency: 0.25, presence: 0.5, repetition: 0.5 },
+                &[(1, 1), (2, 2)],
+                Some(1),
+            )
+        },
+    ];
+    let tiled = Array::from_slice(&logits().repeat(rows.len()), &[rows.len(), VOCAB]).unwrap();
+    let previous = Array::from_slice(&[7_i32, 2, 9], &[3]).unwrap();
+    let edited = edit(&tiled, &rows.iter().collect::<Vec<_>>(), Some(&previous)).unwrap();
+    let edited: Vec<f32> = edited.to_vec().unwrap();
+    for (index, (row, edited)) in rows.iter().zip(edited.chunks(VOCAB)).enumerate() {
+        let mut expected = logits();
+        if let Some(known) = &row.penalties {
+            let mut counts = [0_u32; VOCAB];
+            known.counts.iter().for_each(|&(id, count)| counts[id as usize] += count);
+            known.pending.iter().for_each(|&row| counts[[7, 2, 9][row]] += 1);
+            for (logit, count) in expected.iter_mut().zip(counts).filter(|(_, count)| *count > 0) {
+                *logit -= known.penalties.frequency * count as f32 + known.penalties.presence;
+                let repetition = known.penalties.repetition;
+                *logit = if *logit < 0.0 { *logit * repetition } else { *logit / repetition };
+            }
+        }
+        for &(id, bias) in row.logit_bias.as_deref().unwrap_or_default() {
+            expected[id as usize] += bias;
+        }
+        for &id in row.suppress.as_deref().unwrap_or_default() {
+            expected[id as usize] = f32::NEG_INFINITY;
+        }
+        let is_close = |(a, b): (&f32, &f32)| a == b || (a - b).abs() < 1e-5;
+        assert!(edited.iter().zip(&expected).all(is_close), "{index}: {edited:?} {expected:?}");
+    }
+}
+
+/// Log-softmax in f64.
+fn log_softmax(logits: &[f32], temperature: f32) -> Vec<f64> {
+    let scaled: Vec<f64> = logits.iter().map(|&x| f64::from(x / temperature)).collect();
+    let total: f64 = scaled.iter().map(|x| x.exp()).sum();
+    scaled.iter().map(|x| x - total.ln()).collect()
+}
+
+fn assert_logprobs(found: &TokenLogprobs, expected: &[f64], token: usize, params: &LogprobParams) {
+    let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-5, "{a} {b}");
+    close(found.logprob, expected[token]);
+    let mut order: Vec<usize> = (0..expected.len()).collect();
+    order.sort_by(|&a, &b| expected[b].total_cmp(&expected[a]));
+    order.truncate(params.top_logprobs_num);
+    let top: Vec<usize> = found.top.iter().map(|&(_, id)| id as usize).collect();
+    assert_eq!(top, order);
+    found.top.iter().for_each(|&(logprob, id)| close(logprob, expected[id as usize]));
+    assert_eq!(found.of_ids.len(), params.token_ids.len());
+    for (&logprob, &id) in found.of_ids.iter().zip(params.token_ids.iter()) {
+        close(logprob, expected[id as usize]);
+    }
+}
+
+#[test]
+fn logprobs_are_those_of_the_whole_vocabulary() {
+    let params = |top_logprobs_num, token_ids: &[u32]| {
+        Arc::new(LogprobParams { start_len: None, top_logprobs_num, token_ids: token_ids.into() })
+    };
+    let wanted = [params(0, &[]), params(3, &[10, 1]), params(100, &[]), params(0, &[4])];
+    let with = |row: SamplingRow, index: usize| SamplingRow {
+        logprobs: Some(Arc::clone(&wanted[index])),
+        ..row
+    };
+    let rows = [
+        with(GREEDY, 0),
+        with(SamplingRow { temperature: 0.5, top_k: 2, ..PLAIN }, 1),
+        PLAIN,
+        with(SamplingRow { temperature: 2.0, ..PLAIN }, 2),
+        with(GREEDY, 3),
+    ];
+    let rows: Vec<_> = rows.iter().collect();
+    let tiled = Array::from_slice(&logits().repeat(rows.len()), &[rows.len(), VOCAB]).unwrap();
+    let ids = sample(&tiled, &rows).unwrap();
+    let found = PositionLogprobs::of_sampled(&tiled, &ids, &rows).unwrap().unwrap().read().unwrap();
+    let ids: Vec<i32> = ids.to_vec().unwrap();
+    assert_eq!(found.len(), 4);
+    for ((found, row), index) in found.iter().zip([0, 1, 3, 4]).zip(0..) {
+        let temperature = if row == 0 || row == 4 { 1.0 } else { rows[row].temperature };
+        let expected = log_softmax(&logits(), temperature);
+        assert_logprobs(found, &expected, ids[row] as usize, &wanted[index]);
+    }
+    let asks_nothing = PositionLogprobs::of_sampled(&tiled, &ids_array(&ids), &[&PLAIN]).unwrap();
+    assert!(asks_nothing.is_none());
+}
+
+fn ids_array(ids: &[i32]) -> Array {
+    Array::from_slice(ids, &[ids.len()]).unwrap()
+}
+
+/// More positions than are computed at once, with what each wants cycling.
+#[test]
+fn many_positions_come_in_pieces() {
+    let kinds: [&[u32]; 3] = [&[], &[3, 8], &[0]];
+    let count = 150;
+    let params: Vec<_> = (0..count)
+        .map(|i| LogprobParams {
+            start_len: Some(0),
+            top_logprobs_num: i % 4,
+            token_ids: kinds[i % 3].into(),
+        })
+        .map(Arc::new)
+        .collect();
+    let rows: Vec<Vec<f32>> = (0..count)
+        .map(|i| {
+            let mut row = logits();
+            row.rotate_left(i % VOCAB);
+            row
+        })
+        .collect();
+    let flat = Array::from_slice(&rows.concat(), &[count, VOCAB]).unwrap();
+    let tokens: Vec<i32> = (0..count).map(|i| (i * 5 % VOCAB) as i32).collect();
+    let found = PositionLogprobs::new(&flat, &ids_array(&tokens), params.clone()).unwrap();
+    let found = found.read().unwrap();
+    assert_eq!(found.len(), count);
+    for (i, found) in found.iter().enumerate() {
+        assert_logprobs(found, &log_softmax(&rows[i], 1.0), tokens[i] as usize, &params[i]);
+    }
 }

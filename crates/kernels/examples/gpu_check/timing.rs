@@ -4,9 +4,9 @@
 use std::{error::Error, time::Instant};
 
 use kernels::{
-    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, RopeInputs,
-    RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend, paged_extend::paged_extend_tiled,
-    rope_kv_write, silu_and_mul,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, Reach,
+    RopeInputs, RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend,
+    paged_extend::paged_extend_tiled, rope_kv_write, silu_and_mul,
 };
 use mlx::{Array, Dtype, random};
 
@@ -34,7 +34,7 @@ const SPEC: AttentionSpec = AttentionSpec {
     head_dim: 128,
     page_size: PAGE,
     scale: 0.088_388_35,
-    window: None,
+    reach: Reach::ALL,
     soft_cap: None,
     has_sinks: false,
     dtype: DTYPE,

@@ -25,6 +25,7 @@ use super::{
     lanes::{LANES, with_best},
     parallel::{num_threads, parallel_for},
 };
+use crate::Reach;
 
 #[cfg(test)]
 mod tests;
@@ -48,8 +49,8 @@ pub struct AttentionParams {
     pub head_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
-    /// A token sees this many tokens, itself included.
-    pub window: Option<usize>,
+    /// Which tokens one sees.
+    pub reach: Reach,
     /// Scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// A score of each head, `[num_heads]`, that takes weight and gives no value.
@@ -240,8 +241,7 @@ impl AttentionParams {
 
     /// Keys that the query at `position` sees.
     fn visible(&self, position: usize) -> Range<usize> {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        first..position + 1
+        self.reach.first_visible(position)..position + 1
     }
 }
 

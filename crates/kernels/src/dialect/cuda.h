@@ -59,6 +59,12 @@ template <typename T> __device__ inline Pack<T> make_pack_(const float* from) {
 
 __device__ inline int imin(int a, int b) { return a < b ? a : b; }
 __device__ inline int imax(int a, int b) { return a > b ? a : b; }
+// The first of the tokens that the one at `position` sees. A bound of 0 is none.
+__device__ inline int first_visible(int position, int window, int chunk) {
+  const int in_window = window > 0 ? position - window + 1 : 0;
+  const int in_chunk = chunk > 0 ? position - position % chunk : 0;
+  return imax(imax(in_window, in_chunk), 0);
+}
 __device__ inline float simd_sum_(float x) {
 #pragma unroll
   for (int mask = 16; mask > 0; mask >>= 1) x += __shfl_xor_sync(0xffffffffu, x, mask);

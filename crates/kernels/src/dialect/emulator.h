@@ -356,6 +356,12 @@ void copy_async(Shared<T> array, int64_t to, Device<U> pointer, int64_t from) {
 
 inline int imin(int a, int b) { return a < b ? a : b; }
 inline int imax(int a, int b) { return a > b ? a : b; }
+// The first of the tokens that the one at `position` sees. A bound of 0 is none.
+inline int first_visible(int position, int window, int chunk) {
+  const int in_window = window > 0 ? position - window + 1 : 0;
+  const int in_chunk = chunk > 0 ? position - position % chunk : 0;
+  return imax(imax(in_window, in_chunk), 0);
+}
 
 }  // namespace emulator
 

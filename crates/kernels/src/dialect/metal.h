@@ -53,6 +53,12 @@ template <typename T> inline Pack<T> make_pack_(const thread float* from) {
 
 inline int imin(int a, int b) { return a < b ? a : b; }
 inline int imax(int a, int b) { return a > b ? a : b; }
+// The first of the tokens that the one at `position` sees. A bound of 0 is none.
+inline int first_visible(int position, int window, int chunk) {
+  const int in_window = window > 0 ? position - window + 1 : 0;
+  const int in_chunk = chunk > 0 ? position - position % chunk : 0;
+  return imax(imax(in_window, in_chunk), 0);
+}
 
 template <typename T> inline vec<T, 2> as_two_(word_t word) { return as_type<vec<T, 2>>(word); }
 template <typename T> inline word_t pair_(float low, float high) {

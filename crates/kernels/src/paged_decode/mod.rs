@@ -12,7 +12,7 @@ pub mod reference;
 
 use mlx::{Array, Dtype};
 
-use crate::{Call, Constant, Kernel, KernelError, Kernels, shapes};
+use crate::{Call, Constant, Kernel, KernelError, Kernels, Reach, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "paged_decode", body: include_str!("body.inc") };
@@ -44,8 +44,8 @@ pub struct AttentionSpec {
     pub page_size: usize,
     /// Factor on the scores.
     pub scale: f32,
-    /// A token sees this many tokens, itself included.
-    pub window: Option<usize>,
+    /// Which tokens one sees.
+    pub reach: Reach,
     /// Scores `s` become `cap * tanh(s / cap)`.
     pub soft_cap: Option<f32>,
     /// Whether every head has a sink: a score without a value.
@@ -126,7 +126,7 @@ impl DecodePlan {
         spec.check(KERNEL.name)?;
         let blocks = spec.group().div_ceil(spec.heads_together());
         let groups = batch * spec.num_kv_heads * blocks;
-        let visible = spec.window.map_or(max_seq_len, |window| window.min(max_seq_len));
+        let visible = spec.reach.most_visible(max_seq_len);
         Ok(Self::with_splits(spec, batch, num_splits(groups, visible, target_groups)))
     }
 
@@ -157,7 +157,8 @@ impl DecodePlan {
                 ("SIMDGROUPS", SIMDGROUPS.into()),
                 ("MERGE_HEADS", heads.min(1024 / spec.head_dim).into()),
                 ("SPLIT", (splits > 1).into()),
-                ("WINDOW", spec.window.unwrap_or(0).into()),
+                ("WINDOW", spec.reach.window.unwrap_or(0).into()),
+                ("CHUNK", spec.reach.chunk.unwrap_or(0).into()),
                 ("HAS_SINKS", spec.has_sinks.into()),
                 ("SCALE", spec.scale.into()),
                 ("SOFT_CAP", spec.soft_cap.unwrap_or(0.0).into()),

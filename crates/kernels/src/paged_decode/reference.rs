@@ -23,14 +23,19 @@ pub fn attend(
     q: &[f32],
     sink: Option<f32>,
 ) -> Vec<f64> {
-    let first = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let is_seen = |token: usize| {
+        spec.reach.window.is_none_or(|window| position - token < window)
+            && spec.reach.chunk.is_none_or(|chunk| position / chunk == token / chunk)
+    };
+    let seen: Vec<usize> = (0..=position).filter(|token| is_seen(*token)).collect();
     let row_of = |token: usize| {
         let page = usize::try_from(kv.pages[token / spec.page_size]).expect("a page in use");
         let slot = page * spec.page_size + token % spec.page_size;
         (slot * spec.num_kv_heads + head / spec.group()) * spec.head_dim
     };
-    let scores: Vec<f64> = (first..=position)
-        .map(|token| {
+    let scores: Vec<f64> = seen
+        .iter()
+        .map(|&token| {
             let k = &kv.k_pool[row_of(token)..][..spec.head_dim];
             let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let score = dot * f64::from(spec.scale);
@@ -41,7 +46,7 @@ pub fn attend(
     let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let mut total: f64 = sink.map_or(0.0, |sink| (sink - max).exp());
     let mut out = vec![0.0; spec.head_dim];
-    for (token, score) in (first..=position).zip(scores) {
+    for (token, score) in seen.into_iter().zip(scores) {
         let weight = (score - max).exp();
         total += weight;
         let v = &kv.v_pool[row_of(token)..][..spec.head_dim];

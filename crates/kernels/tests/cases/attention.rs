@@ -1,7 +1,7 @@
 //! Random batches over a K/V pool, and what attention should give.
 
 use kernels::{
-    AttentionSpec, ExtendTiling, KernelError,
+    AttentionSpec, ExtendTiling, KernelError, Reach,
     paged_decode::{
         DecodePlan, HEAD_DIMS,
         reference::{PagedKv, attend},
@@ -46,11 +46,21 @@ fn spec(shape: u64) -> AttentionSpec {
         head_dim,
         page_size: 1 << rng.random_range(0..=6),
         scale: 1.0 / (head_dim as f32).sqrt() * rng.random_range(0.5..4.0),
-        window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+        reach: reach(&mut rng),
         soft_cap: rng.random_bool(0.25).then(|| rng.random_range(1.0..30.0)),
         has_sinks: rng.random_bool(0.25),
         dtype,
         kv_dtype: any_kv_dtype(&mut rng, dtype),
+    }
+}
+
+/// Half of them all tokens. Chunks are often so short that several end among a request's
+/// tokens.
+fn reach(rng: &mut SmallRng) -> Reach {
+    let most = [5, 40, 200][rng.random_range(0..3)];
+    Reach {
+        window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+        chunk: rng.random_bool(0.3).then(|| rng.random_range(1..=most)),
     }
 }
 

@@ -168,7 +168,9 @@ fn shape_is_told_as_config_json_has_it() {
             Some("kimi_linear") => model.state_layout()[0].channels,
             _ => 0,
         };
-        let all = [mlp, top_k * of_expert, shared, absorbed, inputs, projected];
+        // Llama 4's layers without experts are wider than its experts.
+        let dense = optional("intermediate_size_mlp").unwrap_or(0);
+        let all = [mlp, dense, top_k * of_expert, shared, absorbed, inputs, projected];
         let widest = all.into_iter().max().unwrap();
         assert_eq!(model.intermediate_size(), widest);
         assert_eq!(model.context_length(), config.context_length());

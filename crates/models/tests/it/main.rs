@@ -5,6 +5,7 @@ mod contract;
 mod convert;
 mod dummy;
 mod goldens;
+mod llama4;
 mod page;
 mod refusals;
 mod runner;

@@ -13,7 +13,7 @@ fn refusal(fields: Value) -> String {
     refusal_of("plain", fields)
 }
 
-fn refusal_of(name: &str, fields: Value) -> String {
+pub(crate) fn refusal_of(name: &str, fields: Value) -> String {
     let mut config = golden(name).config;
     let tensors = checkpoint(&config);
     for (field, value) in fields.as_object().unwrap() {
@@ -375,6 +375,8 @@ fn every_tensor_is_needed_once() {
         "nemotron-h",
         "nemotron-h-q4",
         "kimi-linear",
+        "llama4",
+        "llama4-q4",
     ] {
         let config = golden(name).config;
         let tensors = checkpoint(&config);

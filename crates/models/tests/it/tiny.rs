@@ -13,6 +13,7 @@ use serde_json::Value;
 
 mod gemma4;
 mod kimi_linear;
+mod llama4;
 mod nemotron_h;
 
 /// One file of `testdata`.
@@ -126,6 +127,7 @@ fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
 fn shapes(config: &Value) -> Modules {
     match config["model_type"].as_str() {
         Some("kimi_linear") => return kimi_linear::shapes(config),
+        Some("llama4" | "llama4_text") => return llama4::shapes(config),
         Some("nemotron_h") => return nemotron_h::shapes(config),
         _ => {}
     }

@@ -27,6 +27,13 @@ pub(super) enum Experts {
     Packed(Packed),
 }
 
+/// The order of axes of an expert's matrix in a tensor of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Axes {
+    OutputsFirst,
+    InputsFirst,
+}
+
 impl Experts {
     /// From stacks `[num_experts, out_dims, in_dims]`, side by side.
     pub(super) fn stacked(
@@ -67,20 +74,28 @@ impl Experts {
         Self::new(LinearWeight::stacked_along(1, &parts)?, w)
     }
 
-    /// From `gate_up_proj` `[num_experts, 2 * inner, hidden]` and `down_proj`, as
-    /// transformers stores them, which in the MLX format are three stacks.
+    /// From `gate_up_proj` `[num_experts, 2 * inner, hidden]` and `down_proj`, or the same
+    /// with inputs first, as transformers stores them, which in the MLX format are three
+    /// stacks.
     pub(super) fn fused(
         (stacked, w): (&Weights, &Weights),
         names: [&str; 3],
         [num_experts, hidden, inner]: [usize; 3],
+        axes: Axes,
     ) -> Result<[Self; 2], LoadError> {
         let silent = w.silent();
-        let gate_up = silent.take("gate_up_proj", &[num_experts, 2 * inner, hidden])?;
+        let take = |name: &str, in_dims: usize, out_dims: usize| match axes {
+            Axes::OutputsFirst => silent.take(name, &[num_experts, out_dims, in_dims]),
+            Axes::InputsFirst => {
+                let stored = silent.take(name, &[num_experts, in_dims, out_dims])?;
+                Ok(stored.transpose(&[0, 2, 1])?)
+            }
+        };
+        let gate_up = take("gate_up_proj", hidden, 2 * inner)?;
         let halves = gate_up.split(2, 1)?;
         let part = |name: &str, half: &Array| stacked.at(name).derived(&half.contiguous()?);
         let [gate, up] = [part(names[0], &halves[0])?, part(names[1], &halves[1])?];
-        let down = silent.take("down_proj", &[num_experts, hidden, inner])?;
-        let down = stacked.at(names[2]).derived(&down)?;
+        let down = part(names[2], &take("down_proj", inner, hidden)?)?;
         Ok([Self::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?, Self::new(Some(down), w)?])
     }
 

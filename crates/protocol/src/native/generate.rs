@@ -30,6 +30,16 @@ pub struct GenerateRequest {
     pub log_metrics: Option<bool>,
     /// Adds `prompt_token_ids` to the answer.
     pub return_prompt_token_ids: Option<bool>,
+    /// Adds log-probabilities to `meta_info`.
+    pub return_logprob: Option<OneOrMany<bool>>,
+    /// The prompt's token from which on log-probabilities are reported; -1: none.
+    pub logprob_start_len: Option<OneOrMany<i64>>,
+    /// The most likely tokens to report at each position.
+    pub top_logprobs_num: Option<OneOrMany<i64>>,
+    /// Tokens to report at each position.
+    pub token_ids_logprob: Option<PromptIds>,
+    /// Adds each token's text to its log-probability.
+    pub return_text_in_logprobs: Option<bool>,
 }
 
 /// What a `/generate` body may not set.
@@ -55,8 +65,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("images_config"),
         Field::empty("input_embeds"),
         Field::empty("kv_hints"),
-        // Only says where logprobs start; `return_logprob` asks for them.
-        Field::any("logprob_start_len"),
         Field::empty("lora_id"),
         Field::empty("lora_path"),
         Field::empty("max_dynamic_patch"),
@@ -75,16 +83,13 @@ pub static GENERATE_TABLE: Table = Table {
         Field::off("return_flat_raw_top_logprobs"),
         Field::off("return_hidden_states"),
         Field::off("return_indexer_topk"),
-        Field::off("return_logprob"),
         Field::off("return_routed_experts"),
         Field::off("return_sampling_mask"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
         Field::empty("session_params"),
-        Field::empty("token_ids_logprob"),
         Field::empty("token_indices_to_pool"),
-        Field::number("top_logprobs_num", 0.0),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
         Field::empty("video_data"),
@@ -137,4 +142,38 @@ pub struct MetaInfo<'a> {
     /// Unix time; only on finish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_sent_to_client_ts: Option<f64>,
+    /// With `return_logprob`.
+    #[serde(flatten)]
+    pub logprobs: Option<MetaLogprobs>,
+}
+
+/// Log-probability, `null` where there is none; token; its text, `null` unless asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenLogprob(pub Option<f32>, pub TokenId, pub Option<String>);
+
+/// Several tokens at each position; `null` where there are none.
+pub type TokensLogprobs = Vec<Option<Vec<TokenLogprob>>>;
+
+/// The part of `meta_info` that tells log-probabilities. The first entry of a prompt has
+/// none: nothing before it is looked at.
+#[derive(Debug, Default, Serialize)]
+pub struct MetaLogprobs {
+    /// Of the prompt's tokens from `logprob_start_len` on.
+    pub input_token_logprobs: Vec<TokenLogprob>,
+    /// Of the completion's tokens.
+    pub output_token_logprobs: Vec<TokenLogprob>,
+    /// Tokens generated so far.
+    pub output_token_logprobs_length: usize,
+    /// With `top_logprobs_num`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_top_logprobs: Option<TokensLogprobs>,
+    /// With `top_logprobs_num`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_top_logprobs: Option<TokensLogprobs>,
+    /// With `token_ids_logprob`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_token_ids_logprobs: Option<TokensLogprobs>,
+    /// With `token_ids_logprob`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_token_ids_logprobs: Option<TokensLogprobs>,
 }

@@ -5,6 +5,8 @@
 //!
 //! Upstream: `sglang/srt/sampling/sampling_params.py`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
@@ -45,6 +47,14 @@ pub struct SamplingJson {
     pub stream_interval: Option<i64>,
     /// Any 64-bit integer.
     pub sampling_seed: Option<i64>,
+    /// Taken off a token's logit for each time that the completion has it.
+    pub frequency_penalty: Option<f64>,
+    /// Taken off a token's logit if the completion has it.
+    pub presence_penalty: Option<f64>,
+    /// Shrinks a token's logit if the completion has it.
+    pub repetition_penalty: Option<f64>,
+    /// Added to the logits of tokens, by id.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
 }
 
 /// `max_new_tokens`: absent, `null` and a number are three different things.
@@ -73,12 +83,8 @@ pub static SAMPLING_TABLE: Table = Table {
         Field::empty("choice"),
         Field::empty("custom_params"),
         Field::empty("ebnf"),
-        Field::number("frequency_penalty", 0.0),
         Field::empty("json_schema"),
-        Field::empty("logit_bias"),
-        Field::number("presence_penalty", 0.0),
         Field::empty("regex"),
-        Field::number("repetition_penalty", 1.0),
         Field::on("spaces_between_special_tokens"),
         Field::empty("stop_regex"),
         Field::empty("structural_tag"),
@@ -99,6 +105,10 @@ pub static SAMPLING_TABLE: Table = Table {
         "no_stop_trim",
         "stream_interval",
         "sampling_seed",
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+        "logit_bias",
     ]),
     nested: &[],
 };

@@ -1,5 +1,7 @@
 //! `/v1/chat/completions`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use types::MatchedStop;
@@ -44,6 +46,18 @@ pub struct ChatRequest {
     pub top_k: Option<i64>,
     /// The model's own default unless set.
     pub min_p: Option<f64>,
+    /// 0 unless set.
+    pub frequency_penalty: Option<f64>,
+    /// 0 unless set.
+    pub presence_penalty: Option<f64>,
+    /// The model's own default unless set.
+    pub repetition_penalty: Option<f64>,
+    /// Added to the logits of tokens, by id.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// Log-probabilities of each token.
+    pub logprobs: Option<bool>,
+    /// And of so many of the most likely ones.
+    pub top_logprobs: Option<i64>,
     /// EOS does not end it.
     pub ignore_eos: Option<bool>,
     /// On by default.
@@ -137,23 +151,18 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("ebnf"),
         Field::empty("extra_key"),
-        Field::number("frequency_penalty", 0.0),
         Field::empty("function_call"),
         Field::empty("functions"),
         Field::empty("images_config"),
-        Field::empty("logit_bias"),
-        Field::off("logprobs"),
         Field::empty("lora_path"),
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
         // Says how tools may be called; `tools` is refused.
         Field::any("parallel_tool_calls"),
-        Field::number("presence_penalty", 0.0),
         Field::empty("priority"),
         Field::empty("reasoning_effort"),
         Field::empty("regex"),
-        Field::number("repetition_penalty", 1.0),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
         Field::off("return_flat_raw_output_top_logprobs"),
@@ -179,7 +188,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("thinking"),
         Field { name: "tool_choice", unset: Unset::Strings(&["auto", "none"]) },
         Field::empty("tools"),
-        Field::number("top_logprobs", 0.0),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
         Field::empty("watermark"),
@@ -219,6 +227,37 @@ pub struct ChatResponse<'a> {
     pub metadata: Metadata,
 }
 
+/// Log-probabilities of an answer.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct ChatLogprobs {
+    /// One entry for each token.
+    pub content: Vec<ChatTokenLogprob>,
+}
+
+/// Log-probability of one token.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct ChatTokenLogprob {
+    /// Its text.
+    pub token: String,
+    /// The text's bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: Option<f32>,
+    /// The most likely tokens there.
+    pub top_logprobs: Vec<ChatTopLogprob>,
+}
+
+/// One of the most likely tokens.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct ChatTopLogprob {
+    /// Its text.
+    pub token: String,
+    /// The text's bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: Option<f32>,
+}
+
 /// One sample.
 #[derive(Debug, Serialize)]
 pub struct ChatChoice<'a> {
@@ -226,8 +265,8 @@ pub struct ChatChoice<'a> {
     pub index: usize,
     /// The answer.
     pub message: ChatResponseMessage<'a>,
-    /// Always `null`.
-    pub logprobs: Option<()>,
+    /// With `logprobs`.
+    pub logprobs: Option<ChatLogprobs>,
     /// `stop`, `length` or `abort`.
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.
@@ -271,8 +310,8 @@ pub struct ChatChunkChoice<'a> {
     pub index: usize,
     /// The new part.
     pub delta: ChatDelta<'a>,
-    /// Always `null`.
-    pub logprobs: Option<()>,
+    /// With `logprobs`: of the tokens that are new.
+    pub logprobs: Option<ChatLogprobs>,
     /// Only in the sample's last chunk, which has no content.
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.

@@ -1,6 +1,6 @@
 //! `/v1/completions`.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use types::MatchedStop;
@@ -71,6 +71,21 @@ pub struct CompletionRequest {
     /// 0 unless set.
     #[serde(default)]
     pub min_p: Option<f64>,
+    /// 0 unless set.
+    #[serde(default)]
+    pub frequency_penalty: Option<f64>,
+    /// 0 unless set.
+    #[serde(default)]
+    pub presence_penalty: Option<f64>,
+    /// 1 unless set.
+    #[serde(default)]
+    pub repetition_penalty: Option<f64>,
+    /// Added to the logits of tokens, by id.
+    #[serde(default)]
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// Log-probabilities of each token, and of so many of the most likely ones.
+    #[serde(default)]
+    pub logprobs: Option<i64>,
     /// EOS does not end it.
     #[serde(default)]
     pub ignore_eos: Option<bool>,
@@ -99,17 +114,12 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("ebnf"),
         Field::empty("extra_key"),
-        Field::number("frequency_penalty", 0.0),
         Field::empty("images_config"),
         Field::empty("json_schema"),
-        Field::empty("logit_bias"),
-        Field::empty("logprobs"),
         Field::empty("lora_path"),
         Field::empty("mm_processor_kwargs"),
-        Field::number("presence_penalty", 0.0),
         Field::empty("priority"),
         Field::empty("regex"),
-        Field::number("repetition_penalty", 1.0),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
         Field::off("return_hidden_states"),
@@ -127,6 +137,19 @@ pub static COMPLETION_TABLE: Table = Table {
     nested: &[],
 };
 
+/// Log-probabilities of a completion, with `echo` those of the prompt before them.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct CompletionLogprobs {
+    /// -1 each, as upstream.
+    pub text_offset: Vec<i64>,
+    /// `null` for the first token of a prompt.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// Text of each token.
+    pub tokens: Vec<String>,
+    /// The most likely tokens at each position, by their text.
+    pub top_logprobs: Vec<Option<BTreeMap<String, Option<f32>>>>,
+}
+
 /// One completion.
 #[derive(Debug, Serialize)]
 pub struct CompletionChoice<'a> {
@@ -134,8 +157,8 @@ pub struct CompletionChoice<'a> {
     pub index: usize,
     /// All of it, or the new part in a stream.
     pub text: &'a str,
-    /// Always `null`.
-    pub logprobs: Option<()>,
+    /// With `logprobs`.
+    pub logprobs: Option<CompletionLogprobs>,
     /// `stop`, `length` or `abort`.
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.

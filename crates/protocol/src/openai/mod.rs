@@ -7,12 +7,13 @@ mod models;
 mod usage;
 
 pub use chat::{
-    CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatMessage, ChatRequest,
-    ChatResponse, ChatResponseMessage, Content, ContentPart,
+    CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatMessage,
+    ChatRequest, ChatResponse, ChatResponseMessage, ChatTokenLogprob, ChatTopLogprob, Content,
+    ContentPart,
 };
 pub use completions::{
-    COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionRequest, CompletionResponse,
-    Prompt,
+    COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,
+    CompletionResponse, Prompt,
 };
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};

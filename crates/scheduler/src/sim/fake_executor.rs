@@ -9,13 +9,21 @@
 //! A recurrent state is the hash of the prefix that it has seen. A batch first reads
 //! what its rows begin with and then writes, as a device may run rows in any order.
 
-use std::{cell::Cell, collections::VecDeque, convert::Infallible, ops::Range, rc::Rc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    ops::Range,
+    rc::Rc,
+};
 
 use mem_cache::{PageTables, StateFlow};
-use types::{PageId, TokenId};
+use types::{PageId, TokenId, TokenLogprobs};
 
 use super::{oracle::PrefixHash, workload::Workload};
-use crate::{BatchRow, Executor, ForwardMode, InputId, SamplingRow, ScheduleBatch};
+use crate::{
+    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
+};
 
 #[derive(Debug)]
 pub(super) struct FakeExecutor {
@@ -29,13 +37,15 @@ pub(super) struct FakeExecutor {
     queue: VecDeque<Launched>,
     num_launched: usize,
     /// Results of batches that ran, for their handles.
-    results: Vec<Option<Vec<TokenId>>>,
+    results: Vec<Option<BatchOutput>>,
     /// Tokens sampled by the batch that ran last.
     previous: Vec<TokenId>,
     /// By seed.
     histories: Vec<History>,
     /// Rows with suppressed tokens.
     pub(super) num_suppressed: u64,
+    /// Rows with penalties for a token that the host had not read.
+    pub(super) num_pending_penalties: u64,
     pub(super) num_sampled: u64,
     /// Told, from the third launch on, to write each batch's last token to a
     /// slot that is not its own; set once that happened.
@@ -72,6 +82,7 @@ impl FakeExecutor {
             previous: Vec::new(),
             histories: workload.reqs.iter().map(|req| History::new(&req.input_ids)).collect(),
             num_suppressed: 0,
+            num_pending_penalties: 0,
             num_sampled: 0,
             wrong_slot: None,
         }
@@ -79,25 +90,60 @@ impl FakeExecutor {
 
     fn run(&mut self, launched: &Launched) {
         let Launched { batch, pages } = launched;
-        let mut sampled = Vec::new();
+        let mut output = BatchOutput::default();
         let mut start = 0;
         self.check_states(batch);
-        for (row, pages) in batch.rows.iter().zip(pages) {
+        for (place, (row, pages)) in batch.rows.iter().zip(pages).enumerate() {
             let index = row.sampling.seed as usize;
             let tokens = start..start + row.extend_len;
             self.write(index, row.prefix_len, batch, tokens.clone());
             self.write_states(index, row, batch, tokens.clone());
             let len = row.prefix_len + row.extend_len;
             self.read_back(index, len, pages);
+            let logprobs = self.logprobs(index, (place, row));
+            output.logprobs.extend(logprobs);
             if row.sampled {
-                sampled.push(self.sample(index, len, &row.sampling));
+                output.token_ids.push(self.sample(index, len, &row.sampling));
             }
             start = tokens.end;
         }
         assert_eq!(start, batch.num_tokens());
-        self.num_sampled += sampled.len() as u64;
-        self.results.push(Some(sampled.clone()));
-        self.previous = sampled;
+        self.num_sampled += output.token_ids.len() as u64;
+        self.previous.clone_from(&output.token_ids);
+        self.results.push(Some(output));
+    }
+
+    /// A log-probability of the prompt is the position that it was computed at; one of the
+    /// completion is the number of the token.
+    fn logprobs(&self, index: usize, (place, row): (usize, &BatchRow)) -> Option<RowLogprobs> {
+        let at = |position: usize| TokenLogprobs { logprob: position as f32, ..Default::default() };
+        let mut input = Vec::new();
+        if let Some(wanted) = &row.input_logprobs {
+            let first = row.prefix_len + wanted.first;
+            let last = first + wanted.targets.len();
+            assert!(last <= row.prefix_len + row.extend_len, "request {index}: beyond the piece");
+            assert_eq!(wanted.targets, self.histories[index].tokens[first + 1..=last]);
+            input.extend((first..last).map(at));
+        }
+        let wants_output = row.sampled && row.sampling.logprobs.is_some();
+        let output = wants_output.then(|| at(row.sampling.token_index));
+        (!input.is_empty() || output.is_some()).then_some(RowLogprobs { row: place, input, output })
+    }
+
+    /// Counts and the pending token together are the completion so far.
+    fn check_penalties(&mut self, index: usize, row: &SamplingRow) {
+        let Some(known) = &row.penalties else { return };
+        let history = &self.histories[index];
+        let mut counts: BTreeMap<TokenId, u32> = known.counts.iter().copied().collect();
+        if let Some(pending) = known.pending {
+            self.num_pending_penalties += 1;
+            *counts.entry(self.previous[pending]).or_default() += 1;
+        }
+        let mut expected = BTreeMap::new();
+        for &token in &history.tokens[history.prompt_len..] {
+            *expected.entry(token).or_default() += 1;
+        }
+        assert_eq!(counts, expected, "request {index}: tokens to penalize");
     }
 
     /// Checks a row's inputs and puts their K/V where the batch says.
@@ -174,6 +220,7 @@ impl FakeExecutor {
     }
 
     fn sample(&mut self, index: usize, len: usize, row: &SamplingRow) -> TokenId {
+        self.check_penalties(index, row);
         let history = &mut self.histories[index];
         assert_eq!(len, history.prompt_len + row.token_index, "request {index}");
         assert_eq!(len, history.tokens.len(), "request {index}: a token sampled twice");
@@ -231,7 +278,7 @@ impl Executor for FakeExecutor {
         Ok(self.num_launched - 1)
     }
 
-    fn wait(&mut self, handle: Self::Handle) -> Result<Vec<TokenId>, Self::Error> {
+    fn wait(&mut self, handle: Self::Handle) -> Result<BatchOutput, Self::Error> {
         while self.results.len() <= handle {
             let launched = self.queue.pop_front().expect("the handle of a launched batch");
             self.run(&launched);

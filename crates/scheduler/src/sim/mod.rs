@@ -64,6 +64,8 @@ fn run_quarter(quarter: u64) {
         suppressed: 500,
         prefill_only: 200,
         snapshots_read: 1_000,
+        input_logprobs: 5_000,
+        pending_penalties: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use types::{FinishReason, ReqEvent, Rid, TokenId};
+use types::{FinishReason, GenerateReq, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs};
 
 use super::{
     fake_executor::FakeExecutor,
@@ -32,10 +32,14 @@ pub(super) struct Coverage {
     pub(super) prefill_only: u64,
     /// Steps that began with a recurrent state of the tree.
     pub(super) snapshots_read: u64,
+    /// Log-probabilities of prompts.
+    pub(super) input_logprobs: u64,
+    /// Penalties for a token that the host had not read.
+    pub(super) pending_penalties: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 13] {
+    fn fields(&self) -> [u64; 15] {
         [
             self.finished,
             self.stopped,
@@ -50,6 +54,8 @@ impl Coverage {
             self.suppressed,
             self.prefill_only,
             self.snapshots_read,
+            self.input_logprobs,
+            self.pending_penalties,
         ]
     }
 
@@ -71,6 +77,8 @@ impl Coverage {
         self.suppressed += other.suppressed;
         self.prefill_only += other.prefill_only;
         self.snapshots_read += other.snapshots_read;
+        self.input_logprobs += other.input_logprobs;
+        self.pending_penalties += other.pending_penalties;
     }
 }
 
@@ -78,6 +86,7 @@ impl Coverage {
 #[derive(Debug, Default)]
 struct Client {
     output: Vec<TokenId>,
+    logprobs: ReqLogprobs,
     finish_reason: Option<FinishReason>,
     was_aborted: bool,
 }
@@ -250,6 +259,12 @@ impl Simulation {
         let (client, req) = (&mut self.clients[index], &self.workload.reqs[index]);
         self.num_published += event.token_ids.len() as u64;
         client.output.extend(&event.token_ids);
+        let logprobs = event.logprobs.unwrap_or_default();
+        if !logprobs.output.is_empty() && logprobs.output.len() != event.token_ids.len() {
+            return Err(format!("{} tokens, and {logprobs:?}", event.token_ids.len()));
+        }
+        client.logprobs.input.extend(logprobs.input);
+        client.logprobs.output.extend(logprobs.output);
         let counts = event.counts;
         if (counts.prompt_tokens, counts.completion_tokens)
             != (req.input_ids.len(), client.output.len())
@@ -291,6 +306,7 @@ impl Simulation {
         self.coverage.evicted_tokens = stats.evicted_tokens;
         let executor = self.scheduler.executor();
         self.coverage.suppressed = executor.num_suppressed;
+        self.coverage.pending_penalties = executor.num_pending_penalties;
         self.coverage.snapshots_read = executor.num_snapshots_read;
         self.coverage.dropped_tokens = executor.num_sampled - self.num_published;
         Ok(self.coverage)
@@ -314,6 +330,7 @@ impl Simulation {
         if !expected.starts_with(&client.output) {
             return Err(format!("{:?} instead of {expected:?}", client.output));
         }
+        self.coverage.input_logprobs += check_logprobs(req, client, status_code)?;
         match status_code {
             499 if client.was_aborted => self.coverage.aborted += 1,
             500 => {
@@ -332,4 +349,26 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+/// As the executor numbers them; returns how many there are of the prompt.
+fn check_logprobs(req: &GenerateReq, client: &Client, status_code: u16) -> Result<u64, String> {
+    let numbers = |logprobs: &[TokenLogprobs]| -> Vec<usize> {
+        logprobs.iter().map(|logprobs| logprobs.logprob as usize).collect()
+    };
+    let num_output = req.logprobs.as_ref().map_or(0, |_| client.output.len());
+    let output = numbers(&client.logprobs.output);
+    if output != (0..num_output).collect::<Vec<_>>() {
+        return Err(format!("{num_output} tokens with log-probabilities of {output:?}"));
+    }
+    let start = req.logprobs.as_ref().and_then(|params| params.start_len);
+    let is_due = status_code == 200 || !client.output.is_empty();
+    let last = req.input_ids.len().saturating_sub(1);
+    let expected: Vec<_> =
+        start.filter(|_| is_due).map_or(0..0, |start| start.min(last)..last).collect();
+    let input = numbers(&client.logprobs.input);
+    if input != expected {
+        return Err(format!("log-probabilities of the prompt at {input:?}, not {expected:?}"));
+    }
+    Ok(input.len() as u64)
 }

@@ -4,8 +4,8 @@ use mem_cache::PageTables;
 use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
 
 use crate::{
-    Executor, ForwardMode, InputId, PrefillSharing, Progress, ScheduleBatch, SchedulePolicy,
-    Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
+    BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, ScheduleBatch,
+    SchedulePolicy, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
 
 /// Notes every batch. A sampled token says which of its completion it is: 100
@@ -29,9 +29,10 @@ impl Executor for Recorder {
         Ok(self.batches.len() - 1)
     }
 
-    fn wait(&mut self, handle: usize) -> Result<Vec<TokenId>, &'static str> {
+    fn wait(&mut self, handle: usize) -> Result<BatchOutput, &'static str> {
         let rows = self.batches[handle].sampled_rows();
-        Ok(rows.map(|row| 100 + row.sampling.token_index as TokenId).collect())
+        let tokens = rows.map(|row| 100 + row.sampling.token_index as TokenId);
+        Ok(tokens.collect::<Vec<_>>().into())
     }
 }
 
@@ -52,6 +53,7 @@ fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> GenerateReq
             ..Default::default()
         },
         eos_token_ids: Vec::new(),
+        logprobs: None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! A configuration and a list of happenings, from a seed.
 
+use std::sync::Arc;
+
 use mem_cache::StateConfig;
-use types::{GenerateReq, Rid, SamplingParams, TokenId};
+use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
 use crate::{PrefillSharing, SchedulePolicy, SchedulerLimits};
@@ -126,7 +128,12 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
         }
         let is_duplicate = index > 0 && rng.one_in(20);
         let rid = if is_duplicate { rng.between(0, index - 1) } else { index };
+        let logprobs = rng.one_in(4).then(|| {
+            let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
+            Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
+        });
         reqs.push(GenerateReq {
+            logprobs,
             rid: Rid::new(format!("r{rid}")),
             input_ids,
             sampling_params: sampling_params(rng, index, longest_new),
@@ -151,6 +158,7 @@ fn sampling_params(rng: &mut Rng, index: usize, longest_new: usize) -> SamplingP
         ignore_eos: rng.one_in(3),
         temperature: rng.pick(&[0.0, 1.0]),
         sampling_seed: Some(index as u64),
+        penalties: Penalties { presence: rng.pick(&[0.0, 0.0, 1.0]), ..Penalties::default() },
         ..Default::default()
     }
 }

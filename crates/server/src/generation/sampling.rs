@@ -1,11 +1,14 @@
 //! Sampling parameters as sent, to those the engine takes.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use protocol::{
     MAX_BATCH_SIZE, StopStrings,
     native::{MaxNewTokens, SamplingJson},
 };
-use types::{SamplingParams, TOP_K_ALL, TokenId};
+use types::{Penalties, SamplingParams, TOP_K_ALL, TokenId};
 
+use super::LogprobSpec;
 use crate::error::ApiError;
 
 /// Stop tokens are compared with every token made, so there is a limit.
@@ -20,6 +23,7 @@ pub(crate) struct SamplingSpec {
     pub(crate) text: TextOptions,
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
+    pub(crate) logprobs: Option<LogprobSpec>,
 }
 
 /// What happens to the text after sampling.
@@ -57,6 +61,7 @@ impl SamplingSpec {
         if !(1..=MAX_BATCH_SIZE as i64).contains(&n) {
             return refuse(format!("n must be in [1, {MAX_BATCH_SIZE}], got {n}."));
         }
+        let none = Penalties::default();
         let params = SamplingParams {
             max_new_tokens,
             min_new_tokens,
@@ -68,6 +73,12 @@ impl SamplingSpec {
             min_p: json.min_p.map_or(defaults.min_p, |value| value as f32),
             // The engine draws one for a request that brings none.
             sampling_seed: json.sampling_seed.map(|seed| seed as u64),
+            penalties: Penalties {
+                frequency: json.frequency_penalty.map_or(none.frequency, |value| value as f32),
+                presence: json.presence_penalty.map_or(none.presence, |value| value as f32),
+                repetition: json.repetition_penalty.map_or(none.repetition, |value| value as f32),
+            },
+            logit_bias: logit_bias(json.logit_bias, vocab_size)?,
         };
         let params =
             params.normalized(vocab_size).map_err(|error| ApiError::value(error.to_string()))?;
@@ -82,7 +93,7 @@ impl SamplingSpec {
             stream_interval: interval as usize,
         };
         let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
-        Ok(Self { params, n: n as usize, text, checks_total })
+        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None })
     }
 
     /// The parameters of sample `sample`: with a seed given, each has its own.
@@ -122,6 +133,23 @@ fn top_k(top_k: Option<i64>) -> Result<u32, ApiError> {
             Err(ApiError::value(format!("top_k must be -1 (disable) or at least 1, got {k}.")))
         }
     }
+}
+
+/// # Errors
+/// A key that is no token of the model. Values are checked with the other parameters.
+fn logit_bias(
+    bias: Option<BTreeMap<String, f64>>,
+    vocab_size: usize,
+) -> Result<Arc<[(TokenId, f32)]>, ApiError> {
+    let entry = |(key, bias): (String, f64)| match key.parse::<TokenId>() {
+        Ok(id) if (id as usize) < vocab_size => Ok((id, bias as f32)),
+        _ => Err(ApiError::value(format!(
+            "logit_bias must have keys in [0, {vocab_size}), got {key}."
+        ))),
+    };
+    let entries: BTreeMap<_, _> =
+        bias.unwrap_or_default().into_iter().map(entry).collect::<Result<_, _>>()?;
+    Ok(entries.into_iter().collect())
 }
 
 fn stop_strings(stop: Option<StopStrings>) -> Result<Vec<String>, ApiError> {
@@ -200,6 +228,12 @@ mod tests {
             (r#"{"n":0}"#, "n must"),
             (r#"{"n":1000000000}"#, "n must"),
             (r#"{"stop_token_ids":[100]}"#, "stop_token_ids"),
+            (r#"{"frequency_penalty":2.5}"#, "frequency_penalty"),
+            (r#"{"presence_penalty":-3}"#, "presence_penalty"),
+            (r#"{"repetition_penalty":0}"#, "repetition_penalty"),
+            (r#"{"logit_bias":{"100":1}}"#, "logit_bias"),
+            (r#"{"logit_bias":{"x":1}}"#, "logit_bias"),
+            (r#"{"logit_bias":{"1":1e300}}"#, "logit_bias"),
             (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
             (r#"{"stream_interval":0}"#, "stream_interval"),
         ] {

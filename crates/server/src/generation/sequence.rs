@@ -14,7 +14,7 @@ use tokenizer::{IncrementalDecoder, StopChecker};
 use tokio::sync::mpsc;
 use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
 
-use super::sampling::TextOptions;
+use super::{LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions};
 use crate::{AppState, error::ApiError};
 
 /// A step of a sequence: where the new text and the new ids begin.
@@ -34,6 +34,7 @@ pub(super) struct SequenceParts {
     pub(super) index: usize,
     pub(super) prompt_ids: Arc<[TokenId]>,
     pub(super) text: TextOptions,
+    pub(super) logprobs: Option<LogprobSpec>,
     pub(super) flags: SequenceFlags,
 }
 
@@ -55,6 +56,7 @@ pub(crate) struct Sequence {
     decoder: IncrementalDecoder,
     stop: StopChecker,
     options: TextOptions,
+    logprobs: Option<SequenceLogprobs>,
     flags: SequenceFlags,
     text: String,
     output_ids: Vec<TokenId>,
@@ -79,7 +81,7 @@ struct Latencies {
 
 impl Sequence {
     pub(super) fn new(parts: SequenceParts, events: mpsc::UnboundedReceiver<ReqEvent>) -> Self {
-        let SequenceParts { state, rid, index, prompt_ids, text: options, flags } = parts;
+        let SequenceParts { state, rid, index, prompt_ids, text: options, logprobs, flags } = parts;
         let skip_special_tokens = options.skip_special_tokens;
         let decoder =
             IncrementalDecoder::after_prompt(&state.tokenizer, skip_special_tokens, &prompt_ids);
@@ -93,6 +95,7 @@ impl Sequence {
             prompt_ids,
             events,
             options,
+            logprobs: logprobs.map(SequenceLogprobs::new),
             flags,
             text: String::new(),
             output_ids: Vec::new(),
@@ -122,6 +125,16 @@ impl Sequence {
 
     pub(crate) fn output_ids(&self) -> &[TokenId] {
         &self.output_ids
+    }
+
+    /// The log-probabilities that were asked for, and the tokens that they belong to.
+    pub(crate) fn logprobs(&self) -> Option<(&SequenceLogprobs, Tokens<'_>)> {
+        let tokens = Tokens {
+            tokenizer: &self.state.tokenizer,
+            prompt_ids: &self.prompt_ids,
+            output_ids: &self.output_ids,
+        };
+        self.logprobs.as_ref().map(|logprobs| (logprobs, tokens))
     }
 
     pub(crate) fn counts(&self) -> ReqCounts {
@@ -182,6 +195,9 @@ impl Sequence {
             Some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) }) => Some(*token),
             _ => None,
         };
+        if let (Some(logprobs), Some(news)) = (&mut self.logprobs, event.logprobs) {
+            logprobs.push(*news);
+        }
         let num_tokens = event.token_ids.len();
         for (position, token) in event.token_ids.into_iter().enumerate() {
             self.output_ids.push(token);
@@ -205,6 +221,9 @@ impl Sequence {
 
     fn end_at_stop_string(&mut self, stop: String) {
         self.counts.completion_tokens = self.output_ids.len();
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.truncate(self.output_ids.len());
+        }
         self.stop_engine();
         self.end(FinishReason::Stop { matched: Some(MatchedStop::Text(stop)) });
     }

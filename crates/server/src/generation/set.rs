@@ -10,7 +10,7 @@ use types::{EngineMsg, GenerateReq, Rid, TokenId};
 use uuid::Uuid;
 
 use super::{
-    Prompts, SamplingSpec,
+    LogprobSpec, Prompts, SamplingSpec,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
 use crate::{AppState, error::ApiError};
@@ -47,6 +47,7 @@ impl GenerationPlan {
         let prompts = prompts.tokenize(state).await?;
         for (ids, spec) in prompts.iter().zip(&specs) {
             spec.check_length(ids.len(), state.engine.model().context_length)?;
+            spec.logprobs.as_ref().map_or(Ok(()), |logprobs| logprobs.check(ids.len()))?;
         }
         let mut names = names.into_iter();
         let mut set = SequenceSet::default();
@@ -113,6 +114,7 @@ fn sequence(
         input_ids: ids.to_vec(),
         sampling_params: spec.params_of(sample),
         eos_token_ids: state.eos_token_ids.clone(),
+        logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
     };
     let parts = SequenceParts {
         state: state.clone(),
@@ -120,6 +122,7 @@ fn sequence(
         index,
         prompt_ids: Arc::clone(ids),
         text: spec.text.clone(),
+        logprobs: spec.logprobs.clone(),
         flags,
     };
     Ok((req, parts))

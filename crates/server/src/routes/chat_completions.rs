@@ -13,8 +13,8 @@ use protocol::{
     PromptIds,
     native::{MaxNewTokens, SamplingJson},
     openai::{
-        CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatRequest, ChatResponse,
-        ChatResponseMessage, Metadata,
+        CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatRequest,
+        ChatResponse, ChatResponseMessage, Metadata,
     },
 };
 use serde_json::json;
@@ -29,8 +29,8 @@ use crate::{
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
-        ChatPrompt, GenerationPlan, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
-        tokenize_chat,
+        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags,
+        Update, tokenize_chat,
     },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
@@ -45,11 +45,16 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
-    let spec = SamplingSpec::new(
+    let mut spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
+    spec.logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs.unwrap_or(0)) {
+        (true, num_top) => Some(LogprobSpec::of_output(num_top, "top_logprobs")?),
+        (false, 0) => None,
+        (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
+    };
     let n = spec.n;
     let ids = prompt(&state, &mut request).await?;
     let plan = GenerationPlan {
@@ -102,6 +107,10 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         no_stop_trim: request.no_stop_trim,
         stream_interval: None,
         sampling_seed: request.seed,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        repetition_penalty: request.repetition_penalty.or(defaults.repetition_penalty),
+        logit_bias: request.logit_bias.clone(),
     }
 }
 
@@ -122,7 +131,7 @@ impl Words {
                 reasoning_content: None,
                 tool_calls: None,
             },
-            logprobs: None,
+            logprobs: sequence.logprobs().map(|(said, tokens)| said.chat(&tokens, 0)),
             finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
             matched_stop: sequence.matched_stop(),
         };
@@ -153,15 +162,15 @@ impl Words {
         }
     }
 
-    fn push_delta(&self, sequence: &Sequence, delta: ChatDelta<'_>, frames: &mut Frames) {
+    fn push_delta(
+        &self,
+        sequence: &Sequence,
+        (delta, logprobs): (ChatDelta<'_>, Option<ChatLogprobs>),
+        frames: &mut Frames,
+    ) {
         let index = sequence.index();
-        let choice = ChatChunkChoice {
-            index,
-            delta,
-            logprobs: None,
-            finish_reason: None,
-            matched_stop: None,
-        };
+        let choice =
+            ChatChunkChoice { index, delta, logprobs, finish_reason: None, matched_stop: None };
         frames.push(&self.chunk(sequence, vec![choice]));
     }
 }
@@ -175,12 +184,14 @@ impl StreamFormat for Words {
         if update.is_first {
             let role = Some("assistant");
             let delta = ChatDelta { role, content: Some(""), ..ChatDelta::default() };
-            self.push_delta(sequence, delta, frames);
+            self.push_delta(sequence, (delta, None), frames);
         }
         let text = &sequence.text()[update.text_from..];
-        if !text.is_empty() {
+        let logprobs = sequence.logprobs();
+        let logprobs = logprobs.map(|(said, tokens)| said.chat(&tokens, update.ids_from));
+        if !text.is_empty() || logprobs.as_ref().is_some_and(|said| !said.content.is_empty()) {
             let delta = ChatDelta { content: Some(text), ..ChatDelta::default() };
-            self.push_delta(sequence, delta, frames);
+            self.push_delta(sequence, (delta, logprobs), frames);
         }
         if let Some(reason) = finish_reason {
             let choice = ChatChunkChoice {
@@ -217,12 +228,14 @@ mod tests {
             top_p: Some(0.9),
             top_k: Some(20),
             min_p: None,
+            repetition_penalty: Some(1.1),
         };
         let json = r#"{"messages":[],"temperature":0,"top_p":null,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(json).unwrap();
         let params = sampling(&request, &defaults);
         assert_eq!(params.temperature, Some(0.0));
         assert_eq!((params.top_p, params.top_k, params.min_p), (Some(0.9), Some(20), None));
+        assert_eq!(params.repetition_penalty, Some(1.1));
         assert_eq!(params.max_new_tokens, MaxNewTokens::Exactly(9));
         let both = r#"{"messages":[],"max_completion_tokens":5,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(both).unwrap();

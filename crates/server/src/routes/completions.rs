@@ -27,7 +27,9 @@ use crate::{
     AppState,
     body::{read_json, require_json_content_type},
     error::ApiError,
-    generation::{GenerationPlan, Prompts, SamplingSpec, Sequence, SequenceFlags, Update},
+    generation::{
+        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
+    },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
 };
@@ -51,7 +53,11 @@ pub(crate) async fn completions(
     let prompts = prompts(&state, request.prompt.clone())?;
     let echo = echo_texts(&state, &request, &prompts);
     let vocab_size = state.engine.model().vocab_size;
-    let spec = SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval)?;
+    let mut spec = SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval)?;
+    if let Some(num_top) = request.logprobs {
+        let start_len = if request.echo.unwrap_or(false) { 0 } else { -1 };
+        spec.logprobs = Some(LogprobSpec::of_output(num_top, "logprobs")?.with_input(start_len)?);
+    }
     let n = spec.n;
     let specs = vec![spec; prompts.len()];
     let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags };
@@ -113,6 +119,10 @@ fn sampling(request: &CompletionRequest) -> SamplingJson {
         no_stop_trim: request.no_stop_trim,
         stream_interval: None,
         sampling_seed: request.seed,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        repetition_penalty: request.repetition_penalty,
+        logit_bias: request.logit_bias.clone(),
     }
 }
 
@@ -130,11 +140,12 @@ impl Words {
         self.echo.as_ref().map_or("", |texts| &texts[prompt])
     }
 
-    fn choice<'a>(sequence: &'a Sequence, text: &'a str) -> CompletionChoice<'a> {
+    /// `text` are the tokens from `ids_from` on.
+    fn choice<'a>(sequence: &'a Sequence, text: &'a str, ids_from: usize) -> CompletionChoice<'a> {
         CompletionChoice {
             index: sequence.index(),
             text,
-            logprobs: None,
+            logprobs: sequence.logprobs().map(|(said, tokens)| said.completion(&tokens, ids_from)),
             finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
             matched_stop: sequence.matched_stop(),
         }
@@ -148,7 +159,11 @@ impl Words {
             object: OBJECT,
             created: self.created,
             model: &self.model,
-            choices: sequences.iter().zip(&texts).map(|(s, text)| Self::choice(s, text)).collect(),
+            choices: sequences
+                .iter()
+                .zip(&texts)
+                .map(|(s, text)| Self::choice(s, text, 0))
+                .collect(),
             usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
             metadata: Metadata { weight_version: state.config.weight_version.clone() },
         };
@@ -178,8 +193,10 @@ impl StreamFormat for Words {
         }
         let echo = if update.is_first { self.echo_of(sequence) } else { "" };
         let text = format!("{echo}{}", &sequence.text()[update.text_from..]);
-        if !text.is_empty() || sequence.finish_reason().is_some() {
-            frames.push(&self.chunk(sequence, vec![Self::choice(sequence, &text)]));
+        let has_logprobs = sequence.logprobs().is_some();
+        if !text.is_empty() || has_logprobs || sequence.finish_reason().is_some() {
+            let choice = Self::choice(sequence, &text, update.ids_from);
+            frames.push(&self.chunk(sequence, vec![choice]));
         }
     }
 

@@ -21,7 +21,9 @@ use crate::{
     AppState,
     body::read_json,
     error::ApiError,
-    generation::{GenerationPlan, Prompts, SamplingSpec, Sequence, SequenceFlags, Update},
+    generation::{
+        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
+    },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
 };
@@ -67,8 +69,16 @@ fn plan(
     request: GenerateRequest,
     flags: SequenceFlags,
 ) -> Result<(GenerationPlan, bool), ApiError> {
+    let wanted = LogprobFields {
+        return_logprob: request.return_logprob,
+        start_len: request.logprob_start_len,
+        top_num: request.top_logprobs_num,
+        token_ids: request.token_ids_logprob,
+        with_text: request.return_text_in_logprobs.unwrap_or(false),
+    };
     let (prompts, is_batch) = prompts(state, request.text, request.input_ids)?;
-    let specs = specs(state, request.sampling_params, prompts.len())?;
+    let mut specs = specs(state, request.sampling_params, prompts.len())?;
+    wanted.apply(state, &mut specs)?;
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
@@ -129,6 +139,59 @@ fn specs(
     }
 }
 
+/// The fields that ask for log-probabilities: for all prompts, or one each.
+struct LogprobFields {
+    return_logprob: Option<OneOrMany<bool>>,
+    start_len: Option<OneOrMany<i64>>,
+    top_num: Option<OneOrMany<i64>>,
+    token_ids: Option<PromptIds>,
+    with_text: bool,
+}
+
+impl LogprobFields {
+    /// # Errors
+    /// Lists that are not as long as there are prompts; values outside their ranges.
+    fn apply(self, state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+        let wanted = each("return_logprob", self.return_logprob, false, specs.len())?;
+        let starts = each("logprob_start_len", self.start_len, -1, specs.len())?;
+        let tops = each("top_logprobs_num", self.top_num, 0, specs.len())?;
+        let token_ids = self.token_ids.map(|ids| check_ids(state, ids)).transpose()?;
+        let token_ids = match token_ids {
+            None => vec![None; specs.len()],
+            Some(ids) => each("token_ids_logprob", Some(ids), Vec::new(), specs.len())?
+                .into_iter()
+                .map(Some)
+                .collect(),
+        };
+        for (index, spec) in specs.iter_mut().enumerate().filter(|(index, _)| wanted[*index]) {
+            let logprobs = LogprobSpec::of_output(tops[index], "top_logprobs_num")?
+                .with_input(starts[index])?
+                .with_text(self.with_text);
+            spec.logprobs = Some(match &token_ids[index] {
+                Some(ids) => logprobs.with_token_ids(ids),
+                None => logprobs,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A value for each of `count` prompts.
+fn each<T: Clone>(
+    name: &str,
+    values: Option<OneOrMany<T>>,
+    default: T,
+    count: usize,
+) -> Result<Vec<T>, ApiError> {
+    match values.unwrap_or(OneOrMany::One(default)) {
+        OneOrMany::One(value) => Ok(vec![value; count]),
+        OneOrMany::Many(values) if values.len() == count => Ok(values),
+        OneOrMany::Many(values) => {
+            Err(ApiError::value(format!("{} {name} for {count} prompts", values.len())))
+        }
+    }
+}
+
 /// How answers and chunks are worded.
 struct Words {
     weight_version: String,
@@ -160,6 +223,7 @@ impl Words {
                 cached_tokens: counts.cached_tokens,
                 e2e_latency: sequence.e2e_latency(),
                 response_sent_to_client_ts: finished.map(|_| unix_seconds()),
+                logprobs: sequence.logprobs().map(|(said, tokens)| said.meta(&tokens, ids_from)),
             },
             prompt_token_ids: self.with_prompt_ids.then(|| sequence.prompt_ids()),
             index: self.with_index.then(|| sequence.index()),

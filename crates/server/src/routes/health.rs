@@ -48,6 +48,7 @@ async fn probe(state: &AppState) -> StatusCode {
             ..SamplingParams::default()
         },
         eos_token_ids: Vec::new(),
+        logprobs: None,
     });
     match state.engine.submit(EngineMsg::Generate { req, events: sender }) {
         Err(SubmitError::Closed) => return status(false),

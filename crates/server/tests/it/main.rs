@@ -8,6 +8,7 @@ mod completions;
 mod errors;
 mod generate;
 mod info;
+mod logprobs;
 mod serving;
 mod support;
 mod unsupported;

@@ -75,7 +75,8 @@ async fn every_supported_sampling_parameter_is_taken() {
         "max_new_tokens": 4, "min_new_tokens": 1, "stop": ["a"], "stop_token_ids": [5, null],
         "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "n": 1, "ignore_eos": true,
         "skip_special_tokens": false, "no_stop_trim": true, "stream_interval": 2,
-        "sampling_seed": 3,
+        "sampling_seed": 3, "frequency_penalty": 1.0, "presence_penalty": 1.0,
+        "repetition_penalty": 1.2, "logit_bias": {"5": 1.5},
     });
     let mut names: Vec<_> = params.as_object().unwrap().keys().cloned().collect();
     let mut supported = SAMPLING_TABLE.supported.unwrap().to_vec();

@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{Result, TokenizerError};
+use crate::{
+    Result, TokenizerError,
+    split_patterns::{GPT2, LLAMA3, QWEN2, byte_level, isolated},
+};
 
 /// What a `tokenizer.ggml.pre` name stands for.
 #[derive(Debug)]
@@ -29,15 +32,6 @@ enum Split {
     /// GPT-2's regular expression.
     Gpt2,
 }
-
-const LLAMA3: &str = concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
-const QWEN2: &str = concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
 
 const PLAIN: PreTokenizer = PreTokenizer {
     names: &[],
@@ -88,23 +82,12 @@ pub(super) fn find(pre: Option<&str>) -> Result<&'static PreTokenizer> {
 impl PreTokenizer {
     /// The `pre_tokenizer` entry of a `tokenizer.json`.
     pub(super) fn to_json(&self, add_prefix_space: bool) -> Value {
-        let byte_level = |add_prefix_space, use_regex| {
-            json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space,
-                "trim_offsets": true, "use_regex": use_regex})
-        };
-        // Spelling the bytes comes last: the expressions are about characters.
         let steps = self.splits.iter().map(|split| match split {
             Split::Regex(regex) => isolated(regex),
             Split::Digits => json!({"type": "Digits", "individual_digits": true}),
             Split::Gpt2 => isolated(GPT2),
         });
-        let steps: Vec<_> = steps.chain([byte_level(add_prefix_space, false)]).collect();
+        let steps: Vec<_> = steps.chain([byte_level(add_prefix_space)]).collect();
         json!({"type": "Sequence", "pretokenizers": steps})
     }
-}
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
-fn isolated(regex: &str) -> Value {
-    json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
 }

@@ -117,5 +117,8 @@ fn what_is_unknown_is_refused_by_name() {
         error(|vocab| vocab.model = "llama".into()),
         "invalid GGUF vocabulary: scores has 0 entries, expected 271"
     );
-    assert!(error(|vocab| vocab.merges.push("x y z".into())).starts_with("invalid tokenizer: "));
+    assert!(
+        error(|vocab| vocab.merges.push("x y z".into()))
+            .starts_with("invalid tokenizer in the GGUF file: ")
+    );
 }

@@ -28,7 +28,7 @@ impl PagedCpu {
                 num_kv_heads: layer.num_kv_heads,
                 head_dim: layer.head_dim,
                 scale: layer.scale,
-                window: layer.sliding_window,
+                reach: layer.reach(),
                 soft_cap: layer.soft_cap,
                 sinks: None,
             });

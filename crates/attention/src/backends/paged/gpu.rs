@@ -16,8 +16,8 @@ use std::{
 };
 
 use kernels::{
-    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, RopeInputs,
-    RopeSpec, kv_write, paged_decode, paged_extend, rope_kv_write,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, Reach,
+    RopeInputs, RopeSpec, kv_write, paged_decode, paged_extend, rope_kv_write,
 };
 use mlx::{Array, Dtype, Result};
 
@@ -29,8 +29,8 @@ use crate::{
 };
 
 pub(super) struct PagedGpu {
-    /// Distinct windows of the model's layers.
-    windows: Vec<Option<usize>>,
+    /// Distinct reaches of the model's layers.
+    reaches: Vec<Reach>,
     /// Whether some layer has what MLX's fused attention has not: a cap on its scores, or
     /// heads so wide that all scores of a prompt would exist at once.
     avoids_mlx: bool,
@@ -50,8 +50,8 @@ enum Plan {
 }
 
 struct ExtendPlan {
-    /// For each window of the model, for MLX's attention.
-    gathers: OnceCell<Vec<(Option<usize>, Vec<ExtendSeq>)>>,
+    /// For each reach of the model, for MLX's attention.
+    gathers: OnceCell<Vec<(Reach, Vec<ExtendSeq>)>>,
     /// What a gather is planned from.
     step: OwnedLayout,
     /// For our kernel; `None` for a single prompt without a prefix, unless MLX is avoided.
@@ -91,13 +91,13 @@ struct DecodeTables {
 
 impl PagedGpu {
     pub(super) fn new(layers: &[AttentionShape], kernels: Rc<Kernels>) -> Self {
-        let mut windows: Vec<_> = layers.iter().map(|layer| layer.sliding_window).collect();
-        windows.sort_unstable();
-        windows.dedup();
+        let mut reaches: Vec<_> = layers.iter().map(AttentionShape::reach).collect();
+        reaches.sort_unstable();
+        reaches.dedup();
         let avoids_mlx = layers
             .iter()
             .any(|layer| layer.soft_cap.is_some() || layer.head_dim > MAX_MLX_HEAD_DIM);
-        Self { windows, avoids_mlx, kernels }
+        Self { reaches, avoids_mlx, kernels }
     }
 
     /// Adds the write of this step's K and V, unless they are there; gives its chain.
@@ -207,7 +207,7 @@ fn attention_spec(
         head_dim: shape.head_dim,
         page_size,
         scale: shape.scale,
-        window: shape.sliding_window,
+        reach: shape.reach(),
         soft_cap: shape.soft_cap,
         has_sinks: call.sinks.is_some(),
         dtype: q.dtype(),
@@ -303,8 +303,8 @@ impl ExtendPlan {
         })
     }
 
-    /// The gathers of layers with this window.
-    fn gathers(&self, windows: &[Option<usize>], window: Option<usize>) -> Result<&[ExtendSeq]> {
+    /// The gathers of layers with this reach.
+    fn gathers(&self, reaches: &[Reach], reach: Reach) -> Result<&[ExtendSeq]> {
         if self.gathers.get().is_none() {
             let step = StepLayout {
                 mode: ForwardMode::Extend,
@@ -312,12 +312,12 @@ impl ExtendPlan {
                 num_tokens: self.step.num_tokens,
                 page_size: self.step.page_size,
             };
-            let seqs = |&window| Ok((window, ExtendSeq::plan(&step, window)?));
-            let all = windows.iter().map(seqs).collect::<Result<_>>()?;
+            let seqs = |&reach| Ok((reach, ExtendSeq::plan(&step, reach)?));
+            let all = reaches.iter().map(seqs).collect::<Result<_>>()?;
             self.gathers.get_or_init(|| all);
         }
         let all = self.gathers.get().expect("made above");
-        let found = all.iter().find(|(planned, _)| *planned == window);
+        let found = all.iter().find(|(planned, _)| *planned == reach);
         Ok(&found.expect("the backend was made for the layers of this model").1)
     }
 }
@@ -358,7 +358,7 @@ impl AttentionBackend for PagedGpu {
         if let Some(tables) = plan.tables.as_ref().filter(|_| qkv.q.dtype() != Dtype::Float32) {
             return self.extend(call, tables, qkv.q, &chain);
         }
-        let seqs = plan.gathers(&self.windows, call.shape.sliding_window)?;
+        let seqs = plan.gathers(&self.reaches, call.shape.reach())?;
         // In every index of this layer, so that its gathers come after the write.
         let zero = chain.slice(&[0], &[1], &[1])?.multiply(&Array::scalar(0_i32)?)?;
         let gather = |slots: &_| {

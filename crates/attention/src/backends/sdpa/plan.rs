@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, ops::Range};
 
+use kernels::Reach;
 use mlx::{Array, Result};
 
 use crate::{Extent, SlotIndex, StepLayout};
@@ -51,10 +52,9 @@ pub(super) struct DecodeGroup {
 }
 
 /// The keys that some query of the step sees.
-fn visible(extent: &Extent, window: Option<usize>) -> Range<usize> {
+fn visible(extent: &Extent, reach: Reach) -> Range<usize> {
     // The first query, at `prefix_len`, reaches back furthest.
-    let first = window.map_or(0, |window| (extent.prefix_len + 1).saturating_sub(window));
-    first..extent.seq_len()
+    reach.first_visible(extent.prefix_len)..extent.seq_len()
 }
 
 fn slots<'a>(
@@ -70,19 +70,18 @@ fn slots<'a>(
 }
 
 impl ExtendSeq {
-    pub(in crate::backends) fn plan(
-        step: &StepLayout<'_>,
-        window: Option<usize>,
-    ) -> Result<Vec<Self>> {
-        step.extents.iter().map(|extent| Self::new(extent, window, step.page_size)).collect()
+    pub(in crate::backends) fn plan(step: &StepLayout<'_>, reach: Reach) -> Result<Vec<Self>> {
+        step.extents.iter().map(|extent| Self::new(extent, reach, step.page_size)).collect()
     }
 
-    fn new(extent: &Extent, window: Option<usize>, page_size: usize) -> Result<Self> {
-        let keys = visible(extent, window);
-        let mask = match window.filter(|&window| extent.len > 1 && extent.seq_len() > window) {
-            Some(window) => Mask::Array(windowed(extent, window, &keys)?),
-            None if extent.len == 1 => Mask::None,
-            None => Mask::Causal,
+    fn new(extent: &Extent, reach: Reach, page_size: usize) -> Result<Self> {
+        let keys = visible(extent, reach);
+        // The last query reaches back least.
+        let all_begin_together = reach.first_visible(extent.seq_len() - 1) == keys.start;
+        let mask = match extent.len {
+            1 => Mask::None,
+            _ if all_begin_together => Mask::Causal,
+            _ => Mask::Array(seen_by_each(extent, reach, &keys)?),
         };
         let gather = || {
             let slots: Vec<i32> = slots(extent, &keys, page_size).collect();
@@ -93,26 +92,22 @@ impl ExtendSeq {
     }
 }
 
-/// `[len, num_keys]`: a query sees itself and `window - 1` keys before.
-fn windowed(extent: &Extent, window: usize, keys: &Range<usize>) -> Result<Array> {
+/// `[len, num_keys]`: which keys each query sees.
+fn seen_by_each(extent: &Extent, reach: Reach, keys: &Range<usize>) -> Result<Array> {
     let num_keys = keys.len();
     let mut seen = vec![false; extent.len * num_keys];
     for (row, seen) in seen.chunks_exact_mut(num_keys).enumerate() {
         let position = extent.prefix_len + row;
-        let first = (position + 1).saturating_sub(window);
+        let first = reach.first_visible(position);
         seen[first - keys.start..=position - keys.start].fill(true);
     }
     Array::from_slice(&seen, &[extent.len, num_keys])
 }
 
 impl DecodePlan {
-    pub(super) fn new(
-        step: &StepLayout<'_>,
-        window: Option<usize>,
-        max_group_keys: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(step: &StepLayout<'_>, reach: Reach, max_group_keys: usize) -> Result<Self> {
         let visible: Vec<Range<usize>> =
-            step.extents.iter().map(|extent| visible(extent, window)).collect();
+            step.extents.iter().map(|extent| visible(extent, reach)).collect();
         let members = grouped(&visible, max_group_keys);
         let in_order = members.len() == 1;
         let groups = members

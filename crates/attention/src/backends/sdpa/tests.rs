@@ -42,6 +42,10 @@ impl Case {
             head_dim,
             scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
             sliding_window: (!latent && rng.random_bool(0.4)).then(|| rng.random_range(1..40)),
+            attention_chunk: (!latent && rng.random_bool(0.3)).then(|| {
+                let most = [4, 40][rng.random_range(0..2)];
+                rng.random_range(1..=most)
+            }),
             soft_cap: rng.random_bool(0.2).then(|| rng.random_range(0.2..5.0)),
             cache: match latent {
                 true => CacheKind::Latent { value_dim: head_dim - 16 },

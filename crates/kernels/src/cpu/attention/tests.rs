@@ -22,6 +22,16 @@ fn random(rng: &mut SmallRng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
+/// Half of them all tokens. Chunks are often so short that several end among a request's
+/// tokens.
+fn reach(rng: &mut SmallRng) -> Reach {
+    let most = [5, 40, 200][rng.random_range(0..3)];
+    Reach {
+        window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+        chunk: rng.random_bool(0.3).then(|| rng.random_range(1..=most)),
+    }
+}
+
 impl Case {
     fn random(rng: &mut SmallRng) -> Self {
         let num_kv_heads = rng.random_range(1..4);
@@ -33,7 +43,7 @@ impl Case {
             num_kv_heads,
             head_dim,
             scale: (head_dim as f32).sqrt().recip(),
-            window: rng.random_bool(0.3).then(|| rng.random_range(1..200)),
+            reach: reach(rng),
             soft_cap: rng.random_bool(0.2).then(|| rng.random_range(1.0..30.0)),
             sinks: rng.random_bool(0.2).then(|| random(rng, num_heads)),
         };
@@ -93,10 +103,15 @@ impl Case {
             let at = (key * num_kv_heads + kv_head) * head_dim;
             rows[at..at + head_dim].iter().map(|value| f64::from(*value)).collect()
         };
-        let keys = self.params.visible(position);
+        let Reach { window, chunk } = self.params.reach;
+        let is_seen = |key: &usize| {
+            window.is_none_or(|window| position - key < window)
+                && chunk.is_none_or(|chunk| position / chunk == key / chunk)
+        };
+        let keys: Vec<usize> = (0..=position).filter(is_seen).collect();
         let scores: Vec<f64> = keys
-            .clone()
-            .map(|key| {
+            .iter()
+            .map(|&key| {
                 let k = row(&self.k[seq], key);
                 let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum();
                 let score = dot * f64::from(self.params.scale);
@@ -175,7 +190,7 @@ fn as_a_node_it_writes_and_then_reads() {
             num_kv_heads: 1,
             head_dim: 64,
             scale: 1.0,
-            window: None,
+            reach: Reach::ALL,
             soft_cap: None,
             sinks: None,
         };

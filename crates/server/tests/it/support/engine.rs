@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 use types::{
-    EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, MatchedStop,
-    ModelInfo, PrefillSharing, Profile, ReqCounts, ReqEvent, Rid, SchedulerStats, StatusCell,
-    StepProfiles, TokenId,
+    EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, LogprobParams,
+    MatchedStop, ModelInfo, PrefillSharing, Profile, ReqCounts, ReqEvent, ReqLogprobs, Rid,
+    SchedulerStats, StatusCell, StepProfiles, TokenId, TokenLogprobs,
 };
 
 use super::{PATIENCE, bytes_as_ids};
@@ -171,7 +171,9 @@ async fn answer_one(
         counts.completion_tokens += token_ids.len();
         let is_last = i + 1 == num_events;
         let finish_reason = answer.finish.clone().filter(|_| is_last);
-        if events.send(ReqEvent { token_ids, counts, finish_reason }).is_err() {
+        let wanted = req.logprobs.as_deref();
+        let logprobs = wanted.map(|params| Box::new(logprobs(&req, params, &token_ids, i == 0)));
+        if events.send(ReqEvent { token_ids, counts, finish_reason, logprobs }).is_err() {
             break;
         }
         tokio::task::yield_now().await;
@@ -179,6 +181,27 @@ async fn answer_one(
     if answer.finish.is_none() && !answer.dies {
         events.closed().await;
         let _ = report.send(Seen::Closed(req.rid));
+    }
+}
+
+/// A token's logarithm is minus its id over 8; the most likely are 65, 66, ... at -0.5, -1, ...
+fn logprobs(
+    req: &GenerateReq,
+    params: &LogprobParams,
+    token_ids: &[TokenId],
+    is_first: bool,
+) -> ReqLogprobs {
+    let of = |id: TokenId| -(id as f32) / 8.0;
+    let position = |&id: &TokenId| TokenLogprobs {
+        logprob: of(id),
+        top: (1..=params.top_logprobs_num as u32).map(|i| (i as f32 * -0.5, 64 + i)).collect(),
+        of_ids: params.token_ids.iter().map(|&id| of(id)).collect(),
+    };
+    let start = params.start_len.filter(|_| is_first);
+    let input = start.map(|start| req.input_ids[start + 1..].iter().map(position).collect());
+    ReqLogprobs {
+        input: input.unwrap_or_default(),
+        output: token_ids.iter().map(position).collect(),
     }
 }
 
