@@ -11,7 +11,7 @@ use std::{any::Any, cell::RefCell};
 use mlx::{Array, Result};
 use nn::RopeTable;
 
-use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool};
+use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool, Sinks};
 
 /// The host's view of a step, for [`AttentionBackend::init_forward_metadata`].
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,8 @@ pub struct AttentionCall<'a> {
     /// K and V are another layer's, which wrote them to the same cache earlier in this
     /// step: nothing is written.
     pub reads_only: bool,
+    /// One for each head, if the layer has them.
+    pub sinks: Option<&'a Sinks>,
 }
 
 /// This step's queries, keys and values, rotated.

@@ -16,6 +16,7 @@ mod recurrent;
 mod reference;
 mod registry;
 mod shape;
+mod sinks;
 
 pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows, StepLayout};
 pub use backends::MAX_LATENT_SCORES;
@@ -30,3 +31,4 @@ pub use radix_attention::{HeadNorms, RadixAttention};
 pub use recurrent::{CausalConv, RecurrentScan, ScanRows, StateShape, StateStep};
 pub use registry::{BACKENDS, BackendEntry, build, find};
 pub use shape::{AttentionShape, CacheKind};
+pub use sinks::Sinks;
