@@ -6,7 +6,7 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
     CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, gemma4,
-    gemma4_text, glm4, glm4_moe, glm4_moe_lite, granite, kimi_linear, lfm2, llama, llama4,
+    gemma4_text, glm4, glm4_moe, glm4_moe_lite, gpt_oss, granite, kimi_linear, lfm2, llama, llama4,
     llama4_text, ministral3, mistral3, mixtral, nemotron_h, olmo2, olmo3, phi3, qwen2, qwen2_moe,
     qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
 };
@@ -48,6 +48,7 @@ pub const MODELS: &[ModelEntry] = &[
     glm4::ENTRY,
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
+    gpt_oss::ENTRY,
     granite::ENTRY,
     kimi_linear::ENTRY,
     lfm2::ENTRY,

@@ -99,7 +99,7 @@ impl Experts {
         Ok([Self::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?, Self::new(Some(down), w)?])
     }
 
-    fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {
+    pub(super) fn new(weight: Option<LinearWeight>, w: &Weights) -> Result<Self, LoadError> {
         Ok(match weight.ok_or_else(|| mixed(w))? {
             LinearWeight::Dense(weight) => Self::Dense(weight),
             LinearWeight::Quantized { weight, scales, biases, spec } => {
