@@ -35,6 +35,8 @@ CASES = {family: (family, Q4) for family in FAMILIES} | {
     "mxfp4": ("llama", Q4 | {"q_mode": "mxfp4"}),
     "mxfp8": ("qwen3_moe", Q4 | {"q_mode": "mxfp8"}),
     "nvfp4": ("llama", Q4 | {"q_mode": "nvfp4"}),
+    # The family's first checkpoint has experts.
+    "granite4-dense": ("granitemoehybrid", Q4, "granite4-dense"),
     "mixed_3_6": ("qwen2_moe", Q4 | {"quant_predicate": "mixed_3_6", "q_group_size": 64}),
 }
 
@@ -51,10 +53,11 @@ def digest(array):
     return f"{int(np.sum(data * powers, dtype=np.uint64)):016x}"
 
 
-def config_of(family):
+def config_of(family, checkpoint):
+    """Of a checkpoint by name, or of the family's first that is plain."""
     base, cases = FAMILIES[family]
     plain = next(case for case in cases.values() if "quantization" not in base | case)
-    return base | plain | {"torch_dtype": "bfloat16"}
+    return base | cases.get(checkpoint, plain) | {"torch_dtype": "bfloat16"}
 
 
 def write_plain(config, folder):
@@ -63,8 +66,8 @@ def write_plain(config, folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def write_golden(case, family, settings):
-    config = config_of(family)
+def write_golden(case, family, settings, checkpoint=None):
+    config = config_of(family, checkpoint)
     with tempfile.TemporaryDirectory() as place:
         source, target = Path(place) / "source", Path(place) / "target"
         source.mkdir()

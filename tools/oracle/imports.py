@@ -22,13 +22,14 @@ import mlx.core as mx
 import numpy as np
 from convert import digest
 from mlx.utils import tree_flatten
-from mlx_lm.models import deepseek_v3, deepseek_v41
+from mlx_lm.models import deepseek_v3, deepseek_v41, minimax
 from mlx_lm.utils import load_model
 
-from tiny_models import LLAMA, shapes
+from tiny_models import LLAMA, MINIMAX, shapes
 
 OUT = Path(__file__).resolve().parents[2] / "crates/model-loader/testdata-imports"
-CONFIG = LLAMA | {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, "vocab_size": 64}
+DIMS = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, "vocab_size": 64}
+CONFIG = LLAMA | DIMS
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 SIZES = {"F32": 4, "U32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "U8": 1, "F8_E4M3": 1, "F8_E8M0": 1}
 
@@ -98,11 +99,15 @@ def by_mlx_lm(folder, _):
     return dict(tree_flatten(model.parameters()))
 
 
-def by_model_file(folder, _):
-    """deepseek_v3 takes tensors of any names apart before it looks for its own."""
+def by_model_file(folder, _, file=deepseek_v3):
+    """Such files take tensors of any names apart before they look for their own."""
     weights = mx.load(str(folder / "model.safetensors"))
     unused = SimpleNamespace(args=SimpleNamespace(num_hidden_layers=0))
-    return deepseek_v3.Model.sanitize(unused, weights)
+    return file.Model.sanitize(unused, weights)
+
+
+def by_minimax(folder, entries):
+    return by_model_file(folder, entries, minimax)
 
 
 def by_module(rule):
@@ -358,6 +363,13 @@ CASES = {
         [ALONE],
         by_model_file,
     ),
+    "fp8-minimax": (
+        FP8 | {"fmt": "float8_e4m3fn", "weight_block_size": [128, 128], "modules_to_not_convert": ["gate", "lm_head"]},
+        "BF16",
+        fp8_parts("weight_scale_inv", blocks("F32", 128)),
+        [],
+        by_minimax,
+    ),
     "fp8-tensor": (
         FP8,
         "BF16",
@@ -395,8 +407,14 @@ CASES = {
 }
 
 
+# Of models other than Llama.
+CONFIGS = {
+    "fp8-minimax": MINIMAX | DIMS | {"num_local_experts": 2, "num_experts_per_tok": 1, "attn_type_list": [1]},
+}
+
+
 def write_golden(case, quantization_config, plain, parts, exceptions, compute):
-    config = CONFIG | {"quantization_config": quantization_config}
+    config = CONFIGS.get(case, CONFIG) | {"quantization_config": quantization_config}
     entries = layout(config, plain, parts, exceptions)
     with tempfile.TemporaryDirectory() as place:
         write(Path(place), config, entries)
@@ -405,7 +423,7 @@ def write_golden(case, quantization_config, plain, parts, exceptions, compute):
             name: [str(array.dtype).removeprefix("mlx.core."), array.shape, digest(array)]
             for name, array in sorted(tensors.items())
         }
-    golden = {"made_by": f"mlx-lm {version('mlx-lm')}" if compute in (by_mlx_lm, by_model_file) else "NumPy"}
+    golden = {"made_by": f"mlx-lm {version('mlx-lm')}" if compute in (by_mlx_lm, by_model_file, by_minimax) else "NumPy"}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in (golden | {"config": config}).items()]
     for key, table in (("stored", entries), ("tensors", found)):
         rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in table.items())

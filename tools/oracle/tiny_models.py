@@ -224,6 +224,67 @@ GRANITE_CASES = {
     },
 }
 
+GRANITEMOE = {key: value for key, value in GRANITE.items() if key != "mlp_bias"} | {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "intermediate_size": 64,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+}
+GRANITEMOE_SMALL = ("block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp.down_proj", "self_attn.o_proj")
+GRANITEMOE_8BIT = ["lm_head", *(f"model.layers.{n}.{name}" for n in range(2) for name in GRANITEMOE_SMALL)]
+GRANITEMOE_CASES = {
+    "granitemoe": {},
+    "granitemoe-bias-q4": {
+        "attention_bias": True,
+        "quantization": {"group_size": 64, "bits": 4}
+        | {name: {"group_size": 64, "bits": 8} for name in GRANITEMOE_8BIT},
+    },
+}
+GRANITE4 = GRANITEMOE | {
+    "architectures": ["GraniteMoeHybridForCausalLM"],
+    "model_type": "granitemoehybrid",
+    "num_hidden_layers": 3,
+    "shared_intermediate_size": 128,
+    "layer_types": ["mamba", "attention", "mamba"],
+    "position_embedding_type": "nope",
+    "mamba_n_heads": 4,
+    "mamba_d_head": 32,
+    "mamba_d_state": 16,
+    "mamba_d_conv": 4,
+    "mamba_n_groups": 1,
+    "mamba_proj_bias": False,
+    "mamba_conv_bias": True,
+    "time_step_limit": [0.0, {"__float__": "Infinity"}],
+}
+GRANITE4_ROUTERS = {f"model.layers.{n}.block_sparse_moe.router.layer": {"group_size": 64, "bits": 8} for n in range(3)}
+GRANITE4_DENSE = {
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "intermediate_size": 128,
+    "shared_intermediate_size": 128,
+    "position_embedding_type": "rope",
+}
+GRANITE4_CASES = {
+    "granite4": {},
+    "granite4-q4": {"quantization": {"group_size": 64, "bits": 4} | GRANITE4_ROUTERS},
+    "granite4-dense": GRANITE4_DENSE
+    | {
+        "layer_types": ["attention", "mamba", "mamba"],
+        "mamba_n_groups": 2,
+        "mamba_d_conv": 3,
+        "mamba_proj_bias": True,
+        "mamba_conv_bias": False,
+        "time_step_limit": [0.6, 0.8],
+    },
+    "granite4-dense-q4": GRANITE4_DENSE
+    | {
+        "num_hidden_layers": 2,
+        "layer_types": ["attention", "attention"],
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
 OLMO2 = LLAMA | {
     "architectures": ["Olmo2ForCausalLM"],
     "model_type": "olmo2",
@@ -248,6 +309,25 @@ OLMO3_CASES = {
         "num_hidden_layers": 3,
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         "rope_scaling": YARN,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+
+OLMOE = LLAMA | {
+    "architectures": ["OlmoeForCausalLM"],
+    "model_type": "olmoe",
+    "intermediate_size": 64,
+    "attention_bias": False,
+    "clip_qkv": None,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": False,
+}
+OLMOE_CASES = {
+    "olmoe": {},
+    "olmoe-bias-q4": {
+        "attention_bias": True,
+        "norm_topk_prob": True,
         "quantization": {"group_size": 64, "bits": 4},
     },
 }
@@ -400,6 +480,51 @@ GLM4_MOE_CASES = {
     "glm4-moe-q4": {"use_qk_norm": False, "quantization": {"group_size": 64, "bits": 4} | PLAIN_ROUTERS},
 }
 
+BAILING_MOE = {key: value for key, value in LLAMA.items() if key != "head_dim"} | {
+    "architectures": ["BailingMoeV2ForCausalLM"],
+    "model_type": "bailing_moe",
+    "num_hidden_layers": 3,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 600000.0,
+    "partial_rotary_factor": 0.5,
+    "use_bias": False,
+    "use_qkv_bias": False,
+    "use_qk_norm": True,
+    "norm_head": False,
+    "norm_softmax": False,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_shared_experts": 1,
+    "moe_intermediate_size": 64,
+    "moe_shared_expert_intermediate_size": 128,
+    "moe_router_enable_expert_bias": True,
+    "first_k_dense_replace": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "score_function": "sigmoid",
+    "n_group": 4,
+    "topk_group": 2,
+}
+BAILING_ROUTERS = {f"model.layers.{n}.mlp.gate.gate_proj": {"group_size": 64, "bits": 8} for n in range(3)}
+BAILING_MOE_CASES = {
+    "bailing-moe": {},
+    "bailing-moe-softmax": {
+        "architectures": ["BailingMoeForCausalLM"],
+        "use_qkv_bias": True,
+        "use_qk_norm": False,
+        "rotary_dim": 12,
+        "num_shared_experts": 0,
+        "moe_router_enable_expert_bias": False,
+        "first_k_dense_replace": 0,
+        "routed_scaling_factor": 1.0,
+        "score_function": "softmax",
+        "n_group": 1,
+        "topk_group": 1,
+        "tie_word_embeddings": True,
+    },
+    "bailing-moe-q4": {"quantization": {"group_size": 64, "bits": 4} | BAILING_ROUTERS},
+}
+
 MINISTRAL3 = {key: value for key, value in LLAMA.items() if key != "rope_theta"} | {
     "architectures": ["Ministral3ForCausalLM"],
     "model_type": "ministral3",
@@ -427,6 +552,21 @@ MISTRAL3_CASES = {
         "text_config": LLAMA | {"model_type": "mistral", "head_dim": 16},
         "quantization": {"group_size": 64, "bits": 4},
     },
+}
+
+GEMMA = LLAMA | {
+    "architectures": ["GemmaForCausalLM"],
+    "model_type": "gemma",
+    "head_dim": 32,
+    # mlx-lm knows this one only, whatever the config says.
+    "hidden_activation": "gelu",
+    "intermediate_size": 512,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+GEMMA_CASES = {
+    "gemma": {},
+    "gemma-q4": {"num_key_value_heads": 1, "quantization": {"group_size": 64, "bits": 4}},
 }
 
 GEMMA2 = LLAMA | {
@@ -524,9 +664,90 @@ LFM2_CASES = {
     "lfm2-q4": {"quantization": {"group_size": 64, "bits": 4}},
 }
 
+LFM2_MOE = LFM2 | {
+    "architectures": ["Lfm2MoeForCausalLM"],
+    "model_type": "lfm2_moe",
+    "num_dense_layers": 1,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+    "use_expert_bias": True,
+    "routed_scaling_factor": 2.5,
+}
+LFM2_ROUTERS = {f"model.layers.{layer}.feed_forward.gate": {"group_size": 64, "bits": 8} for layer in range(3)}
+LFM2_MOE_CASES = {
+    "lfm2-moe": {},
+    "lfm2-moe-unbiased": {
+        "num_dense_layers": 0,
+        "norm_topk_prob": False,
+        "use_expert_bias": False,
+        "conv_bias": True,
+        "full_attn_idxs": [2],
+    },
+    "lfm2-moe-q4": {"num_dense_layers": 2, "quantization": {"group_size": 64, "bits": 4} | LFM2_ROUTERS},
+}
+
+MINIMAX = LLAMA | {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "model_type": "minimax_m2",
+    "intermediate_size": 64,
+    "head_dim": 32,
+    "rotary_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 5000000.0,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "shared_intermediate_size": 0,
+    "scoring_func": "sigmoid",
+    "use_routing_bias": True,
+    "use_qk_norm": True,
+    "qk_norm_type": "per_layer",
+    "attn_type_list": [1, 1],
+}
+MINIMAX_ROUTERS = {f"model.layers.{layer}.block_sparse_moe.gate": {"group_size": 64, "bits": 8} for layer in range(2)}
+MINIMAX_CASES = {
+    "minimax": {},
+    "minimax-plain-heads": {"model_type": "minimax", "use_qk_norm": False, "head_dim": None},
+    "minimax-q4": {"quantization": {"group_size": 64, "bits": 4} | MINIMAX_ROUTERS},
+}
+
 QWEN3_NEXT_CASES = {
     "qwen3-next": {"mlp_only_layers": [1]},
     "qwen3-next-stacked-q4": {"full_attention_interval": 2, "quantization": {"group_size": 64, "bits": 4}},
+}
+
+QWEN2_VL = {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl"}
+QWEN2_5_VL_TEXT = QWEN2 | {
+    "model_type": "qwen2_5_vl_text",
+    "rope_scaling": {"type": "default", "rope_type": "default", "mrope_section": [2, 3, 3]},
+}
+QWEN2_VL_CASES = {
+    "qwen2-vl": QWEN2 | {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}} | QWEN2_VL,
+    "qwen2-5-vl-q4": {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "text_config": QWEN2_5_VL_TEXT,
+        "quantization": {"group_size": 64, "bits": 4},
+    },
+}
+QWEN3_VL_TEXT = QWEN3 | {
+    "model_type": "qwen3_vl_text",
+    "rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [6, 5, 5]},
+}
+QWEN3_VL = {
+    "architectures": ["Qwen3VLForConditionalGeneration"],
+    "model_type": "qwen3_vl",
+    "tie_word_embeddings": False,
+    "text_config": QWEN3_VL_TEXT,
+}
+QWEN3_VL_CASES = {
+    "qwen3-vl": {},
+    "qwen3-vl-tied-q4": {
+        "tie_word_embeddings": True,
+        "text_config": QWEN3_VL_TEXT | {"tie_word_embeddings": True},
+        "quantization": {"group_size": 64, "bits": 4},
+    },
 }
 
 QWEN3_5_TEXT = {key: value for key, value in QWEN3_NEXT.items() if key not in MOE_FIELDS and key != "rope_theta"} | {
@@ -893,6 +1114,8 @@ GPT_OSS_CASES = {
 }
 
 FAMILIES = {
+    "bailing_moe": (BAILING_MOE, BAILING_MOE_CASES),
+    "gemma": (GEMMA, GEMMA_CASES),
     "gemma2": (GEMMA2, GEMMA2_CASES),
     "gemma3": (GEMMA3, GEMMA3_CASES),
     "gemma3_text": (GEMMA3_TEXT, GEMMA3_TEXT_CASES),
@@ -906,22 +1129,29 @@ FAMILIES = {
     "ernie4_5": (ERNIE4_5, ERNIE4_5_CASES),
     "glm4": (GLM4, GLM4_CASES),
     "granite": (GRANITE, GRANITE_CASES),
+    "granitemoe": (GRANITEMOE, GRANITEMOE_CASES),
+    "granitemoehybrid": (GRANITE4, GRANITE4_CASES),
     "olmo2": (OLMO2, OLMO2_CASES),
     "olmo3": (OLMO3, OLMO3_CASES),
+    "olmoe": (OLMOE, OLMOE_CASES),
     "smollm3": (SMOLLM3, SMOLLM3_CASES),
     "lfm2": (LFM2, LFM2_CASES),
+    "lfm2_moe": (LFM2_MOE, LFM2_MOE_CASES),
     "llama": (LLAMA, LLAMA_CASES),
+    "minimax": (MINIMAX, MINIMAX_CASES),
     "ministral3": (MINISTRAL3, MINISTRAL3_CASES),
     "mistral3": (MISTRAL3, MISTRAL3_CASES),
     "mixtral": (MIXTRAL, MIXTRAL_CASES),
     "phi3": (PHI3, PHI3_CASES),
     "qwen2": (QWEN2, QWEN2_CASES),
     "qwen2_moe": (QWEN2_MOE, QWEN2_MOE_CASES),
+    "qwen2_vl": (QWEN2_VL, QWEN2_VL_CASES),
     "qwen3": (QWEN3, QWEN3_CASES),
     "qwen3_5": (QWEN3_5, QWEN3_5_CASES),
     "qwen3_5_moe": (QWEN3_5_MOE, QWEN3_5_MOE_CASES),
     "qwen3_moe": (QWEN3_MOE, QWEN3_MOE_CASES),
     "qwen3_next": (QWEN3_NEXT, QWEN3_NEXT_CASES),
+    "qwen3_vl": (QWEN3_VL, QWEN3_VL_CASES),
     "seed_oss": (SEED_OSS, SEED_OSS_CASES),
     "nemotron_h": (NEMOTRON_H, NEMOTRON_H_CASES),
     "kimi_linear": (KIMI_LINEAR, KIMI_LINEAR_CASES),
@@ -961,6 +1191,27 @@ def gated(module, hidden, inner, names=MLP_NAMES):
     return {f"{module}.{name}": shape for name, shape in zip(names, shapes)}
 
 
+def is_lfm2(config):
+    return config["model_type"] in ("lfm2", "lfm2_moe")
+
+
+def lfm2_feed_forward(config, layer):
+    """mlx-lm renames the matrices of models with experts, and stacks those."""
+    hidden, is_packed = config["hidden_size"], "quantization" in config
+    has_experts = layer >= config.get("num_dense_layers", config["num_hidden_layers"])
+    names = MLP_NAMES if is_packed and "num_experts" in config else ("w1", "w3", "w2")
+    if not has_experts:
+        return gated("feed_forward", hidden, config["intermediate_size"], names)
+    experts, inner = config["num_experts"], config["moe_intermediate_size"]
+    modules = {"feed_forward.gate": (experts, hidden)}
+    if is_packed:
+        stacked = gated("feed_forward.switch_mlp", hidden, inner, names)
+        return modules | {name: (experts, *shape) for name, shape in stacked.items()}
+    for n in range(experts):
+        modules |= gated(f"feed_forward.experts.{n}", hidden, inner, names)
+    return modules
+
+
 def has_bias(config, name):
     if config.get("use_bias") or config.get("conv_bias") and name.startswith("conv."):
         return True
@@ -982,8 +1233,8 @@ def mlp(config, layer):
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     experts = next((config[key] for key in EXPERTS if key in config), 0)
     is_dense = layer in config.get("mlp_only_layers", []) or layer < config.get("first_k_dense_replace", 0)
-    if config["model_type"] == "lfm2":
-        return gated("feed_forward", hidden, inner, ("w1", "w3", "w2"))
+    if is_lfm2(config):
+        return lfm2_feed_forward(config, layer)
     if config["model_type"] in FUSED_MLP:
         return {"mlp.gate_up_proj": (2 * inner, hidden), "mlp.down_proj": (hidden, inner)}
     if experts == 0 or is_dense or layer % config.get("moe_layer_freq", 1):
@@ -1009,6 +1260,7 @@ def mlp(config, layer):
 # Norms of a layer's rows, where they are not Llama's two.
 LAYER_NORMS = {
     "lfm2": [],
+    "lfm2_moe": [],
     "cohere2": ["input"],
     "gemma2": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
     "gemma3_text": ["input", "post_attention", "pre_feedforward", "post_feedforward"],
@@ -1019,9 +1271,9 @@ LAYER_NORMS = {
 HYBRIDS = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next")
 # Experts of plain checkpoints in one tensor.
 WHOLE_EXPERTS = ("qwen3_5_moe", "qwen3_5_moe_text")
-HEAD_NORMS = ("gemma3_text", "qwen3", "qwen3_moe", *HYBRIDS)
+HEAD_NORMS = ("gemma3_text", "qwen3", "qwen3_moe", "qwen3_vl_text", *HYBRIDS)
 # Norms of q and k as wide as all their heads.
-ROW_NORMS = ("olmo2", "olmo3")
+ROW_NORMS = ("olmo2", "olmo3", "olmoe")
 FUSED_QKV = ("phi3",)
 FUSED_MLP = ("glm4", "phi3")
 
@@ -1048,7 +1300,7 @@ def latent_attention(config):
 
 
 def is_recurrent(config, layer):
-    if config["model_type"] == "lfm2":
+    if is_lfm2(config):
         attending = config.get("full_attn_idxs")
         return config["layer_types"][layer] == "conv" if attending is None else layer not in attending
     return config["model_type"] in HYBRIDS and (layer + 1) % config["full_attention_interval"] != 0
@@ -1057,7 +1309,7 @@ def is_recurrent(config, layer):
 def recurrent(config):
     """Modules and norms of a gated delta net, or of a short convolution."""
     hidden = config["hidden_size"]
-    if config["model_type"] == "lfm2":
+    if is_lfm2(config):
         return {"conv.in_proj": (3 * hidden, hidden), "conv.out_proj": (hidden, hidden)}, {}
     heads = config["linear_num_value_heads"]
     keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
@@ -1073,7 +1325,9 @@ def recurrent(config):
 
 def bare_tensors(config, layer):
     """Tensors of a layer that are no matrices of modules."""
-    if config["model_type"] == "lfm2":
+    if is_lfm2(config):
+        if config.get("use_expert_bias") and layer >= config["num_dense_layers"]:
+            yield "feed_forward.expert_bias", (config["num_experts"],)
         if is_recurrent(config, layer):
             hidden, taps = config["hidden_size"], config["conv_L_cache"]
             yield "conv.conv.weight", (hidden, taps, 1) if "quantization" in config else (hidden, 1, taps)
@@ -1113,7 +1367,7 @@ def attention(config, layer):
     norms = {}
     if kind in HEAD_NORMS or config.get("use_qk_norm"):
         norms = {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
-    if kind == "lfm2":
+    if is_lfm2(config):
         modules["self_attn.out_proj"] = (hidden, q)
         return modules, {"self_attn.q_layernorm": head_dim, "self_attn.k_layernorm": head_dim}
     if kind in ROW_NORMS:
@@ -1303,6 +1557,124 @@ def kimi_linear(config):
             yield f"{at}{name}", shape
 
 
+def bailing_moe(config):
+    hidden, vocab, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
+    experts, inner, head_dim = config["num_experts"], config["moe_intermediate_size"], hidden // heads
+    is_packed = "quantization" in config
+    yield "model.word_embeddings.weight", (vocab, hidden)
+    yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        qkv = (heads + 2 * config["num_key_value_heads"]) * head_dim
+        yield from with_biases({f"{at}attention.query_key_value": (qkv, hidden)}, config["use_qkv_bias"])
+        modules = {"attention.dense": (hidden, hidden)}
+        modules |= {f"{norm}_layernorm": (hidden,) for norm in ("input", "post_attention")}
+        if config["use_qk_norm"]:
+            modules |= {f"attention.{part}_layernorm": (head_dim,) for part in ("query", "key")}
+        if layer < config["first_k_dense_replace"]:
+            modules |= gated("mlp", hidden, config["intermediate_size"])
+        else:
+            modules["mlp.gate.gate_proj" if is_packed else "mlp.gate"] = (experts, hidden)
+            if config["moe_router_enable_expert_bias"]:
+                yield f"{at}mlp.gate.expert_bias", (experts,)
+            if is_packed:
+                stacked = gated("mlp.switch_mlp", hidden, inner)
+                modules |= {name: (experts, *shape) for name, shape in stacked.items()}
+            else:
+                for n in range(experts):
+                    modules |= gated(f"mlp.experts.{n}", hidden, inner)
+            if config["num_shared_experts"]:
+                modules |= gated("mlp.shared_experts", hidden, config["moe_shared_expert_intermediate_size"])
+        for name, shape in with_biases(modules, False):
+            yield f"{at}{name}", shape
+
+
+def granite_mamba(config):
+    hidden, heads, taps = config["hidden_size"], config["mamba_n_heads"], config["mamba_d_conv"]
+    inner = heads * config["mamba_d_head"]
+    channels = inner + 2 * config["mamba_n_groups"] * config["mamba_d_state"]
+    modules = {"in_proj": (inner + channels + heads, hidden), "out_proj": (hidden, inner)}
+    yield from with_biases(modules, config["mamba_proj_bias"])
+    yield "conv1d.weight", (channels, taps, 1) if "quantization" in config else (channels, 1, taps)
+    if config["mamba_conv_bias"]:
+        yield "conv1d.bias", (channels,)
+    yield "norm.weight", (inner,)
+    for name in ("A_log", "D", "dt_bias"):
+        yield name, (heads,)
+
+
+def granite_attention(config):
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    kv = config["num_key_value_heads"] * hidden // heads
+    modules = {"q_proj": (hidden, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, hidden)}
+    yield from with_biases(modules, config["attention_bias"])
+
+
+def granite_second_half(config):
+    """Gates and values are one matrix as published; mlx-lm takes them apart, except those of MLPs beside experts."""
+    hidden, inner, is_packed = config["hidden_size"], config["intermediate_size"], "quantization" in config
+    experts, shared = config["num_local_experts"], config.get("shared_intermediate_size", 0)
+    modules = {}
+    if experts:
+        at = "block_sparse_moe"
+        modules[f"{at}.router.layer"] = (experts, hidden)
+        stacked = {"input_linear": (2 * inner, hidden), "output_linear": (hidden, inner)}
+        if is_packed:
+            stacked = gated("switch_mlp", hidden, inner)
+        modules |= {f"{at}.{name}": (experts, *shape) for name, shape in stacked.items()}
+    if is_packed and not experts:
+        modules |= gated("mlp", hidden, inner)
+    elif shared:
+        modules |= {"shared_mlp.input_linear": (2 * shared, hidden), "shared_mlp.output_linear": (hidden, shared)}
+    yield from with_biases(modules, False)
+
+
+def granite_hybrid(config):
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        for norm in ("input", "post_attention"):
+            yield f"{at}{norm}_layernorm.weight", (hidden,)
+        is_recurrent = config.get("layer_types", ["attention"] * (layer + 1))[layer] == "mamba"
+        for name, shape in granite_mamba(config) if is_recurrent else granite_attention(config):
+            yield f"{at}{'mamba' if is_recurrent else 'self_attn'}.{name}", shape
+        for name, shape in granite_second_half(config):
+            yield f"{at}{name}", shape
+
+
+def minimax(config):
+    hidden, vocab, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
+    experts, inner = config["num_local_experts"], config["intermediate_size"]
+    head_dim = config["head_dim"] or hidden // heads
+    q, kv = heads * head_dim, config["num_key_value_heads"] * head_dim
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    yield "model.norm.weight", (hidden,)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        modules = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+        if config["use_qk_norm"]:
+            modules |= {"q_norm": (q,), "k_norm": (kv,)}
+        modules = {f"self_attn.{name}": shape for name, shape in modules.items()}
+        modules |= {f"{norm}_layernorm": (hidden,) for norm in ("input", "post_attention")}
+        modules["block_sparse_moe.gate"] = (experts, hidden)
+        if "quantization" in config:
+            stacked = gated("block_sparse_moe.switch_mlp", hidden, inner)
+            modules |= {name: (experts, *shape) for name, shape in stacked.items()}
+        else:
+            for n in range(experts):
+                modules |= gated(f"block_sparse_moe.experts.{n}", hidden, inner, ("w1", "w3", "w2"))
+        for name, shape in with_biases(modules, False):
+            yield f"model.layers.{layer}.{name}", shape
+        yield f"model.layers.{layer}.block_sparse_moe.e_score_correction_bias", (experts,)
+
+
 def llama4_layer(config, layer):
     """As published, or as mlx-lm writes it."""
     hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
@@ -1367,11 +1739,16 @@ def gpt_oss(config):
 
 # Families whose tensors have little in common with Llama's.
 OWN_SHAPES = {
-    "nemotron_h": nemotron_h,
+    "bailing_moe": bailing_moe,
+    "granitemoe": granite_hybrid,
+    "granitemoehybrid": granite_hybrid,
     "kimi_linear": kimi_linear,
     "llama4": llama4,
     "llama4_text": llama4,
     "gpt_oss": gpt_oss,
+    "minimax": minimax,
+    "minimax_m2": minimax,
+    "nemotron_h": nemotron_h,
 }
 
 
@@ -1388,8 +1765,7 @@ def shapes(config, prefix=""):
         return
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     yield f"{prefix}model.embed_tokens.weight", (vocab, hidden)
-    is_lfm2 = config["model_type"] == "lfm2"
-    yield f"{prefix}model.{'embedding_norm' if is_lfm2 else 'norm'}.weight", (hidden,)
+    yield f"{prefix}model.{'embedding_norm' if is_lfm2(config) else 'norm'}.weight", (hidden,)
     if not config["tie_word_embeddings"]:
         yield f"{prefix}lm_head.weight", (vocab, hidden)
     for layer in range(config["num_hidden_layers"]):
@@ -1397,7 +1773,7 @@ def shapes(config, prefix=""):
         attention_modules, norms = attention(config, layer)
         for name in LAYER_NORMS.get(config["model_type"], ["input", "post_attention"]):
             norms[f"{name}_layernorm"] = hidden
-        if is_lfm2:
+        if is_lfm2(config):
             norms |= {"operator_norm": hidden, "ffn_norm": hidden}
         for name, shape in bare_tensors(config, layer):
             yield f"{at}{name}", shape

@@ -1,9 +1,29 @@
 //! What the families' configs have in common.
 
 use mlx::quantized::QuantMode;
-use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec, Weights};
+use nn::{Activation, HfConfig, LeftOver, LoadError, QuantChoice, QuantSpec, RopeConfig, Weights};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// `rope` as read from `hf`, with the family's base of frequencies where that names none.
+pub(crate) fn with_default_theta(rope: RopeConfig, hf: &HfConfig, theta: f32) -> RopeConfig {
+    let nested = hf.get("rope_parameters").and_then(|nested| nested.get("rope_theta"));
+    match hf.get("rope_theta").or(nested) {
+        Some(_) => rope,
+        None => RopeConfig { theta, ..rope },
+    }
+}
+
+/// `rope` that turns the first `rotary_dim` elements of a head, if config.json has that.
+pub(crate) fn with_rotary_dim(
+    rope: RopeConfig,
+    rotary_dim: Option<usize>,
+    head_dim: usize,
+) -> RopeConfig {
+    let Some(dims) = rotary_dim else { return rope };
+    // In the middle, so that rounding does not lose an element.
+    RopeConfig { partial_rotary_factor: (dims as f32 + 0.5) / head_dim as f32, ..rope }
+}
 
 /// Whether the head is the embedding. Untied where config.json says nothing.
 pub(crate) fn is_tied(hf: &HfConfig) -> Result<bool, LoadError> {
@@ -108,21 +128,32 @@ pub(crate) fn left_over(config: &HfConfig) -> Vec<LeftOver<'static>> {
 pub(crate) fn left_over_eyes(config: &HfConfig) -> Vec<LeftOver<'static>> {
     let eyes = [
         "vision_tower",
+        "visual",
         "multi_modal_projector",
         "model.vision_tower",
+        "model.visual",
         "model.multi_modal_projector",
     ];
-    left_over(config).into_iter().chain(eyes.map(LeftOver::Module)).collect()
+    let tied = is_tied(config).unwrap_or(false).then_some("language_model.lm_head");
+    left_over(config)
+        .into_iter()
+        .chain(eyes.into_iter().chain(tied).map(LeftOver::Module))
+        .collect()
 }
 
-/// Its language model and the head: as transformers writes them now, or as it did and
-/// mlx-lm does.
+/// Its language model and the head: as transformers writes them now, alone, or as
+/// transformers did and mlx-lm does.
 pub(crate) fn text_side(w: &Weights) -> (Weights, Weights) {
-    match w.at("model.language_model").is_empty() {
-        true => (w.at("language_model.model"), w.at("language_model.lm_head")),
-        false => (w.at("model.language_model"), w.at("lm_head")),
+    let sides = (w.at("language_model.model"), w.at("language_model.lm_head"));
+    let published = ["model.language_model", "model"];
+    match published.iter().find(|at| !w.at(at).at("layers").is_empty()) {
+        Some(at) => (w.at(at).told_as(&sides.0), w.at("lm_head").told_as(&sides.1)),
+        None => sides,
     }
 }
+
+/// Gates and values as one matrix, and what comes behind them.
+pub(crate) const FUSED_NAMES: [&str; 2] = ["gate_up_proj", "down_proj"];
 
 /// No exceptions from packing all matrices alike.
 pub(crate) fn pack_all(_path: &str) -> QuantChoice {

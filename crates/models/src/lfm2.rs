@@ -1,5 +1,5 @@
 //! LFM2: most layers are short gated convolutions, a few attend; the head is the
-//! embedding.
+//! embedding. LFM2 with experts has the same layers, most of them with experts.
 //!
 //! Upstream: `mlx_lm/models/lfm2.py`, `sglang/srt/models/lfm2.py`.
 
@@ -10,38 +10,62 @@ use nn::{
     RmsNorm, Rope, RopeConfig, RopePositions, Weights,
 };
 
-use crate::{CausalLm, ModelEntry, config::pack_all, residual::forward_layers};
+use crate::{
+    CausalLm, ModelEntry,
+    config::{pack_all, with_default_theta},
+    residual::forward_layers,
+    sparse_moe::W_NAMES,
+};
 
 mod config;
 
-use config::Lfm2Config;
+pub(crate) use config::Lfm2Config;
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
     architectures: &["Lfm2ForCausalLM"],
     model_types: &["lfm2"],
     models: "LFM2 350M, 700M, 1.2B, 2.6B",
-    left_over: |_| vec![LeftOver::Module("lm_head")],
+    left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(Lfm2ForCausalLm::load(config, weights)?)),
+    load: |hf, weights| Lfm2ForCausalLm::<GatedMlp>::load(Lfm2Config::new(hf)?, hf, weights),
 };
+
+/// Some checkpoints hold the head a second time.
+pub(crate) fn left_over(_: &HfConfig) -> Vec<LeftOver<'static>> {
+    vec![LeftOver::Module("lm_head")]
+}
 
 const ROPE_THETA: f32 = 1_000_000.0;
 
-struct Lfm2ForCausalLm {
+/// Layers whose second half is `M`: an MLP, or experts.
+pub(crate) struct Lfm2ForCausalLm<M> {
     config: Lfm2Config,
     context_length: usize,
     embed_tokens: Embedding,
     rope: Rope,
-    layers: Vec<DecoderLayer>,
+    layers: Vec<DecoderLayer<M>>,
     embedding_norm: RmsNorm,
     lm_head: LmHead,
 }
 
-struct DecoderLayer {
+struct DecoderLayer<M> {
     operator_norm: RmsNorm,
     operator: Operator,
     ffn_norm: RmsNorm,
-    feed_forward: GatedMlp,
+    feed_forward: M,
+}
+
+/// The second half of a layer.
+pub(crate) trait Feedforward: Sized {
+    /// Takes the half of layer `layer`.
+    fn load(config: &Lfm2Config, layer: usize, w: &Weights)
+    -> std::result::Result<Self, LoadError>;
+
+    /// `[num_tokens, hidden]` to the same.
+    fn forward(&self, hidden: &Array) -> Result<Array>;
+
+    /// Inner width of the widest of a step.
+    fn widest(config: &Lfm2Config) -> usize;
 }
 
 enum Operator {
@@ -63,7 +87,7 @@ struct ShortConv {
     out_proj: Linear,
 }
 
-impl CausalLm for Lfm2ForCausalLm {
+impl<M: Feedforward> CausalLm for Lfm2ForCausalLm<M> {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let hidden = self.embed_tokens.forward(&batch.input_ids)?;
@@ -101,7 +125,7 @@ impl CausalLm for Lfm2ForCausalLm {
     }
 
     fn intermediate_size(&self) -> usize {
-        self.config.inner()
+        M::widest(&self.config)
     }
 
     fn context_length(&self) -> usize {
@@ -109,7 +133,7 @@ impl CausalLm for Lfm2ForCausalLm {
     }
 }
 
-impl DecoderLayer {
+impl<M: Feedforward> DecoderLayer<M> {
     fn forward(
         &self,
         hidden: &Array,
@@ -135,8 +159,7 @@ impl DecoderLayer {
         layer: usize,
         w: &Weights,
     ) -> std::result::Result<Self, LoadError> {
-        let (hidden, inner) = (config.hidden_size, config.inner());
-        let norm = |name| RmsNorm::load(w.at(name), hidden, config.norm_eps);
+        let norm = |name| RmsNorm::load(w.at(name), config.hidden_size, config.norm_eps);
         let operator = match config.has_attention(layer) {
             true => {
                 let attention = Attention::load(config, layer, &w.at("self_attn"))?;
@@ -148,14 +171,23 @@ impl DecoderLayer {
             operator_norm: norm("operator_norm")?,
             operator,
             ffn_norm: norm("ffn_norm")?,
-            feed_forward: GatedMlp::load_named(
-                &w.at("feed_forward"),
-                ["w1", "w3", "w2"],
-                [hidden, inner],
-                Activation::Silu,
-                false,
-            )?,
+            feed_forward: M::load(config, layer, &w.at("feed_forward"))?,
         })
+    }
+}
+
+impl Feedforward for GatedMlp {
+    fn load(config: &Lfm2Config, _: usize, w: &Weights) -> std::result::Result<Self, LoadError> {
+        let sizes = [config.hidden_size, config.inner()];
+        Self::load_named(w, W_NAMES, sizes, Activation::Silu, false)
+    }
+
+    fn forward(&self, hidden: &Array) -> Result<Array> {
+        self.forward(hidden)
+    }
+
+    fn widest(config: &Lfm2Config) -> usize {
+        config.inner()
     }
 }
 
@@ -203,15 +235,14 @@ impl Attention {
     }
 }
 
-impl Lfm2ForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> std::result::Result<Self, LoadError> {
-        let config = Lfm2Config::new(hf)?;
+impl<M: Feedforward + 'static> Lfm2ForCausalLm<M> {
+    pub(crate) fn load(
+        config: Lfm2Config,
+        hf: &HfConfig,
+        w: &Weights,
+    ) -> std::result::Result<Box<dyn CausalLm>, LoadError> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let mut rope = RopeConfig::from_config(hf)?;
-        let nested = hf.get("rope_parameters").and_then(|nested| nested.get("rope_theta"));
-        if hf.get("rope_theta").or(nested).is_none() {
-            rope.theta = ROPE_THETA;
-        }
+        let rope = with_default_theta(RopeConfig::from_config(hf)?, hf, ROPE_THETA);
         // Refuses before anything is read.
         let rope = Rope::new(config.head_dim(), &rope)?;
         let model = w.at("model");
@@ -222,7 +253,9 @@ impl Lfm2ForCausalLm {
         let lm_head = embed_tokens.as_head()?;
         let embedding_norm = RmsNorm::load(model.at("embedding_norm"), hidden, config.norm_eps)?;
         let context_length = hf.context_length();
-        Ok(Self { config, context_length, embed_tokens, rope, layers, embedding_norm, lm_head })
+        let model =
+            Self { config, context_length, embed_tokens, rope, layers, embedding_norm, lm_head };
+        Ok(Box::new(model))
     }
 }
 

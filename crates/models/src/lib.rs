@@ -5,6 +5,7 @@
 //!
 //! Upstream: `sglang/srt/models/`.
 
+mod bailing_moe;
 mod causal_lm;
 mod cohere2;
 mod config;
@@ -13,6 +14,7 @@ mod deepseek_v2;
 mod deepseek_v3;
 mod ernie4_5;
 mod gated_delta_net;
+mod gemma;
 mod gemma2;
 mod gemma3;
 mod gemma3_text;
@@ -23,12 +25,16 @@ mod glm4_moe;
 mod glm4_moe_lite;
 mod gpt_oss;
 mod granite;
+mod granitemoe;
+mod granitemoehybrid;
 mod kimi_linear;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod llama4;
 mod llama4_text;
 mod mamba2;
+mod minimax;
 mod ministral3;
 mod mistral3;
 mod mixed_recipe;
@@ -37,19 +43,24 @@ mod mla;
 mod nemotron_h;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod phi3;
 mod qwen2;
 mod qwen2_moe;
+mod qwen2_vl;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
+mod qwen3_vl;
 mod registry;
 mod residual;
+mod row_norms;
 mod seed_oss;
 mod shared_expert_moe;
 mod smollm3;
+mod sparse_moe;
 
 pub use causal_lm::CausalLm;
 pub use mixed_recipe::{MixedRecipe, UnknownRecipe};

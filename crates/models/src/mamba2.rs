@@ -17,6 +17,8 @@ pub(crate) struct MambaDims {
     pub(crate) head_dim: usize,
     /// Heads share B and C by groups; divides `heads`.
     pub(crate) groups: usize,
+    /// Parts of a row that the last norm takes each by itself.
+    pub(crate) norm_groups: usize,
     /// Width of B and C.
     pub(crate) state: usize,
     pub(crate) taps: usize,
@@ -119,8 +121,8 @@ impl Mamba2 {
         let out = self.scan.forward(&rows, batch)?.add(&inputs.multiply(&self.skip)?)?;
         let gates = gates.astype(Dtype::Float32)?;
         let gated = gates.multiply(&gates.sigmoid()?)?.multiply(&out.flatten(1, 2)?)?;
-        let normed =
-            fast::rms_norm(&gated.reshape(&[tokens, groups, inner / groups])?, None, dims.eps)?;
+        let parts = gated.reshape(&[tokens, dims.norm_groups, inner / dims.norm_groups])?;
+        let normed = fast::rms_norm(&parts, None, dims.eps)?;
         let normed = normed.flatten(1, 2)?.multiply(&self.norm)?;
         self.out_proj.forward(&normed.astype(x.dtype())?)
     }

@@ -5,7 +5,7 @@
 use attention::{AttentionShape, ForwardBatch, RadixAttention};
 use mlx::{Array, Result};
 use nn::{
-    Embedding, FusedMoe, HfConfig, Linear, LmHead, LoadError, MergedLinear, MoeDims, RmsNorm, Rope,
+    Embedding, HfConfig, Linear, LmHead, LoadError, MergedLinear, MoeDims, RmsNorm, Rope,
     RopeConfig, RopePositions, TopK, Weights,
 };
 
@@ -13,6 +13,7 @@ use crate::{
     CausalLm, ModelEntry,
     config::{left_over, pack_all},
     residual::forward_layers,
+    sparse_moe::{SparseMoe, W_NAMES},
 };
 
 mod config;
@@ -46,19 +47,13 @@ struct DecoderLayer {
     input_layernorm: RmsNorm,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
-    block_sparse_moe: SparseMoeBlock,
+    block_sparse_moe: SparseMoe,
 }
 
 struct Attention {
     qkv_proj: MergedLinear,
     o_proj: Linear,
     attn: RadixAttention,
-}
-
-struct SparseMoeBlock {
-    /// The router.
-    gate: Linear,
-    experts: FusedMoe,
 }
 
 impl CausalLm for MixtralForCausalLm {
@@ -131,12 +126,6 @@ impl Attention {
     }
 }
 
-impl SparseMoeBlock {
-    fn forward(&self, hidden: &Array) -> Result<Array> {
-        self.experts.forward(hidden, &self.gate.forward(hidden)?)
-    }
-}
-
 impl MixtralForCausalLm {
     fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
         let config = MixtralConfig::new(hf)?;
@@ -178,7 +167,7 @@ impl DecoderLayer {
             input_layernorm: norm("input_layernorm")?,
             self_attn: Attention::load(config, layer_id, w.at("self_attn"))?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            block_sparse_moe: SparseMoeBlock::load(config, w.at("block_sparse_moe"))?,
+            block_sparse_moe: config.load_experts(&w.at("block_sparse_moe"))?,
         })
     }
 }
@@ -201,26 +190,15 @@ impl Attention {
     }
 }
 
-impl SparseMoeBlock {
-    fn load(config: &MixtralConfig, w: Weights) -> Result<Self, LoadError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let num_experts = config.num_local_experts;
-        // A softmax over the chosen alone is one over all, made to add up to one.
-        let top_k = TopK { top_k: config.num_experts_per_tok, renormalize: true };
-        let (stacked, single) = (w.at("switch_mlp"), w.at("experts"));
-        let names = match single.is_empty() {
-            true => ["gate_proj", "up_proj", "down_proj"],
-            false => ["w1", "w3", "w2"],
-        };
-        let dims = MoeDims { num_experts, hidden, inner };
-        Ok(Self {
-            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
-            experts: FusedMoe::load((&stacked, &single), names, dims, top_k, config.hidden_act)?,
-        })
-    }
-}
-
 impl MixtralConfig {
+    fn load_experts(&self, w: &Weights) -> Result<SparseMoe, LoadError> {
+        let (num_experts, hidden) = (self.num_local_experts, self.hidden_size);
+        let dims = MoeDims { num_experts, hidden, inner: self.intermediate_size };
+        // A softmax over the chosen alone is one over all, made to add up to one.
+        let top_k = TopK { top_k: self.num_experts_per_tok, renormalize: true };
+        SparseMoe::load(w, W_NAMES, dims, top_k, self.hidden_act)
+    }
+
     fn attention_shape(&self, layer_id: usize) -> AttentionShape {
         AttentionShape {
             layer_id,

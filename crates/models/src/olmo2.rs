@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     CausalLm, ModelEntry,
     config::{check_heads, check_sizes, default_act, is_tied, left_over, pack_all},
+    row_norms::RowNorms,
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -67,10 +68,7 @@ struct DecoderLayer {
 
 struct Attention {
     qkv_proj: MergedLinear,
-    /// Over `num_heads * head_dim`.
-    q_norm: RmsNorm,
-    /// Over `num_kv_heads * head_dim`.
-    k_norm: RmsNorm,
+    norms: RowNorms,
     o_proj: Linear,
     attn: RadixAttention,
 }
@@ -131,11 +129,7 @@ impl Attention {
         rope: (&Rope, &RopePositions),
         batch: &ForwardBatch,
     ) -> Result<Array> {
-        let AttentionShape { num_heads, num_kv_heads, head_dim, .. } = *self.attn.shape();
-        let (q_dim, kv_dim) = (num_heads * head_dim, num_kv_heads * head_dim);
-        let parts = self.qkv_proj.forward(hidden)?.split_at(&[q_dim, q_dim + kv_dim], 1)?;
-        let (q, k) = (self.q_norm.forward(&parts[0])?, self.k_norm.forward(&parts[1])?);
-        let qkv = Array::concatenate(&[&q, &k, &parts[2]], 1)?;
+        let qkv = self.norms.forward(&self.qkv_proj.forward(hidden)?)?;
         self.o_proj.forward(&self.attn.forward_rope(&qkv, rope, batch)?)
     }
 }
@@ -195,8 +189,7 @@ impl Attention {
         let qkv = [(w.at("q_proj"), q_dim), (w.at("k_proj"), kv_dim), (w.at("v_proj"), kv_dim)];
         Ok(Self {
             qkv_proj: MergedLinear::load(&qkv, hidden, bias)?,
-            q_norm: RmsNorm::load(w.at("q_norm"), q_dim, config.rms_norm_eps)?,
-            k_norm: RmsNorm::load(w.at("k_norm"), kv_dim, config.rms_norm_eps)?,
+            norms: RowNorms::load(w, &shape, config.rms_norm_eps)?,
             o_proj: Linear::load(w.at("o_proj"), q_dim, hidden, bias)?,
             attn: RadixAttention::new(shape),
         })

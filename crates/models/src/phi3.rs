@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     CausalLm, ModelEntry,
-    config::{check_heads, check_sizes, default_act, is_tied, left_over, pack_all},
+    config::{FUSED_NAMES, check_heads, check_sizes, default_act, is_tied, left_over, pack_all},
     residual::forward_layers,
 };
 
@@ -156,7 +156,7 @@ impl DecoderLayer {
             o_proj: Linear::load(at.at("o_proj"), q_dim, hidden, false)?,
             attn: RadixAttention::new(shape),
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            mlp: GatedMlp::load_fused(&w.at("mlp"), mlp, config.hidden_act)?,
+            mlp: GatedMlp::load_fused(&w.at("mlp"), FUSED_NAMES, mlp, config.hidden_act)?,
         })
     }
 }

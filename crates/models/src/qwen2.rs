@@ -25,10 +25,10 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     models: "Qwen1.5, Qwen2 and Qwen2.5, R1 distills of them",
     left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(Qwen2ForCausalLm::load(config, weights)?)),
+    load: |hf, w| Ok(Box::new(Qwen2ForCausalLm::load(hf, &w.at("model"), w.at("lm_head"))?)),
 };
 
-struct Qwen2ForCausalLm {
+pub(crate) struct Qwen2ForCausalLm {
     config: Qwen2Config,
     context_length: usize,
     model: Qwen2Model<GatedMlp>,
@@ -125,9 +125,10 @@ impl<M: Feedforward> DecoderLayer<M> {
 }
 
 impl Qwen2ForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+    /// From the tensors of `model` and of `head`, if the head is not tied.
+    pub(crate) fn load(hf: &HfConfig, model: &Weights, head: Weights) -> Result<Self, LoadError> {
         let config = Qwen2Config::new(hf)?;
-        let (model, lm_head) = Qwen2Model::load(&config, hf, w)?;
+        let (model, lm_head) = Qwen2Model::load(&config, hf, model, head)?;
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
     }
 }
@@ -137,13 +138,13 @@ impl<M: Feedforward> Qwen2Model<M> {
     pub(crate) fn load(
         config: &Qwen2Config,
         hf: &HfConfig,
-        w: &Weights,
+        model: &Weights,
+        head: Weights,
     ) -> Result<(Self, LmHead), LoadError> {
         let (vocab, hidden, tied) =
             (config.vocab_size, config.hidden_size, config.tie_word_embeddings);
         // Refuses before anything is read.
         let rope = Rope::new(config.head_dim(), &RopeConfig::from_config(hf)?)?;
-        let model = w.at("model");
         let layers = (0..config.num_hidden_layers)
             .map(|layer_id| {
                 DecoderLayer::load(config, layer_id, model.at("layers").layer(layer_id))
@@ -157,7 +158,7 @@ impl<M: Feedforward> Qwen2Model<M> {
         };
         let lm_head = match tied {
             true => model.embed_tokens.as_head()?,
-            false => LmHead::load(w.at("lm_head"), hidden, vocab)?,
+            false => LmHead::load(head, hidden, vocab)?,
         };
         Ok((model, lm_head))
     }

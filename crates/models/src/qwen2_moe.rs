@@ -20,7 +20,7 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     models: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B",
     left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(Qwen2MoeForCausalLm::load(config, weights)?)),
+    load: |hf, w| Ok(Box::new(Qwen2MoeForCausalLm::load(hf, &w.at("model"), w.at("lm_head"))?)),
 };
 
 struct Qwen2MoeForCausalLm {
@@ -93,9 +93,9 @@ impl Feedforward for MlpOrExperts {
 }
 
 impl Qwen2MoeForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+    fn load(hf: &HfConfig, model: &Weights, head: Weights) -> Result<Self, LoadError> {
         let config = Qwen2Config::new(hf)?;
-        let (model, lm_head) = Qwen2Model::load(&config, hf, w)?;
+        let (model, lm_head) = Qwen2Model::load(&config, hf, model, head)?;
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
     }
 }

@@ -25,10 +25,10 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     models: "Qwen3, dense",
     left_over,
     quant: pack_all,
-    load: |config, weights| Ok(Box::new(Qwen3ForCausalLm::load(config, weights)?)),
+    load: |hf, w| Ok(Box::new(Qwen3ForCausalLm::load(hf, &w.at("model"), w.at("lm_head"))?)),
 };
 
-struct Qwen3ForCausalLm {
+pub(crate) struct Qwen3ForCausalLm {
     config: Qwen3Config,
     context_length: usize,
     model: Qwen3Model<GatedMlp>,
@@ -125,9 +125,10 @@ impl<M: Feedforward> DecoderLayer<M> {
 }
 
 impl Qwen3ForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+    /// From the tensors of `model` and of `head`, if the head is not tied.
+    pub(crate) fn load(hf: &HfConfig, model: &Weights, head: Weights) -> Result<Self, LoadError> {
         let config = Qwen3Config::new(hf)?;
-        let (model, lm_head) = Qwen3Model::load(&config, hf, w)?;
+        let (model, lm_head) = Qwen3Model::load(&config, hf, model, head)?;
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
     }
 }
@@ -137,13 +138,13 @@ impl<M: Feedforward> Qwen3Model<M> {
     pub(crate) fn load(
         config: &Qwen3Config,
         hf: &HfConfig,
-        w: &Weights,
+        model: &Weights,
+        head: Weights,
     ) -> Result<(Self, LmHead), LoadError> {
         let (vocab, hidden, tied) =
             (config.vocab_size, config.hidden_size, config.tie_word_embeddings);
         // Refuses before anything is read.
         let rope = Rope::new(config.head_dim(), &RopeConfig::from_config(hf)?)?;
-        let model = w.at("model");
         let layers = (0..config.num_hidden_layers)
             .map(|layer_id| {
                 DecoderLayer::load(config, layer_id, model.at("layers").layer(layer_id))
@@ -157,7 +158,7 @@ impl<M: Feedforward> Qwen3Model<M> {
         };
         let lm_head = match tied {
             true => model.embed_tokens.as_head()?,
-            false => LmHead::load(w.at("lm_head"), hidden, vocab)?,
+            false => LmHead::load(head, hidden, vocab)?,
         };
         Ok((model, lm_head))
     }

@@ -7,7 +7,7 @@ use nn::{HfConfig, LeftOver, LoadError, RopeConfig, Weights};
 
 use crate::{
     CausalLm, ModelEntry,
-    config::left_over,
+    config::{self, text_side},
     gated_delta_net::Layout,
     qwen3_next::{Form, HybridConfig, HybridForCausalLm, pack_routers},
 };
@@ -26,31 +26,9 @@ const PARTIAL_ROTARY_FACTOR: f32 = 0.25;
 const ROPE_THETA: f32 = 100_000.0;
 
 /// Eyes, and what predicts further tokens at once.
-pub(crate) fn left_over_eyes(config: &HfConfig) -> Vec<LeftOver<'static>> {
-    let unused = [
-        "vision_tower",
-        "model.visual",
-        "visual",
-        "mtp",
-        "model.mtp",
-        "language_model.mtp",
-        "model.language_model.mtp",
-    ];
-    let tied = [LeftOver::Module("language_model.lm_head")];
-    let is_tied = config.get("tie_word_embeddings").is_some_and(|tie| tie == true);
-    let tied = tied.into_iter().filter(|_| is_tied);
-    left_over(config).into_iter().chain(unused.map(LeftOver::Module)).chain(tied).collect()
-}
-
-/// The language model and its head: as transformers writes them, as MLX does, or alone.
-fn text_side(w: &Weights) -> (Weights, Weights) {
-    if !w.at("model.language_model").is_empty() {
-        return (w.at("model.language_model"), w.at("lm_head"));
-    }
-    if !w.at("model.layers").is_empty() {
-        return (w.at("model"), w.at("lm_head"));
-    }
-    (w.at("language_model.model"), w.at("language_model.lm_head"))
+pub(crate) fn left_over_eyes(hf: &HfConfig) -> Vec<LeftOver<'static>> {
+    let further = ["mtp", "model.mtp", "language_model.mtp", "model.language_model.mtp"];
+    config::left_over_eyes(hf).into_iter().chain(further.map(LeftOver::Module)).collect()
 }
 
 pub(crate) fn load(hf: &HfConfig, w: &Weights) -> Result<Box<dyn CausalLm>, LoadError> {

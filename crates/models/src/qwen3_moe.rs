@@ -5,14 +5,13 @@
 
 use attention::{AttentionShape, ForwardBatch};
 use mlx::{Array, Result};
-use nn::{
-    FusedMoe, GatedMlp, HfConfig, Linear, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights,
-};
+use nn::{GatedMlp, HfConfig, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights};
 
 use crate::{
     CausalLm, ModelEntry,
     config::{ROUTER_PACKING, left_over},
     qwen3::{Feedforward, Qwen3Config, Qwen3Model},
+    sparse_moe::{PROJ_NAMES, SparseMoe},
 };
 
 pub(crate) const ENTRY: ModelEntry = ModelEntry {
@@ -20,14 +19,19 @@ pub(crate) const ENTRY: ModelEntry = ModelEntry {
     model_types: &["qwen3_moe"],
     models: "Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder",
     left_over,
-    quant: |path| match path.ends_with("mlp.gate") {
-        true => ROUTER_PACKING,
-        false => QuantChoice::Default,
-    },
-    load: |config, weights| Ok(Box::new(Qwen3MoeForCausalLm::load(config, weights)?)),
+    quant: pack_routers,
+    load: |hf, w| Ok(Box::new(Qwen3MoeForCausalLm::load(hf, &w.at("model"), w.at("lm_head"))?)),
 };
 
-struct Qwen3MoeForCausalLm {
+/// Routers have 8 bits.
+pub(crate) fn pack_routers(path: &str) -> QuantChoice {
+    match path.ends_with("mlp.gate") {
+        true => ROUTER_PACKING,
+        false => QuantChoice::Default,
+    }
+}
+
+pub(crate) struct Qwen3MoeForCausalLm {
     config: Qwen3Config,
     context_length: usize,
     model: Qwen3Model<MlpOrExperts>,
@@ -36,13 +40,7 @@ struct Qwen3MoeForCausalLm {
 
 enum MlpOrExperts {
     Mlp(GatedMlp),
-    Experts(SparseMoeBlock),
-}
-
-struct SparseMoeBlock {
-    /// The router.
-    gate: Linear,
-    experts: FusedMoe,
+    Experts(Box<SparseMoe>),
 }
 
 impl CausalLm for Qwen3MoeForCausalLm {
@@ -77,7 +75,7 @@ impl CausalLm for Qwen3MoeForCausalLm {
 impl Feedforward for MlpOrExperts {
     fn load(config: &Qwen3Config, layer_id: usize, w: Weights) -> Result<Self, LoadError> {
         if config.has_experts(layer_id) {
-            SparseMoeBlock::load(config, &w).map(Self::Experts)
+            load_experts(config, &w).map(Box::new).map(Self::Experts)
         } else {
             <GatedMlp as Feedforward>::load(config, layer_id, w).map(Self::Mlp)
         }
@@ -86,36 +84,24 @@ impl Feedforward for MlpOrExperts {
     fn forward(&self, hidden: &Array) -> Result<Array> {
         match self {
             Self::Mlp(mlp) => mlp.forward(hidden),
-            Self::Experts(SparseMoeBlock { gate, experts }) => {
-                experts.forward(hidden, &gate.forward(hidden)?)
-            }
+            Self::Experts(experts) => experts.forward(hidden),
         }
     }
 }
 
 impl Qwen3MoeForCausalLm {
-    fn load(hf: &HfConfig, w: &Weights) -> Result<Self, LoadError> {
+    /// From the tensors of `model` and of `head`, if the head is not tied.
+    pub(crate) fn load(hf: &HfConfig, model: &Weights, head: Weights) -> Result<Self, LoadError> {
         let config = Qwen3Config::new(hf)?;
-        let (model, lm_head) = Qwen3Model::load(&config, hf, w)?;
+        let (model, lm_head) = Qwen3Model::load(&config, hf, model, head)?;
         Ok(Self { context_length: hf.context_length(), config, model, lm_head })
     }
 }
 
-impl SparseMoeBlock {
-    fn load(config: &Qwen3Config, w: &Weights) -> Result<Self, LoadError> {
-        let moe = &config.moe;
-        let (num_experts, hidden) = (moe.num_experts, config.hidden_size);
-        let dims = MoeDims { num_experts, hidden, inner: moe.moe_intermediate_size };
-        let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize: moe.norm_topk_prob };
-        Ok(Self {
-            gate: Linear::load(w.at("gate"), hidden, num_experts, false)?,
-            experts: FusedMoe::load(
-                (&w.at("switch_mlp"), &w.at("experts")),
-                ["gate_proj", "up_proj", "down_proj"],
-                dims,
-                top_k,
-                config.hidden_act,
-            )?,
-        })
-    }
+fn load_experts(config: &Qwen3Config, w: &Weights) -> Result<SparseMoe, LoadError> {
+    let moe = &config.moe;
+    let (num_experts, hidden) = (moe.num_experts, config.hidden_size);
+    let dims = MoeDims { num_experts, hidden, inner: moe.moe_intermediate_size };
+    let top_k = TopK { top_k: moe.num_experts_per_tok, renormalize: moe.norm_topk_prob };
+    SparseMoe::load(w, PROJ_NAMES, dims, top_k, config.hidden_act)
 }

@@ -5,10 +5,11 @@
 use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
-    CausalLm, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma2, gemma3, gemma3_text, gemma4,
-    gemma4_text, glm4, glm4_moe, glm4_moe_lite, gpt_oss, granite, kimi_linear, lfm2, llama, llama4,
-    llama4_text, ministral3, mistral3, mixtral, nemotron_h, olmo2, olmo3, phi3, qwen2, qwen2_moe,
-    qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, seed_oss, smollm3,
+    CausalLm, bailing_moe, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma, gemma2, gemma3,
+    gemma3_text, gemma4, gemma4_text, glm4, glm4_moe, glm4_moe_lite, gpt_oss, granite, granitemoe,
+    granitemoehybrid, kimi_linear, lfm2, lfm2_moe, llama, llama4, llama4_text, minimax, ministral3,
+    mistral3, mixtral, nemotron_h, olmo2, olmo3, olmoe, phi3, qwen2, qwen2_moe, qwen2_vl, qwen3,
+    qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -36,6 +37,7 @@ pub type QuantRule = fn(&str) -> QuantChoice;
 
 /// Sorted by first architecture.
 pub const MODELS: &[ModelEntry] = &[
+    bailing_moe::ENTRY,
     cohere2::ENTRY,
     deepseek_v2::ENTRY,
     deepseek_v3::ENTRY,
@@ -45,28 +47,36 @@ pub const MODELS: &[ModelEntry] = &[
     gemma3::ENTRY,
     gemma4_text::ENTRY,
     gemma4::ENTRY,
+    gemma::ENTRY,
     glm4::ENTRY,
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
     gpt_oss::ENTRY,
     granite::ENTRY,
+    granitemoe::ENTRY,
+    granitemoehybrid::ENTRY,
     kimi_linear::ENTRY,
     lfm2::ENTRY,
+    lfm2_moe::ENTRY,
     llama4_text::ENTRY,
     llama4::ENTRY,
     llama::ENTRY,
+    minimax::ENTRY,
     ministral3::ENTRY,
     mistral3::ENTRY,
     mixtral::ENTRY,
     nemotron_h::ENTRY,
     olmo2::ENTRY,
     olmo3::ENTRY,
+    olmoe::ENTRY,
     phi3::ENTRY,
     qwen2::ENTRY,
     qwen2_moe::ENTRY,
+    qwen2_vl::ENTRY,
     qwen3::ENTRY,
     qwen3_moe::ENTRY,
     qwen3_next::ENTRY,
+    qwen3_vl::ENTRY,
     qwen3_5::ENTRY,
     qwen3_5_moe::ENTRY,
     seed_oss::ENTRY,
@@ -148,7 +158,7 @@ mod tests {
     fn an_unknown_architecture_lists_the_known() {
         let error = |text| find(&HfConfig::from_json(text).unwrap()).err().unwrap().to_string();
         let known = known_architectures().join(", ");
-        assert!(known.contains(", LlamaForCausalLM, Ministral3ForCausalLM, "));
+        assert!(known.contains(", LlamaForCausalLM, MiniMaxM2ForCausalLM, "));
         assert_eq!(
             error(r#"{"architectures": ["OptForCausalLM"], "model_type": "llama"}"#),
             format!("config.json: architectures: OptForCausalLM is not known (known: {known})")

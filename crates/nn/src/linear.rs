@@ -3,7 +3,7 @@
 //! Upstream: `sglang/srt/layers/linear.py`.
 
 use kernels::{Kernels, add_bias};
-use mlx::{Array, Result};
+use mlx::{Array, Error, Result};
 
 use crate::{LinearWeight, LoadError, Weights, device::on_cpu, quant::Packed};
 
@@ -58,6 +58,11 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// Without a bias.
+    pub(crate) fn from_weight(weight: LinearWeight) -> Result<Self> {
+        Ok(Self { weight: Matrix::new(weight)?, bias: None })
+    }
+
     /// `[num_tokens, in_dims]` to `[num_tokens, out_dims]`.
     ///
     /// # Errors
@@ -107,14 +112,19 @@ impl MergedLinear {
                 biases.push(w.take("bias", &[*out_dims])?);
             }
         }
+        Ok(Self::from_weights(weights, biases)?)
+    }
+
+    /// Of matrices, with a bias for each or none.
+    pub(crate) fn from_weights(weights: Vec<LinearWeight>, biases: Vec<Array>) -> Result<Self> {
         let linear = |weight: LinearWeight, bias: Option<Array>| {
-            Ok::<_, LoadError>(Linear { weight: Matrix::new(weight)?, bias })
+            Ok::<_, Error>(Linear { weight: Matrix::new(weight)?, bias })
         };
         let parts = match LinearWeight::stacked(&weights)? {
             Some(weight) => {
                 drop(weights);
-                let biases: Vec<&Array> = biases.iter().collect();
-                let bias = bias.then(|| Array::concatenate(&biases, 0)).transpose()?;
+                let all: Vec<&Array> = biases.iter().collect();
+                let bias = (!all.is_empty()).then(|| Array::concatenate(&all, 0)).transpose()?;
                 vec![linear(weight, bias)?]
             }
             None => {

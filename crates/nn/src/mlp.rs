@@ -4,7 +4,7 @@
 
 use mlx::Array;
 
-use crate::{Activation, Linear, LoadError, MergedLinear, Weights};
+use crate::{Activation, Linear, LinearWeight, LoadError, MergedLinear, Weights};
 
 /// `down(act(gate(x)) * up(x))`.
 pub struct GatedMlp {
@@ -45,27 +45,55 @@ impl GatedMlp {
         act: Activation,
         bias: bool,
     ) -> Result<Self, LoadError> {
-        let gate_up = [(w.at(gate), inner), (w.at(up), inner)];
+        Self::load_at([w.at(gate), w.at(up), w.at(down)], [hidden, inner], act, bias)
+    }
+
+    /// The same from anywhere: gate, up, down.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load_at(
+        [gate, up, down]: [Weights; 3],
+        [hidden, inner]: [usize; 2],
+        act: Activation,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let gate_up = [(gate, inner), (up, inner)];
         Ok(Self {
             gate_up_proj: GateUp::Merged(MergedLinear::load(&gate_up, hidden, bias)?),
-            down_proj: Linear::load(w.at(down), inner, hidden, bias)?,
+            down_proj: Linear::load(down, inner, hidden, bias)?,
             act,
         })
     }
 
-    /// Takes `gate_up_proj`, gates then values, and `down_proj`.
+    /// Takes two matrices: gates then values, most often `gate_up_proj`, and `down_proj`.
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
     pub fn load_fused(
         w: &Weights,
+        [gate_up, down]: [&str; 2],
         [hidden, inner]: [usize; 2],
         act: Activation,
     ) -> Result<Self, LoadError> {
-        let gate_up = Linear::load(w.at("gate_up_proj"), hidden, 2 * inner, false)?;
         Ok(Self {
-            gate_up_proj: GateUp::Stored(gate_up),
-            down_proj: Linear::load(w.at("down_proj"), inner, hidden, false)?,
+            gate_up_proj: GateUp::Stored(Linear::load(w.at(gate_up), hidden, 2 * inner, false)?),
+            down_proj: Linear::load(w.at(down), inner, hidden, false)?,
+            act,
+        })
+    }
+
+    /// Of gate, up and down.
+    ///
+    /// # Errors
+    /// MLX has no room for it.
+    pub fn from_weights(
+        [gate, up, down]: [LinearWeight; 3],
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            gate_up_proj: GateUp::Merged(MergedLinear::from_weights(vec![gate, up], Vec::new())?),
+            down_proj: Linear::from_weight(down)?,
             act,
         })
     }

@@ -13,7 +13,7 @@ use kernels::{Kernels, TopKSpec, cpu, moe_sum, moe_topk, qmm_few};
 use mlx::{Array, Dtype, Result};
 
 use crate::{
-    Activation, LoadError, Weights,
+    Activation, LinearWeight, LoadError, Weights,
     activation::clamped_swiglu,
     device::{on_cpu, on_cuda},
 };
@@ -25,6 +25,9 @@ mod routing;
 use biased::ExpertBiases;
 use experts::{Axes, Experts};
 pub use routing::{ExpertGroups, GroupScore, Routing, Scoring};
+
+/// Gate, up and down of stacked experts, in the MLX format.
+const STACKS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// Rows of a gathered product from which sorting them by expert pays.
 const SORTED_ROWS: usize = 64;
@@ -121,7 +124,7 @@ pub struct MoeDims {
 impl FusedMoe {
     /// Takes the experts: stacked ones at `stacked`, or one module each at `single`
     /// (`single.0`, ...), or gates and values of all in one tensor there. `names` are
-    /// gate, up and down below either.
+    /// gate, up and down of single ones.
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
@@ -134,24 +137,24 @@ impl FusedMoe {
     ) -> Result<Self, LoadError> {
         let MoeDims { num_experts, hidden, inner } = dims;
         top_k.check(num_experts)?;
-        let [gate, up, down] = names;
+        let [gate, up, down]: [_; 3] = std::array::from_fn(|part| (names[part], STACKS[part]));
         if single.has("gate_up_proj") {
             let sizes = [num_experts, hidden, inner];
             let [gate_up, down] =
-                Experts::fused((stacked, single), names, sizes, Axes::OutputsFirst)?;
+                Experts::fused((stacked, single), STACKS, sizes, Axes::OutputsFirst)?;
             let between = Between::Gated(act);
             return Ok(Self::unbiased(top_k, num_experts, (gate_up, between, down)));
         }
         let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
             if single.is_empty() || !stacked.is_empty() {
-                let names: Vec<&str> = names.iter().map(|name| name.0).collect();
+                let names: Vec<&str> = names.iter().map(|name| name.1).collect();
                 Experts::stacked(stacked, &names, num_experts, in_dims, out_dims)
             } else {
                 Experts::single((stacked, single), names, num_experts, in_dims, out_dims)
             }
         };
-        let gate_up = matrices(&[(gate, "gate_proj"), (up, "up_proj")], hidden, inner)?;
-        let down = matrices(&[(down, "down_proj")], inner, hidden)?;
+        let gate_up = matrices(&[gate, up], hidden, inner)?;
+        let down = matrices(&[down], inner, hidden)?;
         Ok(Self::unbiased(top_k, num_experts, (gate_up, Between::Gated(act), down)))
     }
 
@@ -162,6 +165,24 @@ impl FusedMoe {
         (gate_up, between, down): (Experts, Between, Experts),
     ) -> Self {
         Self { top_k, routing: None, num_experts, gate_up, down, between, biases: None }
+    }
+
+    /// Of a stack each of gates, values and the matrices behind them, which were taken at
+    /// `w`.
+    ///
+    /// # Errors
+    /// They are not packed alike, or `top_k` is more than there are.
+    pub fn from_stacks(
+        [gate, up, down]: [LinearWeight; 3],
+        w: &Weights,
+        dims: MoeDims,
+        top_k: TopK,
+        act: Activation,
+    ) -> Result<Self, LoadError> {
+        top_k.check(dims.num_experts)?;
+        let gate_up = Experts::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?;
+        let down = Experts::new(Some(down), w)?;
+        Ok(Self::unbiased(top_k, dims.num_experts, (gate_up, Between::Gated(act), down)))
     }
 
     /// As [`FusedMoe::load`] of stacked experts, or of `gate_up_proj` `[num_experts, hidden,

@@ -26,6 +26,7 @@ mod prefix_table;
 mod unigram;
 mod wire;
 
+use chars_map::CharsMap;
 use encoder::{Encoder, PrefixSpace};
 use model::{Model, PieceKind};
 use normalizer::SPACE;
@@ -105,6 +106,11 @@ pub(crate) fn read(bytes: &[u8], config: &Map<String, Value>) -> Parsed<Vocabula
     let strips_space = model.normalizer.adds_dummy_prefix && prefix_space != PrefixSpace::Never;
     let json = tokenizer_json(&model, strips_space).to_string();
     Ok(Vocabulary { json, roles: roles(&model), encoder: Some(encoder) })
+}
+
+/// An error if `map`, a `precompiled_charsmap`, is damaged.
+pub(crate) fn check_chars_map(map: &[u8]) -> Parsed<()> {
+    CharsMap::parse(map).map(|_| ())
 }
 
 /// The tokens with a role.

@@ -103,8 +103,11 @@ impl Tokenizer {
         templates: TemplateSources,
     ) -> Result<Self> {
         let invalid = |source| TokenizerError::Invalid { origin: origin.clone(), source };
-        let mut library =
-            tokenizers::Tokenizer::from_bytes(vocabulary.json.as_bytes()).map_err(invalid)?;
+        // A damaged normalizer panics where it meets an added token.
+        let parse = || tokenizers::Tokenizer::from_bytes(vocabulary.json.as_bytes());
+        let parsed = panic::catch_unwind(AssertUnwindSafe(parse));
+        let parsed = parsed.unwrap_or_else(|_| Err("the tokenizer panics".into()));
+        let mut library = parsed.map_err(invalid)?;
         // Limits of the training set-up, not of the model.
         library.with_truncation(None).map_err(invalid)?.with_padding(None);
         add_missing_tokens(&mut library, added_tokens, &special_tokens)?;

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +26,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 pub(crate) fn read(dir: &Path, config: &Config) -> Result<(PathBuf, Vocabulary)> {
     let path = dir.join("tokenizer.json");
     if let Some(json) = read_optional(&path)? {
+        check_chars_maps(&path, &json)?;
         return Ok((path, Vocabulary { json, roles: Default::default(), encoder: None }));
     }
     for path in tiktoken_files(dir)? {
@@ -47,6 +49,29 @@ pub(crate) fn read(dir: &Path, config: &Config) -> Result<(PathBuf, Vocabulary)>
         Some(vocabulary) => Ok(vocabulary),
         None => Err(TokenizerError::NotFound { dir: dir.to_owned() }),
     }
+}
+
+/// The library believes the lengths in a character map, and would ask for any
+/// amount of memory.
+fn check_chars_maps(path: &Path, json: &str) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Normalizer {
+        normalizer: Value,
+    }
+    const KEY: &str = "precompiled_charsmap";
+    if !json.contains(KEY) {
+        return Ok(());
+    }
+    // What is not valid JSON the library refuses.
+    let Ok(Normalizer { normalizer }) = serde_json::from_str(json) else { return Ok(()) };
+    let steps = normalizer["normalizers"].as_array().map_or(&[][..], Vec::as_slice);
+    for map in steps.iter().chain([&normalizer]).filter_map(|step| step[KEY].as_str()) {
+        // As above: base64.
+        let Ok(map) = STANDARD.decode(map) else { continue };
+        sentencepiece::check_chars_map(&map)
+            .map_err(|source| TokenizerError::SentencePiece { path: path.to_owned(), source })?;
+    }
+    Ok(())
 }
 
 /// The vocabulary of `vocab.json` and `merges.txt`, or of `vocab.txt`.

@@ -186,13 +186,15 @@ fn tensors_are_those_of_the_oracle() {
             opened.imported_from.unwrap(),
             golden.config["quantization_config"]["quant_method"]
         );
+        let entry = |array: &Array| (array.dtype().name().to_owned(), array.shape(), digest(array));
         let mut found = BTreeMap::new();
         for (name, (_, shape, _)) in &golden.tensors {
             if let Some(path) = name.strip_suffix(".weight") {
                 let parts = parts(&opened.weights, path, shape, bits);
-                found.extend(parts.into_iter().map(|(name, array)| {
-                    (name, (array.dtype().name().to_owned(), array.shape(), digest(&array)))
-                }));
+                found.extend(parts.into_iter().map(|(name, array)| (name, entry(&array))));
+            } else if name.ends_with("_bias") {
+                let array = opened.weights.take_as_stored(name, shape).unwrap();
+                found.insert(name.clone(), entry(&array));
             }
         }
         for (name, expected) in &golden.tensors {

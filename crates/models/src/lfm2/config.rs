@@ -1,5 +1,5 @@
-//! Every field of `config.json` that changes LFM2's graph. A value that it does not follow
-//! fails here, not in the logits.
+//! Every field of `config.json` that changes LFM2's graphs, with and without experts. A
+//! value that they do not follow fails here, not in the logits.
 
 use nn::{HfConfig, LoadError};
 use serde::Deserialize;
@@ -27,6 +27,32 @@ pub(crate) struct Lfm2Config {
     block_auto_adjust_ff_dim: bool,
     full_attn_idxs: Option<Vec<usize>>,
     layer_types: Option<Vec<LayerType>>,
+    /// Rules where both are given.
+    tie_embedding: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    #[serde(flatten)]
+    pub(crate) moe: MoeConfig,
+}
+
+/// Of models with experts; of no meaning without.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct MoeConfig {
+    /// Layers before this one have no experts.
+    #[serde(default)]
+    pub(crate) num_dense_layers: usize,
+    #[serde(default)]
+    pub(crate) num_experts: usize,
+    #[serde(default)]
+    pub(crate) num_experts_per_tok: usize,
+    #[serde(default)]
+    pub(crate) moe_intermediate_size: usize,
+    #[serde(default = "yes")]
+    pub(crate) norm_topk_prob: bool,
+    /// Whether experts have a bias that chooses them.
+    #[serde(default = "yes")]
+    pub(crate) use_expert_bias: bool,
+    #[serde(default = "factor")]
+    pub(crate) routed_scaling_factor: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -38,6 +64,27 @@ enum LayerType {
 
 fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn factor() -> f32 {
+    1.0
+}
+
+impl MoeConfig {
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        check_sizes(&[
+            ("num_experts", self.num_experts),
+            ("moe_intermediate_size", self.moe_intermediate_size),
+        ])?;
+        if !self.routed_scaling_factor.is_finite() {
+            return Err(config_error("routed_scaling_factor", "must be finite".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 impl Lfm2Config {
@@ -81,6 +128,10 @@ impl Lfm2Config {
     }
 
     fn check(&self) -> Result<(), LoadError> {
+        if self.tie_embedding.or(self.tie_word_embeddings) == Some(false) {
+            let value = "false".to_owned();
+            return Err(LoadError::Unsupported { what: "tie_word_embeddings", value });
+        }
         check_sizes(&[
             ("hidden_size", self.hidden_size),
             ("num_hidden_layers", self.num_hidden_layers),

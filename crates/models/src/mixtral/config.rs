@@ -4,7 +4,7 @@
 use nn::{Activation, HfConfig, LoadError, RopeConfig};
 use serde::Deserialize;
 
-use crate::config::{check_kv_heads, check_sizes, default_act, is_tied};
+use crate::config::{check_kv_heads, check_sizes, default_act, is_tied, with_default_theta};
 
 /// Base of the rotary frequencies where config.json names none.
 const DEFAULT_THETA: f32 = 1e6;
@@ -67,12 +67,7 @@ impl MixtralConfig {
 }
 
 pub(super) fn rope(hf: &HfConfig) -> Result<RopeConfig, LoadError> {
-    let mut rope = RopeConfig::from_config(hf)?;
-    let nested = hf.get("rope_parameters").and_then(|parameters| parameters.get("rope_theta"));
-    if hf.get("rope_theta").or(nested).is_none() {
-        rope.theta = DEFAULT_THETA;
-    }
-    Ok(rope)
+    Ok(with_default_theta(RopeConfig::from_config(hf)?, hf, DEFAULT_THETA))
 }
 
 fn eight() -> usize {

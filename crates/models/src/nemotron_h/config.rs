@@ -139,6 +139,7 @@ impl NemotronHConfig {
             heads: self.mamba.mamba_num_heads,
             head_dim: self.mamba.mamba_head_dim,
             groups: self.mamba.n_groups,
+            norm_groups: self.mamba.n_groups,
             state: self.mamba.ssm_state_size,
             taps: self.mamba.conv_kernel,
             eps: self.layer_norm_epsilon,

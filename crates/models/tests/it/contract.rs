@@ -151,7 +151,11 @@ fn shape_is_told_as_config_json_has_it() {
         let of_expert = optional("moe_intermediate_size").unwrap_or(inner);
         let top_k = ["num_experts_per_tok", "num_experts_per_token", "top_k_experts"];
         let top_k = top_k.into_iter().find_map(optional).unwrap_or(0);
-        let shared = ["shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"];
+        let shared = [
+            "shared_expert_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+            "shared_intermediate_size",
+        ];
         let shared = shared.into_iter().find_map(optional).unwrap_or(0);
         // And so do queries in the space of latents.
         let latent = optional("kv_lora_rank").map(|rank| rank + number("qk_rope_head_dim"));
@@ -165,6 +169,10 @@ fn shape_is_told_as_config_json_has_it() {
         // Some recurrent layers project to more.
         let projected = match config.model_type() {
             Some("nemotron_h") => 2 * 4 * 32 + 2 * 2 * 16 + 4,
+            Some("granitemoehybrid") => model.state_layout().first().map_or(0, |layer| {
+                let [heads, head_dim, _] = layer.scan.unwrap();
+                heads * head_dim + layer.channels + heads
+            }),
             Some("kimi_linear") => model.state_layout()[0].channels,
             _ => 0,
         };

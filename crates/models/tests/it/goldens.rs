@@ -59,7 +59,7 @@ fn every_family_has_a_plain_and_a_quantized_golden() {
 /// of the eyes.
 #[test]
 fn text_sides_load_as_published() {
-    for name in ["gemma3-nested", "gemma4-nested", "gemma4-unified-tied", "mistral3"] {
+    for name in ["gemma3-nested", "gemma4-nested", "gemma4-unified-tied", "mistral3", "qwen3-vl"] {
         let golden = golden(name);
         let published = |name: String| match name.strip_prefix("language_model.model.") {
             Some(rest) => format!("model.language_model.{rest}"),

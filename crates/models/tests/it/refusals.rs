@@ -104,6 +104,12 @@ fn config_values_of_other_families() {
         ("qwen2-moe", json!({"num_experts_per_tok": 0}), "experts of a token \"0 of 6\""),
         ("qwen2-moe", json!({"decoder_sparse_step": 0}), "config.json: decoder_sparse_step: must"),
         ("qwen2-moe", json!({"mlp_only_layers": [0]}), "weight model.layers.0.mlp.gate_proj"),
+        ("gemma", json!({"attention_bias": true}), "attention_bias \"true\""),
+        ("gemma", json!({"hidden_activation": "xielu"}), "config.json: hidden_activation: unknown"),
+        ("olmoe", json!({"clip_qkv": 8.0}), "clip_qkv \"8\""),
+        ("olmoe", json!({"mlp_bias": true}), "mlp_bias \"true\""),
+        ("qwen2-vl", json!({"rope_scaling": {"type": "spiral"}}), "rope type \"spiral\""),
+        ("qwen2-vl", json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1"),
         ("qwen3", json!({"use_sliding_window": true}), "use_sliding_window \"true\""),
         ("qwen3", json!({"head_dim": 15}), "rotary width \"15\""),
     ];
@@ -316,6 +322,95 @@ fn config_values_of_kimi_linear() {
     }
 }
 
+#[test]
+fn config_values_of_lfm2_with_experts() {
+    let cases = [
+        (json!({"num_experts": 0}), "config.json: num_experts: must be positive"),
+        (json!({"num_experts_per_tok": 9}), "experts of a token \"9 of 8\""),
+        (json!({"moe_intermediate_size": 0}), "config.json: moe_intermediate_size: must be"),
+        (json!({"routed_scaling_factor": {"__float__": "NaN"}}), "config.json: routed_scaling_"),
+        (json!({"use_expert_bias": false}), "the model does not use 2 tensor(s)"),
+        (json!({"num_dense_layers": 0}), "weight model.layers.0.feed_forward.expert_bias"),
+        (json!({"tie_embedding": false}), "tie_word_embeddings \"false\""),
+        (json!({"conv_L_cache": 1}), "config.json: conv_L_cache: 1 is not from 2 to 64"),
+    ];
+    for (fields, expected) in cases {
+        let text = refusal_of("lfm2-moe", fields.clone());
+        assert!(text.starts_with(expected), "{fields}: {text}");
+    }
+}
+
+#[test]
+fn config_values_of_granite_4() {
+    let cases = [
+        ("granite4", json!({"layer_types": ["mamba"]}), "config.json: layer_types: 1 entries for"),
+        (
+            "granite4",
+            json!({"layer_types": ["mamba", "conv", "mamba"]}),
+            "config.json: layer_types",
+        ),
+        (
+            "granite4",
+            json!({"position_embedding_type": "alibi"}),
+            "config.json: position_embedding",
+        ),
+        ("granite4", json!({"mlp_bias": true}), "mlp_bias \"true\""),
+        ("granite4", json!({"logits_scaling": 0}), "config.json: logits_scaling: must not be"),
+        ("granite4", json!({"mamba_d_conv": 1}), "config.json: mamba_d_conv: 1 is not from 2 to"),
+        ("granite4", json!({"mamba_n_groups": 3}), "config.json: mamba_n_groups: 3 does not"),
+        ("granite4", json!({"mamba_n_heads": 0}), "config.json: mamba_n_heads: must be positive"),
+        ("granite4", json!({"time_step_limit": [1.0, 0.5]}), "config.json: time_step_limit: 1 to"),
+        ("granite4", json!({"num_experts_per_tok": 9}), "experts of a token \"9 of 8\""),
+        ("granitemoe", json!({"num_experts_per_tok": 0}), "experts of a token \"0 of 8\""),
+        ("granitemoe", json!({"num_hidden_layers": 0}), "config.json: num_hidden_layers: must be"),
+    ];
+    for (name, fields, expected) in cases {
+        let text = refusal_of(name, fields.clone());
+        assert!(text.starts_with(expected), "{name} {fields}: {text}");
+    }
+}
+
+#[test]
+fn config_values_of_bailing_moe() {
+    let cases = [
+        (json!({"use_bias": true}), "use_bias \"true\""),
+        (json!({"norm_head": true}), "norm_head \"true\""),
+        (json!({"score_function": "relu"}), "scoring_func \"relu\""),
+        (json!({"n_group": 3}), "n_group \"3 for 8 experts\""),
+        (json!({"topk_group": 5}), "topk_group \"5 of 4\""),
+        (json!({"rotary_dim": 18}), "rotary width \"18\""),
+        (json!({"num_experts_per_tok": 9}), "experts of a token \"9 of"),
+        (json!({"moe_intermediate_size": 0}), "config.json: moe_intermediate_size: must be"),
+        (json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does not"),
+    ];
+    for (fields, expected) in cases {
+        let text = refusal_of("bailing-moe", fields.clone());
+        assert!(text.starts_with(expected), "{fields}: {text}");
+    }
+}
+
+#[test]
+fn config_values_of_minimax() {
+    let cases = [
+        (json!({"attn_type_list": [1, 0]}), "attn_type_list \"0\""),
+        (json!({"attn_type_list": [1]}), "config.json: attn_type_list: 1 entries for 2"),
+        (json!({"qk_norm_type": "per_head"}), "qk_norm_type \"per_head\""),
+        (json!({"scoring_func": "softmax"}), "scoring_func \"softmax\""),
+        (json!({"use_routing_bias": false}), "use_routing_bias \"false\""),
+        (json!({"shared_intermediate_size": 64}), "shared_intermediate_size \"64\""),
+        (json!({"sliding_window": 8}), "sliding_window \"8\""),
+        (json!({"rotary_dim": 15}), "rotary width \"15\""),
+        (json!({"rotary_dim": 34}), "rotary width \"34\""),
+        (json!({"num_key_value_heads": 3}), "config.json: num_key_value_heads: 3 does not"),
+        (json!({"num_experts_per_tok": 9}), "experts of a token \"9 of 8\""),
+        (json!({"num_local_experts": 0}), "config.json: num_local_experts: must be positive"),
+    ];
+    for (fields, expected) in cases {
+        let text = refusal_of("minimax", fields.clone());
+        assert!(text.starts_with(expected), "{fields}: {text}");
+    }
+}
+
 /// Projections of layers that use another's, eyes and ears, and a head that is the embedding.
 #[test]
 fn what_gemma_4_leaves_behind_is_no_mistake() {
@@ -394,6 +489,13 @@ fn every_tensor_is_needed_once() {
         "nemotron-h",
         "nemotron-h-q4",
         "kimi-linear",
+        "bailing-moe",
+        "bailing-moe-q4",
+        "granite4",
+        "granite4-dense",
+        "lfm2-moe",
+        "lfm2-moe-q4",
+        "minimax",
         "llama4",
         "llama4-q4",
     ] {
@@ -447,6 +549,10 @@ fn what_converters_leave_behind_is_no_mistake() {
     for (name, extra) in [
         ("nemotron-h", "mtp.layers.0.eh_proj.weight"),
         ("kimi-linear", "model.mtp.layers.0.eh_proj.weight"),
+        ("bailing-moe", "model.layers.3.eh_proj.weight"),
+        ("minimax", "model.layers.2.eh_proj.weight"),
+        ("qwen2-vl", "visual.blocks.0.attn.qkv.weight"),
+        ("qwen3-vl", "vision_tower.blocks.0.attn.qkv.weight"),
     ] {
         let config = golden(name).config;
         let mut tensors = checkpoint(&config);

@@ -11,10 +11,14 @@ use models::{CausalLm, HfConfig};
 use nn::{LoadError, LoadOptions, TensorSource, Unpack, WeightStore, Weights};
 use serde_json::Value;
 
+mod bailing_moe;
 mod gemma4;
 mod gpt_oss;
+mod granite_hybrid;
 mod kimi_linear;
+mod lfm2_moe;
 mod llama4;
+mod minimax;
 mod nemotron_h;
 
 /// One file of `testdata`.
@@ -128,8 +132,11 @@ fn packing(config: &Value, module: &str) -> Option<(usize, usize, QuantMode)> {
 
 fn shapes(config: &Value) -> Modules {
     match config["model_type"].as_str() {
+        Some("bailing_moe") => return bailing_moe::shapes(config),
         Some("gpt_oss") => return gpt_oss::shapes(config),
+        Some("granitemoe" | "granitemoehybrid") => return granite_hybrid::shapes(config),
         Some("kimi_linear") => return kimi_linear::shapes(config),
+        Some("minimax" | "minimax_m2") => return minimax::shapes(config),
         Some("llama4" | "llama4_text") => return llama4::shapes(config),
         Some("nemotron_h") => return nemotron_h::shapes(config),
         _ => {}
@@ -191,7 +198,7 @@ fn kind(config: &Value) -> &str {
 fn layer_norms(kind: &str) -> &'static [&'static str] {
     match kind {
         "cohere2" => &["input"],
-        "lfm2" => &[],
+        "lfm2" | "lfm2_moe" => &[],
         "gemma2" | "gemma3_text" => {
             &["input", "post_attention", "pre_feedforward", "post_feedforward"]
         }
@@ -202,7 +209,7 @@ fn layer_norms(kind: &str) -> &'static [&'static str] {
 }
 
 fn is_lfm2(config: &Value) -> bool {
-    kind(config) == "lfm2"
+    matches!(kind(config), "lfm2" | "lfm2_moe")
 }
 
 fn is_hybrid(config: &Value) -> bool {
@@ -246,6 +253,9 @@ fn bare_tensors(config: &Value, layer: usize) -> Modules {
     let number = |field: &str| config[field].as_u64().unwrap() as usize;
     let is_plain = config.get("quantization").is_none();
     let mut tensors = Vec::new();
+    if is_lfm2(config) {
+        tensors.extend(lfm2_moe::expert_bias(config, layer));
+    }
     if is_lfm2(config) && is_recurrent(config, layer) {
         let (hidden, taps) = (number("hidden_size"), number("conv_L_cache"));
         let shape = if is_plain { vec![hidden, 1, taps] } else { vec![hidden, taps, 1] };
@@ -299,9 +309,9 @@ fn attention(config: &Value, layer: usize) -> (Modules, Vec<(String, usize)>) {
         return (modules.collect(), norms.into());
     }
     let norms = match kind(config) {
-        "gemma3_text" | "qwen3" | "qwen3_moe" => Some([head_dim, head_dim]),
+        "gemma3_text" | "qwen3" | "qwen3_moe" | "qwen3_vl_text" => Some([head_dim, head_dim]),
         _ if is_hybrid(config) || config["use_qk_norm"] == true => Some([head_dim, head_dim]),
-        "olmo2" | "olmo3" => Some([q, kv]),
+        "olmo2" | "olmo3" | "olmoe" => Some([q, kv]),
         _ => None,
     };
     let norms = norms.into_iter().flat_map(|widths| {
@@ -359,7 +369,7 @@ fn mlp(config: &Value, layer: usize) -> Modules {
         |field: &str| config.get(field).and_then(Value::as_u64).map(|value| value as usize);
     let (hidden, inner) = (number("hidden_size").unwrap(), number("intermediate_size").unwrap());
     if is_lfm2(config) {
-        return gated("feed_forward", hidden, inner, ["w1", "w3", "w2"]);
+        return lfm2_moe::feed_forward(config, layer);
     }
     if matches!(kind(config), "glm4" | "phi3") {
         let modules = [("gate_up", [2 * inner, hidden]), ("down", [hidden, inner])];

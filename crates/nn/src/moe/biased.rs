@@ -10,7 +10,7 @@
 
 use mlx::{Array, Result};
 
-use super::{Between, Experts, FusedMoe, MoeDims, TopK};
+use super::{Between, Experts, FusedMoe, MoeDims, STACKS, TopK};
 use crate::{LinearWeight, LoadError, Weights};
 
 /// Added to what the products give.
@@ -20,8 +20,6 @@ pub(super) struct ExpertBiases {
     /// `[num_experts, hidden]`.
     down: Array,
 }
-
-const NAMES: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 impl FusedMoe {
     /// Takes experts with biases, `down(clamped_swiglu(gate_up(x)))`, gates kept below
@@ -40,11 +38,11 @@ impl FusedMoe {
         let is_published = w.has("gate_up_proj_bias");
         let (gate_up, down) = match (is_published, w.has("gate_up_proj")) {
             (false, _) => (
-                Experts::stacked(w, &NAMES[..2], num_experts, hidden, inner)?,
-                Experts::stacked(w, &NAMES[2..], num_experts, inner, hidden)?,
+                Experts::stacked(w, &STACKS[..2], num_experts, hidden, inner)?,
+                Experts::stacked(w, &STACKS[2..], num_experts, inner, hidden)?,
             ),
             (true, false) => {
-                (by_turns(w, dims)?, Experts::stacked(w, &NAMES[2..], num_experts, inner, hidden)?)
+                (by_turns(w, dims)?, Experts::stacked(w, &STACKS[2..], num_experts, inner, hidden)?)
             }
             (true, true) => by_columns(w, dims)?,
         };
@@ -61,7 +59,7 @@ impl ExpertBiases {
     fn stacked(w: &Weights, dims: MoeDims) -> std::result::Result<Self, LoadError> {
         let MoeDims { num_experts, hidden, inner } = dims;
         let take = |name: &str, width| w.at(name).take("bias", &[num_experts, width]);
-        let [gate, up, down] = NAMES;
+        let [gate, up, down] = STACKS;
         let gate_up = Array::concatenate(&[&take(gate, inner)?, &take(up, inner)?], 1)?;
         gate_up.eval()?;
         Ok(Self { gate_up, down: take(down, hidden)? })
@@ -75,7 +73,7 @@ impl ExpertBiases {
         gate_up.eval()?;
         let down = silent.take("down_proj_bias", &[num_experts, hidden])?;
         let halves = gate_up.split(2, 1)?;
-        for (name, bias) in NAMES.iter().zip(halves.iter().chain([&down])) {
+        for (name, bias) in STACKS.iter().zip(halves.iter().chain([&down])) {
             w.at(name).report_bias(&bias.contiguous()?)?;
         }
         Ok(Self { gate_up, down })
@@ -103,7 +101,7 @@ fn by_turns(w: &Weights, dims: MoeDims) -> std::result::Result<Experts, LoadErro
     let turns = turns.stacked_linear_parts(num_experts, hidden, 2 * inner)?;
     let sorted = turns.map(gates_first)?;
     drop(turns);
-    for (name, half) in NAMES.iter().zip([0, 1]) {
+    for (name, half) in STACKS.iter().zip([0, 1]) {
         let half = sorted.map(|part| part.split(2, 1)?[half].contiguous())?;
         w.at(name).report(&half)?;
     }
@@ -119,9 +117,9 @@ fn by_columns(w: &Weights, dims: MoeDims) -> std::result::Result<(Experts, Exper
     let gate_up = gates_first(&gate_up.transpose(&[0, 2, 1])?)?;
     let halves = gate_up.split(2, 1)?;
     let part = |name: &str, half: &Array| w.at(name).derived(&half.contiguous()?);
-    let halves = [part(NAMES[0], &halves[0])?, part(NAMES[1], &halves[1])?];
+    let halves = [part(STACKS[0], &halves[0])?, part(STACKS[1], &halves[1])?];
     let down = silent.take("down_proj", &[num_experts, inner, hidden])?;
-    let down = part(NAMES[2], &down.transpose(&[0, 2, 1])?)?;
+    let down = part(STACKS[2], &down.transpose(&[0, 2, 1])?)?;
     let gate_up = LinearWeight::stacked_along(1, &halves)?;
     Ok((Experts::new(gate_up, w)?, Experts::new(Some(down), w)?))
 }

@@ -133,6 +133,25 @@ fn files_that_are_missing_or_broken_are_named() {
     assert!(error.to_string().ends_with("tokenizer_config.json is not valid JSON"), "{error}");
 }
 
+/// Lengths that lead out of the map, and a trie that leads out of itself.
+#[test]
+fn a_damaged_character_map_is_refused_or_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = |map: &str| {
+        let mut json = gguf::tokenizer_json(&testing::byte_level_vocab()).unwrap();
+        json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": map});
+        fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        Tokenizer::from_dir(dir.path())
+    };
+    let error = load("////fwAAAAA=").unwrap_err().to_string();
+    assert!(error.ends_with("precompiled_charsmap: the trie is longer than the map"), "{error}");
+    assert!(error.contains("tokenizer.json"), "{error}");
+    // One unit that points far away, and one replacement.
+    let tokenizer = load("BAAAAAD8//9hAA==").unwrap();
+    let error = tokenizer.encode("a", false).unwrap_err();
+    assert!(matches!(error, TokenizerError::Encode { .. }), "{error:?}");
+}
+
 #[test]
 fn long_texts_of_one_character_are_encoded() {
     let tokenizer = testing::byte_level();

@@ -63,7 +63,7 @@ fn named(form: Form, is_packed: bool) -> Tensors {
         ("down_proj_bias".to_owned(), down.1.clone()),
     ];
     match form {
-        Form::Mlx => NAMES
+        Form::Mlx => STACKS
             .iter()
             .zip([gate, up, down])
             .flat_map(|(name, (weight, bias))| {
