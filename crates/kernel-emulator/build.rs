@@ -11,8 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Element types in C++, in the order of their codes.
-const FLOAT_TYPES: [&str; 3] = ["float", "half", "bfloat"];
+/// Element types in C++, by their codes; 3 and 4 are of [`FIXED_TYPES`].
+const TYPES: [&str; 8] = ["float", "half", "bfloat", "", "", "fp8_row", "int8_row", "int4_row"];
+/// Codes of packed rows of K and V.
+const PACKED: [usize; 3] = [5, 6, 7];
 const FIXED_TYPES: [(&str, i32, &str); 3] =
     [("float", 0, "float"), ("int", 3, "int"), ("uint", 4, "uint32_t")];
 
@@ -153,15 +155,31 @@ fn wrapper(name: &str, body: &Path, signature: &Signature) -> String {
 }
 
 /// Which element types a kernel is compiled for: all the same; a first (`T`) of
-/// f32 with a pool of f16; a third (`OUT`) of f32.
-fn cases(types: usize, are_short: bool) -> Vec<Vec<usize>> {
-    if are_short {
-        return vec![vec![1; types], vec![2; types]];
+/// f32 with a pool of f16; a third (`OUT`) of f32; pools that are packed, each below one
+/// type of 16 bits at most.
+fn cases(signature: &Signature) -> Vec<Vec<usize>> {
+    let types = signature.types.len();
+    let has_pool = signature.types.iter().any(|name| name == "KV");
+    let packed = |firsts: &[usize]| -> Vec<Vec<usize>> {
+        let of_first = |&first: &usize| PACKED.map(|code| vec![first, code]);
+        if has_pool { firsts.iter().flat_map(of_first).collect() } else { Vec::new() }
+    };
+    if signature.are_short {
+        let same = [1, 2].map(|code| vec![code; types]);
+        return same.into_iter().chain(packed(&[2])).collect();
     }
     let mut cases: Vec<Vec<usize>> = (0..3).map(|code| vec![code; types]).collect();
     match types {
-        2 => cases.push(vec![0, 1]),
-        3 => cases.extend([vec![0, 1, 0], vec![1, 1, 0], vec![2, 2, 0]]),
+        2 => {
+            cases.push(vec![0, 1]);
+            cases.extend(packed(&[0]));
+            cases.extend(has_pool.then(|| vec![2, 6]));
+        }
+        3 => {
+            cases.extend([vec![0, 1, 0], vec![1, 1, 0], vec![2, 2, 0]]);
+            cases.extend(PACKED.map(|code| vec![0, code, 0]));
+            cases.extend([vec![2, 6, 2], vec![2, 6, 0]]);
+        }
         _ => {}
     }
     cases
@@ -173,10 +191,10 @@ fn select(signature: &Signature) -> String {
     if signature.types.is_empty() {
         return text + "return body;\n}";
     }
-    for case in cases(signature.types.len(), signature.are_short) {
+    for case in cases(signature) {
         let condition: Vec<_> =
             case.iter().enumerate().map(|(i, code)| format!("codes[{i}] == {code}")).collect();
-        let types: Vec<_> = case.iter().map(|code| FLOAT_TYPES[*code]).collect();
+        let types: Vec<_> = case.iter().map(|code| TYPES[*code]).collect();
         let _ =
             writeln!(text, "if ({}) return body<{}>;", condition.join(" && "), types.join(", "));
     }

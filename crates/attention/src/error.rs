@@ -1,5 +1,7 @@
 //! What can go wrong before the first step; a running step only fails in MLX.
 
+use kernels::KvDtype;
+
 /// An attention set-up that cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,14 @@ pub enum AttentionError {
          attention backend for both"
     )]
     Mixed { prefill: &'static str, decode: &'static str },
+
+    /// The backend exists and reads no packed rows.
+    #[error("attention backend {name:?} does not read a K/V cache of {kv_dtype} (known: {known})")]
+    PackedCache { name: &'static str, kv_dtype: KvDtype, known: String },
+
+    /// Latents are kept as they are.
+    #[error("latent attention (MLA) keeps no K/V cache of {kv_dtype}: use --kv-cache-dtype auto")]
+    PackedLatents { kv_dtype: KvDtype },
 
     /// One head of one layer is larger than the device's largest buffer.
     #[error(

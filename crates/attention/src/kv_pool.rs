@@ -13,7 +13,7 @@
 //!
 //! Upstream: `sglang/srt/mem_cache/memory_pool.py`.
 
-use kernels::kv_write::CHAIN_LEN;
+use kernels::{KvDtype, kv_write::CHAIN_LEN};
 use mlx::{Array, Dtype, Result};
 
 use crate::{
@@ -38,8 +38,8 @@ pub struct KvPoolConfig {
     pub num_pages: usize,
     /// Tokens in a page.
     pub page_size: usize,
-    /// Element type of K and V.
-    pub dtype: Dtype,
+    /// What rows of K and V are made of.
+    pub dtype: KvDtype,
     /// Largest buffer of the device, if it has a limit.
     pub max_buffer_bytes: Option<usize>,
 }
@@ -71,7 +71,7 @@ impl LayerCache {
     }
 
     /// K and V of the tokens in some slots, `[num_reqs, num_kv_heads, num_keys,
-    /// head_dim]` each; V may be narrower.
+    /// head_dim]` each; V may be narrower. Not of packed rows.
     ///
     /// # Errors
     /// Those of MLX.
@@ -145,6 +145,8 @@ impl KvPool {
     /// Writes K and V of this step's tokens, `[num_tokens, num_kv_heads,
     /// head_dim]`, to `slots`, `[num_tokens]` int32, when the graph runs. A cache of
     /// latents takes K alone.
+    ///
+    /// Not for packed rows, which only kernels write.
     ///
     /// In place if at the time of `eval` no earlier step that reads the pool is
     /// still running.

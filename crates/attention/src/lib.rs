@@ -22,7 +22,10 @@ pub use backend::{AttentionBackend, AttentionCall, ForwardMetadata, Qkv, QkvRows
 pub use backends::MAX_LATENT_SCORES;
 pub use error::AttentionError;
 pub use forward_batch::{BatchInputs, Extent, ForwardBatch, ForwardMode};
-pub use kernels::cpu::recurrent::{StatePlan, StateRow};
+pub use kernels::{
+    KvDtype,
+    cpu::recurrent::{StatePlan, StateRow},
+};
 pub use kv_pool::{FullCache, KvPool, KvPoolConfig, LatentCache, LayerCache, SlotIndex};
 pub use radix_attention::{HeadNorms, RadixAttention};
 pub use recurrent::{CausalConv, RecurrentScan, ScanRows, StateShape, StateStep};

@@ -1,7 +1,7 @@
 //! What one attention layer looks like from outside: enough to size its cache
 //! and to choose a backend.
 
-use kernels::Reach;
+use kernels::{KvDtype, Reach};
 
 /// Which cache a layer keeps for each token, each kind with its own variant of
 /// [`LayerCache`](crate::LayerCache). Recurrent and windowed caches become further
@@ -62,11 +62,11 @@ impl AttentionShape {
         }
     }
 
-    /// Bytes of cache that one token takes in this layer.
-    pub fn cache_bytes_per_token(&self, itemsize: usize) -> usize {
+    /// Bytes of cache that one token takes in this layer, whose rows are of `dtype`.
+    pub fn cache_bytes_per_token(&self, dtype: KvDtype) -> usize {
         match self.cache {
-            CacheKind::Full => 2 * self.num_kv_heads * self.head_dim * itemsize,
-            CacheKind::Latent { .. } => self.head_dim * itemsize,
+            CacheKind::Full => 2 * self.num_kv_heads * dtype.row_bytes(self.head_dim),
+            CacheKind::Latent { .. } => dtype.row_bytes(self.head_dim),
         }
     }
 }

@@ -4,7 +4,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use engine::{ChunkedPrefill, EngineConfig, LoadConfig, MemoryOptions, Overlap, ScheduleConfig};
+use engine::{
+    ChunkedPrefill, EngineConfig, KvCacheDtype, LoadConfig, MemoryOptions, Overlap, ScheduleConfig,
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -63,6 +65,7 @@ impl EngineArgs {
             load: self.model.load_config()?,
             device: self.device.device,
             dtype: self.model.dtype,
+            kv_cache_dtype: self.model.kv_cache_dtype()?,
             prefill_attention_backend: exec.prefill,
             decode_attention_backend: exec.decode,
             graph_runner: exec.graph_runner,
@@ -108,29 +111,27 @@ impl ModelArgs {
         }
     }
 
-    /// The pool is held in the type that is computed in, so bf16 is that of `--dtype
-    /// bfloat16`; under another, or `auto`, which may turn out as another, it is refused.
-    fn check_kv_cache_dtype(&self) -> Result<()> {
-        match self.kv_cache_dtype.as_str() {
-            "auto" => Ok(()),
-            name @ ("bf16" | "bfloat16") => {
-                ensure!(
-                    self.dtype.to_string() == "bfloat16",
-                    "--kv-cache-dtype {name} needs --dtype bfloat16, got --dtype {}",
-                    self.dtype
-                );
-                Ok(())
-            }
-            name => bail!(
-                "--kv-cache-dtype {name} is not supported (only auto, bf16 and bfloat16); see \
-                 {DOCUMENT}"
-            ),
-        }
+    /// A pool that is not packed is held in the type that is computed in, so bf16 is that of
+    /// `--dtype bfloat16`; under another, or `auto`, which may turn out as another, it is
+    /// refused.
+    fn kv_cache_dtype(&self) -> Result<KvCacheDtype> {
+        let name = &self.kv_cache_dtype;
+        let Ok(kv_cache_dtype) = name.parse::<KvCacheDtype>() else {
+            bail!(
+                "--kv-cache-dtype {name} is not supported (only auto, bf16, bfloat16, fp8_e4m3, \
+                 int8 and int4); see {DOCUMENT}"
+            );
+        };
+        ensure!(
+            !name.starts_with('b') || self.dtype.to_string() == "bfloat16",
+            "--kv-cache-dtype {name} needs --dtype bfloat16, got --dtype {}",
+            self.dtype
+        );
+        Ok(kv_cache_dtype)
     }
 
     fn load_config(&self) -> Result<LoadConfig> {
         let quantization = self.quantization.as_deref().map(str::parse);
-        self.check_kv_cache_dtype()?;
         Ok(LoadConfig {
             format: self
                 .load_format

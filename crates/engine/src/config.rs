@@ -7,6 +7,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use attention::KvDtype;
 use mlx::Dtype;
 use thiserror::Error;
 
@@ -96,6 +97,43 @@ impl fmt::Display for DtypeChoice {
     }
 }
 
+/// `--kv-cache-dtype`: what the rows of the K/V pool are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvCacheDtype {
+    /// Elements of the type that is computed in.
+    #[default]
+    Auto,
+    /// This.
+    Fixed(KvDtype),
+}
+
+impl KvCacheDtype {
+    const ALL: [(&'static str, Self); 6] = [
+        ("auto", Self::Auto),
+        ("bf16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
+        ("bfloat16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
+        ("fp8_e4m3", Self::Fixed(KvDtype::Fp8E4m3)),
+        ("int4", Self::Fixed(KvDtype::Int4)),
+        ("int8", Self::Fixed(KvDtype::Int8)),
+    ];
+
+    /// Under a model that computes in `dtype`.
+    pub fn of_model(self, dtype: Dtype) -> KvDtype {
+        match self {
+            Self::Auto => dtype.into(),
+            Self::Fixed(kv_dtype) => kv_dtype,
+        }
+    }
+}
+
+impl FromStr for KvCacheDtype {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        find(&Self::ALL, name)
+    }
+}
+
 fn find<T: Copy>(all: &[(&'static str, T)], name: &str) -> Result<T, UnknownName> {
     all.iter()
         .find(|entry| entry.0 == name)
@@ -150,6 +188,8 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// What to compute in.
     pub dtype: DtypeChoice,
+    /// What to keep K and V in.
+    pub kv_cache_dtype: KvCacheDtype,
     /// For prompts: a name in `attention::BACKENDS`, or `mlx` for the platform's best.
     pub prefill_attention_backend: String,
     /// The same for decode steps.
@@ -227,6 +267,16 @@ mod tests {
         for name in ["auto", "float16", "bfloat16", "float32"] {
             assert_eq!(name.parse::<DtypeChoice>().unwrap().to_string(), name);
         }
+        for name in ["auto", "bf16", "bfloat16", "fp8_e4m3", "int4", "int8"] {
+            let dtype: KvCacheDtype = name.parse().unwrap();
+            assert_eq!(dtype == KvCacheDtype::Auto, name == "auto");
+        }
+        assert_eq!("int8".parse(), Ok(KvCacheDtype::Fixed(KvDtype::Int8)));
+        assert_eq!(KvCacheDtype::Auto.of_model(Dtype::Float16), KvDtype::Plain(Dtype::Float16));
+        assert_eq!(
+            "fp8_e5m2".parse::<KvCacheDtype>().unwrap_err().to_string(),
+            "`fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int4, int8"
+        );
         assert_eq!("half".parse(), Ok(DtypeChoice::Fixed(Dtype::Float16)));
         assert_eq!("float".parse(), Ok(DtypeChoice::Fixed(Dtype::Float32)));
         assert_eq!(

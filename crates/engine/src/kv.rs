@@ -71,7 +71,7 @@ impl Kv {
         config: KvPoolConfig,
         (row_buckets, flat_rows): (Vec<usize>, usize),
     ) -> std::result::Result<Self, EngineError> {
-        let backend = attention::build(prefill, decode, &layers)?;
+        let backend = attention::build(prefill, decode, &layers, config.dtype)?;
         let pool = Rc::new(RefCell::new(allocate(&layers, &states, &config)?));
         Ok(Self {
             layers,

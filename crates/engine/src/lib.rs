@@ -29,10 +29,11 @@ mod step_log;
 #[cfg(test)]
 mod tests;
 
+pub use attention::KvDtype;
 pub use bench::{BenchCase, BenchResult, OneBatch};
 pub use config::{
-    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, LoadConfig, MemoryOptions, Overlap,
-    ScheduleConfig, UnknownName,
+    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, KvCacheDtype, LoadConfig,
+    MemoryOptions, Overlap, ScheduleConfig, UnknownName,
 };
 pub use convert::{ConvertOptions, convert};
 pub use error::EngineError;

@@ -5,8 +5,8 @@
 
 use std::{path::Path, time::Instant};
 
-use attention::{AttentionShape, CacheKind, KvPoolConfig, MAX_LATENT_SCORES};
-use mlx::Dtype;
+use attention::{AttentionShape, CacheKind, KvDtype, KvPoolConfig, MAX_LATENT_SCORES};
+use mlx::{Array, Dtype};
 use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress as LoadProgress};
 use models::CausalLm;
 use nn::{HfConfig, LoadOptions, QuantSpec, Unpack, Weights};
@@ -36,8 +36,10 @@ pub(crate) struct Loaded {
 struct OnDevice {
     platform: Platform,
     model: Box<dyn CausalLm>,
-    /// What it computes in, and what the pool holds.
+    /// What it computes in.
     dtype: Dtype,
+    /// What the pool's rows are made of.
+    kv_dtype: KvDtype,
     shape: ModelShape,
     info: ModelInfo,
     text: TextSource,
@@ -74,7 +76,8 @@ pub(crate) fn load(
     progress: &dyn LoadProgress,
 ) -> Result<Loaded, EngineError> {
     let start = Instant::now();
-    let OnDevice { platform, model, dtype, shape, mut info, text } = load_model(config, progress)?;
+    let OnDevice { platform, model, dtype, kv_dtype, shape, mut info, text } =
+        load_model(config, progress)?;
     let plan =
         MemoryPlan::new(&platform, &shape, &config.memory, config.schedule.max_prefill_tokens)?;
     apply_limits(&plan, &config.memory)?;
@@ -99,7 +102,7 @@ pub(crate) fn load(
     limits.validate()?;
     info.prefill_sharing = limits.prefill_sharing;
 
-    let pool = pool_config(&platform, plan.num_pages, plan.page_size, dtype);
+    let pool = pool_config(&platform, plan.num_pages, plan.page_size, kv_dtype);
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
     let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
     let mut scheduler = Scheduler::new(runner, limits)?;
@@ -127,7 +130,7 @@ pub fn inspect(
 }
 
 /// Runs a prompt in one step and writes its logits, `[tokens, vocab]` f32, as
-/// `logits` to a safetensors file.
+/// `logits` to a safetensors file, and the prompt, `[tokens]` int32, as `input_ids`.
 ///
 /// # Errors
 /// As loading; ids outside the vocabulary; the file cannot be written.
@@ -137,17 +140,19 @@ pub fn dump_prompt_logits(
     file: &Path,
     progress: &dyn LoadProgress,
 ) -> Result<(), EngineError> {
-    let OnDevice { platform, model, dtype, shape, .. } = load_model(config, progress)?;
+    let OnDevice { platform, model, dtype, kv_dtype, shape, .. } = load_model(config, progress)?;
     if let Some(&id) = prompt.iter().find(|&&id| id as usize >= shape.vocab_size) {
         return Err(EngineError::TokenId { id, vocab_size: shape.vocab_size });
     }
     let page_size = config.memory.page_size.max(1);
-    let pool = pool_config(&platform, prompt.len().div_ceil(page_size), page_size, dtype);
+    let pool = pool_config(&platform, prompt.len().div_ceil(page_size), page_size, kv_dtype);
     let mut runner = runner(config, &platform, model, (pool, (1, dtype)), shape.weight_bytes)?;
     let logits = runner.prompt_logits(prompt)?;
+    let ids: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
+    let ids = Array::from_slice(&ids, &[ids.len()])?;
     Ok(mlx::io::save_safetensors(
         file,
-        &[("logits".to_owned(), logits)].into_iter().collect(),
+        &[("logits".to_owned(), logits), ("input_ids".to_owned(), ids)].into_iter().collect(),
         &std::collections::BTreeMap::new(),
     )?)
 }
@@ -195,7 +200,7 @@ fn pool_config(
     platform: &Platform,
     num_pages: usize,
     page_size: usize,
-    dtype: Dtype,
+    dtype: KvDtype,
 ) -> KvPoolConfig {
     KvPoolConfig { num_pages, page_size, dtype, max_buffer_bytes: platform.max_buffer_bytes }
 }
@@ -219,7 +224,8 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
     tracing::info!("weights loaded: {}", Bytes(weight_bytes));
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
-    let shape = model_shape(model.as_ref(), weight_bytes, dtype.size_in_bytes());
+    let kv_dtype = config.kv_cache_dtype.of_model(dtype);
+    let shape = model_shape(model.as_ref(), weight_bytes, dtype.size_in_bytes(), kv_dtype);
     let info = ModelInfo {
         model_path: config.model_path.clone(),
         model_type: hf_config.model_type().unwrap_or_default().to_owned(),
@@ -229,7 +235,7 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
         device: platform.device_name.clone(),
         ..ModelInfo::default()
     };
-    Ok(OnDevice { platform, model, dtype, shape, info, text })
+    Ok(OnDevice { platform, model, dtype, kv_dtype, shape, info, text })
 }
 
 /// Opens the model in the dtype to compute in. That may depend on the model's
@@ -337,12 +343,17 @@ fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
 }
 
 /// Sizes for the plan.
-fn model_shape(model: &dyn CausalLm, weight_bytes: usize, itemsize: usize) -> ModelShape {
+fn model_shape(
+    model: &dyn CausalLm,
+    weight_bytes: usize,
+    itemsize: usize,
+    kv_dtype: KvDtype,
+) -> ModelShape {
     let layers = model.kv_layout();
     let widest = |width: fn(&AttentionShape) -> usize| layers.iter().map(width).max().unwrap_or(0);
     ModelShape {
         weight_bytes,
-        kv_bytes_per_token: layers.iter().map(|layer| layer.cache_bytes_per_token(itemsize)).sum(),
+        kv_bytes_per_token: layers.iter().map(|layer| layer.cache_bytes_per_token(kv_dtype)).sum(),
         state_bytes: model.state_layout().iter().map(|layer| layer.nbytes(itemsize)).sum(),
         itemsize,
         hidden_size: model.hidden_size(),

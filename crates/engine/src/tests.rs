@@ -15,12 +15,13 @@ use types::{
 };
 
 use crate::{
-    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, EngineError, LoadConfig,
+    ChunkedPrefill, DeviceChoice, DtypeChoice, EngineConfig, EngineError, KvCacheDtype, LoadConfig,
     MemoryOptions, Overlap, Quiet, ScheduleConfig, StartedEngine, loading,
 };
 
 mod broken_checkpoints;
 mod logprobs;
+mod packed_kv;
 
 const VOCAB: usize = 300;
 
@@ -100,6 +101,7 @@ fn config(folder: &Path) -> EngineConfig {
         load: LoadConfig::default(),
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Auto,
+        kv_cache_dtype: KvCacheDtype::Auto,
         prefill_attention_backend: "mlx".to_owned(),
         decode_attention_backend: "mlx".to_owned(),
         graph_runner: "auto".to_owned(),
@@ -314,6 +316,9 @@ fn prompt_logits_agree_with_the_first_token() {
     let (arrays, _) = mlx::io::load_safetensors(&file).unwrap();
     let logits = &arrays["logits"];
     assert_eq!(logits.shape(), [req.input_ids.len(), VOCAB]);
+    let ids = arrays["input_ids"].to_vec::<i32>().unwrap();
+    assert!(ids.iter().zip(&req.input_ids).all(|(&id, &token)| id as TokenId == token));
+    assert_eq!(ids.len(), req.input_ids.len());
     let last = &logits.to_vec::<f32>().unwrap()[(req.input_ids.len() - 1) * VOCAB..];
     let best = (0..VOCAB).max_by(|&a, &b| last[a].total_cmp(&last[b])).unwrap();
     assert_eq!(first[0][0], best as TokenId, "request 4 is greedy");

@@ -30,7 +30,8 @@ const std::vector<const Kernel*>& kernels();
 
 extern "C" {
 
-// Codes of element types: 0 f32, 1 f16, 2 bf16, 3 i32, 4 u32.
+// Codes of element types: 0 f32, 1 f16, 2 bf16, 3 i32, 4 u32; bytes of packed rows of K
+// and V: 5 fp8, 6 int8, 7 int4.
 struct EmulatorBuffer {
   const char* name;
   char* data;

@@ -15,6 +15,12 @@ pub enum ElementType {
     I32,
     /// 32-bit unsigned integer.
     U32,
+    /// A byte of a packed row of K or V, fp8.
+    Fp8Row,
+    /// The same, int8.
+    Int8Row,
+    /// The same, int4.
+    Int4Row,
 }
 
 impl ElementType {
@@ -25,6 +31,9 @@ impl ElementType {
             Self::Bf16 => 2,
             Self::I32 => 3,
             Self::U32 => 4,
+            Self::Fp8Row => 5,
+            Self::Int8Row => 6,
+            Self::Int4Row => 7,
         }
     }
 
@@ -33,6 +42,7 @@ impl ElementType {
         match self {
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Fp8Row | Self::Int8Row | Self::Int4Row => 1,
         }
     }
 }
@@ -66,7 +76,7 @@ impl Tensor {
             ElementType::Bf16 => {
                 values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
             }
-            ElementType::I32 | ElementType::U32 => panic!("floats in a tensor of integers"),
+            other => panic!("floats in a tensor of {other:?}"),
         };
         Self { element, shape: shape.to_vec(), bytes }
     }
@@ -91,7 +101,16 @@ impl Tensor {
         Self { element: ElementType::U32, shape: shape.to_vec(), bytes }
     }
 
-    /// Its values as floats.
+    /// Bytes of packed rows.
+    ///
+    /// # Panics
+    /// Another number of bytes than the shape says, or another type.
+    pub fn packed(element: ElementType, shape: &[usize], bytes: &[u8]) -> Self {
+        assert_eq!((shape.iter().product::<usize>(), element.size()), (bytes.len(), 1));
+        Self { element, shape: shape.to_vec(), bytes: bytes.to_vec() }
+    }
+
+    /// Its values as floats; of packed rows, its bytes.
     pub fn to_f32(&self) -> Vec<f32> {
         let pairs = || self.bytes.chunks_exact(2).map(|two| [two[0], two[1]]);
         let fours = || self.bytes.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]);
@@ -101,6 +120,9 @@ impl Tensor {
             ElementType::Bf16 => pairs().map(|two| bf16::from_le_bytes(two).to_f32()).collect(),
             ElementType::I32 => fours().map(|four| i32::from_le_bytes(four) as f32).collect(),
             ElementType::U32 => fours().map(|four| u32::from_le_bytes(four) as f32).collect(),
+            ElementType::Fp8Row | ElementType::Int8Row | ElementType::Int4Row => {
+                self.bytes.iter().map(|byte| f32::from(*byte)).collect()
+            }
         }
     }
 

@@ -17,11 +17,13 @@ use mlx::{
     gpu_kernel::{GpuDialect, GpuKernel, GpuSource},
 };
 
-use crate::{KernelError, probe, tape::Recorder};
+use crate::{KernelError, KvDtype, probe, tape::Recorder};
 
 const METAL: &str = include_str!("dialect/metal.h");
 const METAL_POSITIONS: &str = include_str!("dialect/metal_positions.h");
 const CUDA: &str = include_str!("dialect/cuda.h");
+/// For kernels that have a pool of K and V.
+const KV_ROW: &str = include_str!("dialect/kv_row.h");
 
 /// The text of a kernel.
 #[derive(Debug)]
@@ -65,8 +67,8 @@ impl From<usize> for Constant {
 pub struct Call {
     /// What runs.
     pub kernel: &'static Kernel,
-    /// Every type that it declares.
-    pub types: Vec<(&'static str, Dtype)>,
+    /// Every type that it declares: plain ones, and packed ones for pools of K and V.
+    pub types: Vec<(&'static str, KvDtype)>,
     /// Every constant that it declares.
     pub constants: Vec<(&'static str, Constant)>,
     /// Threadgroups.
@@ -141,7 +143,8 @@ impl Call {
             };
         }
         source += self.kernel.body;
-        let (header, source) = (minified(header), minified(&source));
+        let rows = if self.types.iter().any(|(name, _)| *name == "KV") { KV_ROW } else { "" };
+        let (header, source) = (minified(header) + &minified(rows), minified(&source));
         let name = format!("{}_{:016x}", self.kernel.name, fnv(&[&header, &source]));
         Ok(KernelText { name, header, source })
     }
@@ -154,12 +157,15 @@ impl Call {
 }
 
 /// The dialect's name of an element type.
-fn type_name(dtype: Dtype) -> Result<&'static str, KernelError> {
+fn type_name(dtype: KvDtype) -> Result<&'static str, KernelError> {
     match dtype {
-        Dtype::Float32 => Ok("float"),
-        Dtype::Float16 => Ok("half_t"),
-        Dtype::Bfloat16 => Ok("bfloat_t"),
-        other => Err(KernelError::ElementType { dtype: other }),
+        KvDtype::Plain(Dtype::Float32) => Ok("float"),
+        KvDtype::Plain(Dtype::Float16) => Ok("half_t"),
+        KvDtype::Plain(Dtype::Bfloat16) => Ok("bfloat_t"),
+        KvDtype::Plain(other) => Err(KernelError::ElementType { dtype: other }),
+        KvDtype::Fp8E4m3 => Ok("fp8_row"),
+        KvDtype::Int8 => Ok("int8_row"),
+        KvDtype::Int4 => Ok("int4_row"),
     }
 }
 
@@ -297,7 +303,7 @@ mod tests {
     fn call(value: i32) -> Call {
         Call {
             kernel: &KERNEL,
-            types: vec![("T", Dtype::Bfloat16)],
+            types: vec![("T", Dtype::Bfloat16.into())],
             constants: vec![("N", Constant::Int(value)), ("S", Constant::Float(0.1))],
             groups: [1, 1, 1],
             threads: 32,

@@ -12,9 +12,9 @@ use mlx::{
 
 use crate::{
     AttentionSpec, DecodeInputs, EmbedSpec, ExtendInputs, ExtendTiling, KernelError, Kernels,
-    KvWriteInputs, QmvWeights, Reach, add_bias::add_bias, add_gated::add_gated, add_rms_norm,
-    embed_packed, kv_write, kv_write::CHAIN_LEN, paged_decode, paged_extend, rms_norm,
-    silu_and_mul,
+    KvDtype, KvWriteInputs, QmvWeights, Reach, add_bias::add_bias, add_gated::add_gated,
+    add_rms_norm, embed_packed, kv_write, kv_write::CHAIN_LEN, paged_decode, paged_extend,
+    rms_norm, silu_and_mul,
 };
 
 type Outcome = Result<(Array, Array), KernelError>;
@@ -128,7 +128,7 @@ const SPEC: AttentionSpec = AttentionSpec {
     soft_cap: None,
     has_sinks: false,
     dtype: DTYPE,
-    kv_dtype: DTYPE,
+    kv_dtype: KvDtype::Plain(DTYPE),
 };
 /// Tokens of the one request: seven, in pages 2 and 0.
 const LEN: usize = 7;
@@ -159,7 +159,7 @@ fn pool(kernels: &Kernels) -> Result<Pool, KernelError> {
         slots: &slots,
         after: &after,
     };
-    let chain = kv_write(kernels, &inputs)?;
+    let chain = kv_write(kernels, DTYPE.into(), &inputs)?;
     let page_table = Array::from_slice(&[2_i32, 0], &[1, 2])?;
     Ok(Pool { k, v, k_pool, v_pool, page_table, chain })
 }

@@ -2,7 +2,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::{AttentionSpec, Call, Kernel, KernelError};
+use crate::{Call, Kernel, KernelError, KvDtype};
 
 pub(crate) fn check(
     kernel: &'static str,
@@ -17,16 +17,18 @@ pub(crate) fn check(
     Err(KernelError::Shape { kernel, input, shape, expected })
 }
 
+/// Checks pools of K and V of so many heads of such a width.
 pub(crate) fn check_pools(
     kernel: &'static str,
-    spec: &AttentionSpec,
-    k_pool: &Array,
-    v_pool: &Array,
+    [num_kv_heads, head_dim]: [usize; 2],
+    kv_dtype: KvDtype,
+    [k_pool, v_pool]: [&Array; 2],
 ) -> Result<(), KernelError> {
     let slots = k_pool.shape().first().copied().unwrap_or(0);
-    let expected = [slots, spec.num_kv_heads, spec.head_dim];
+    let expected = [slots, num_kv_heads, kv_dtype.row_len(head_dim)];
     check(kernel, "k_pool", k_pool, &expected)?;
-    check(kernel, "v_pool", v_pool, &expected)
+    check(kernel, "v_pool", v_pool, &expected)?;
+    check_dtype(kv_dtype.array_dtype(), &[k_pool, v_pool])
 }
 
 /// Rows and width of a matrix; `what` names its rank in the error.
@@ -72,7 +74,7 @@ pub(crate) fn pack_a_thread(
     let constants = width_constant.chain(more.iter().copied());
     Ok(Call {
         kernel,
-        types: vec![("T", dtype)],
+        types: vec![("T", dtype.into())],
         constants: constants.map(|(name, size)| (name, size.into())).collect(),
         groups: [packs.div_ceil(threads), rows, 1],
         threads,

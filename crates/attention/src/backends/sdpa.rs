@@ -32,7 +32,8 @@ pub(super) use plan::ExtendSeq;
 pub(crate) const ENTRY: BackendEntry = BackendEntry {
     name: "sdpa",
     supports: |layers| layers.iter().all(is_known),
-    new: |layers| Rc::new(Sdpa::new(layers)),
+    reads_packed: false,
+    new: |layers, _| Rc::new(Sdpa::new(layers)),
 };
 
 /// Elements of K that one decode call gathers on the CPU. Larger temporaries

@@ -5,7 +5,8 @@ use mlx::{Array, Result};
 use super::{KvPoolConfig, SlotIndex};
 use crate::{AttentionError, AttentionShape};
 
-/// K and V, `[num_slots, num_kv_heads, head_dim]` each.
+/// K and V, `[num_slots, num_kv_heads, row]` each: `head_dim` elements, or the bytes of a
+/// packed row ([`kernels::kv_row`]).
 ///
 /// Where that exceeds the device's largest buffer, each is split by heads into
 /// as few parts as fit: every part has all slots, so indices stay the same.
@@ -21,7 +22,7 @@ impl FullCache {
         config: &KvPoolConfig,
     ) -> Result<Self, AttentionError> {
         let num_slots = config.num_pages * config.page_size;
-        let head_bytes = num_slots * shape.head_dim * config.dtype.size_in_bytes();
+        let head_bytes = num_slots * config.dtype.row_bytes(shape.head_dim);
         let heads_per_part = match config.max_buffer_bytes {
             None => shape.num_kv_heads,
             Some(limit) if head_bytes > limit => {
@@ -33,7 +34,8 @@ impl FullCache {
             .step_by(heads_per_part)
             .map(|first| heads_per_part.min(shape.num_kv_heads - first));
         let parts = || {
-            let zeros = |heads| Array::zeros(&[num_slots, heads, shape.head_dim], config.dtype);
+            let (row, dtype) = (config.dtype.row_len(shape.head_dim), config.dtype.array_dtype());
+            let zeros = |heads| Array::zeros(&[num_slots, heads, row], dtype);
             let parts = part_sizes.clone().map(zeros).collect::<mlx::Result<Vec<_>>>()?;
             // Now, not at the first write: what does not fit must show at start.
             mlx::eval(&parts.iter().collect::<Vec<_>>())?;
@@ -51,7 +53,7 @@ impl FullCache {
         put(&mut self.v, self.heads_per_part, slots, v)
     }
 
-    /// The pools of K and V, `[num_slots, num_kv_heads, head_dim]`, for a backend
+    /// The pools of K and V, `[num_slots, num_kv_heads, row]`, for a backend
     /// that writes them in place; `None` if the device's buffer limit split them.
     pub fn whole(&self) -> Option<(&Array, &Array)> {
         match (self.k.as_slice(), self.v.as_slice()) {
@@ -87,6 +89,7 @@ pub(super) fn gather_from(
     zero: Option<&Array>,
 ) -> Result<Array> {
     let gather = |part: &Array| {
+        assert!(part.dtype().is_float(), "packed rows are read by kernels");
         let (num_slots, heads, head_dim) = (part.dim(0), part.dim(1), part.dim(2));
         let rows = match zero {
             Some(zero) => index.rows(heads)?.add(zero)?,
@@ -110,6 +113,7 @@ pub(super) fn put(
 ) -> Result<()> {
     let [num_tokens, num_heads, head_dim] = [rows.dim(0), rows.dim(1), rows.dim(2)];
     for (index, part) in parts.iter_mut().enumerate() {
+        assert!(part.dtype().is_float(), "packed rows are written by kernels");
         let rows = rows.astype(part.dtype())?;
         let first = index * heads_per_part;
         let last = (first + heads_per_part).min(num_heads);

@@ -1,5 +1,6 @@
 //! One vector of every token: the cache of latent attention.
 
+use kernels::KvDtype;
 use mlx::{Array, Result};
 
 use super::{
@@ -21,11 +22,14 @@ impl LatentCache {
         config: &KvPoolConfig,
     ) -> Result<Self, AttentionError> {
         let num_slots = config.num_pages * config.page_size;
-        let bytes = num_slots * head_dim * config.dtype.size_in_bytes();
+        let KvDtype::Plain(dtype) = config.dtype else {
+            return Err(AttentionError::PackedLatents { kv_dtype: config.dtype });
+        };
+        let bytes = num_slots * head_dim * dtype.size_in_bytes();
         if let Some(limit) = config.max_buffer_bytes.filter(|&limit| bytes > limit) {
             return Err(AttentionError::BufferTooLarge { num_slots, bytes, limit });
         }
-        let rows = Array::zeros(&[num_slots, 1, head_dim], config.dtype)?;
+        let rows = Array::zeros(&[num_slots, 1, head_dim], dtype)?;
         rows.eval()?;
         Ok(Self { rows: [rows], value_dim })
     }

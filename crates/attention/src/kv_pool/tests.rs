@@ -21,7 +21,7 @@ fn shape(layer_id: usize) -> AttentionShape {
 }
 
 fn config(num_pages: usize) -> KvPoolConfig {
-    KvPoolConfig { num_pages, page_size: 4, dtype: Dtype::Float32, max_buffer_bytes: None }
+    KvPoolConfig { num_pages, page_size: 4, dtype: Dtype::Float32.into(), max_buffer_bytes: None }
 }
 
 fn int32(values: &[i32]) -> Array {

@@ -49,7 +49,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "METHOD")]
     pub(crate) quantization: Option<String>,
 
-    /// Element type of the K/V pool: auto, as computed; bf16 or bfloat16, with --dtype bfloat16.
+    /// What the K/V pool is kept in: auto, as computed; bf16 or bfloat16, with --dtype
+    /// bfloat16; packed: fp8_e4m3, int8, int4.
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     pub(crate) kv_cache_dtype: String,
 

@@ -97,7 +97,7 @@ struct OutputArgs {
     json: bool,
 
     /// Instead of generating, write the prompt's logits to a safetensors file:
-    /// `logits`, f32, [prompt tokens, vocabulary].
+    /// `logits`, f32, [prompt tokens, vocabulary], and `input_ids`, int32.
     #[arg(long, value_name = "FILE")]
     dump_logits: Option<PathBuf>,
 }

@@ -27,6 +27,7 @@ fn array(value: &Value) -> mlx::Result<Array> {
         Data::Floats(floats) => Array::from_slice(floats, &value.shape)?.astype(value.dtype),
         Data::Ints(ints) => Array::from_slice(ints, &value.shape),
         Data::Uints(uints) => Array::from_slice(uints, &value.shape),
+        Data::Rows(_, bytes) => Array::from_slice(bytes, &value.shape),
     }
 }
 
@@ -90,6 +91,10 @@ const CASES: &[(&str, Case, u64, u64)] = &[
     ("linear attention", recurrent::scan, 200, 20),
     ("K/V write", write::plain, 100, 8),
     ("rope and K/V write", write::rope, 100, 12),
+    ("decode, packed K/V", attention::decode_packed, 200, 20),
+    ("extend, packed K/V", attention::extend_packed, 200, 20),
+    ("K/V write, packed", write::packed, 100, 10),
+    ("rope and K/V write, packed", write::rope_packed, 100, 12),
     ("norm of a sum", rows::norm, 60, 10),
     ("product with quantized weights", product_cases::qmv, 60, 16),
     ("product on the matrix unit", product_cases::qmm, 200, 24),

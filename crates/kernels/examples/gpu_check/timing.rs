@@ -4,8 +4,8 @@
 use std::{error::Error, time::Instant};
 
 use kernels::{
-    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, Reach,
-    RopeInputs, RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvDtype, KvWriteInputs,
+    Reach, RopeInputs, RopeSpec, add_rms_norm, kv_write, paged_decode, paged_extend,
     paged_extend::paged_extend_tiled, rope_kv_write, silu_and_mul,
 };
 use mlx::{Array, Dtype, random};
@@ -17,6 +17,7 @@ pub(crate) type Section = fn(&Kernels) -> Result<(), Box<dyn Error>>;
 /// Everything that is timed.
 pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("time of decode", decode),
+    ("time of decode over packed K/V", decode_packed),
     ("time of extend", extend),
     ("time of K/V writes", writes),
     ("time of rows", rows),
@@ -38,7 +39,7 @@ const SPEC: AttentionSpec = AttentionSpec {
     soft_cap: None,
     has_sinks: false,
     dtype: DTYPE,
-    kv_dtype: DTYPE,
+    kv_dtype: KvDtype::Plain(DTYPE),
 };
 
 /// Microseconds of one step of a chain that starts at `first`. Every step needs
@@ -73,17 +74,28 @@ struct Pool {
 
 impl Pool {
     fn new(batch: usize, longest: usize) -> Result<Self, Box<dyn Error>> {
+        let normal = |shape: &[usize]| random::normal(shape, DTYPE, None);
+        Self::of(batch, longest, SPEC.head_dim, normal)
+    }
+
+    /// With pools of rows of `row` elements that `fill` makes.
+    fn of(
+        batch: usize,
+        longest: usize,
+        row: usize,
+        fill: impl Fn(&[usize]) -> mlx::Result<Array>,
+    ) -> Result<Self, Box<dyn Error>> {
         let max_pages = longest.div_ceil(PAGE);
         let num_pages = batch * max_pages;
-        let shape = [num_pages * PAGE, SPEC.num_kv_heads, SPEC.head_dim];
+        let shape = [num_pages * PAGE, SPEC.num_kv_heads, row];
         // A step that has no factor with the count visits every page once.
         let step = (num_pages / 3..).find(|step| gcd(*step, num_pages) == 1).unwrap_or(1);
         let pages: Vec<i32> = (0..num_pages)
             .map(|at| i32::try_from(at * step % num_pages))
             .collect::<Result<_, _>>()?;
         let pool = Self {
-            k: random::normal(&shape, DTYPE, None)?,
-            v: random::normal(&shape, DTYPE, None)?,
+            k: fill(&shape)?,
+            v: fill(&shape)?,
             pages: Array::from_slice(&pages, &[batch, max_pages])?,
             chain: Array::zeros(&[8], Dtype::Int32)?,
         };
@@ -118,26 +130,52 @@ fn decode(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         let pool = Pool::new(batch, longest)?;
         let lens: Vec<usize> =
             (0..batch).map(|at| if ragged { 1 + (at * 7919) % longest } else { longest }).collect();
+        let micros = decode_time(kernels, &SPEC, &pool, &lens, longest)?;
         let tokens: usize = lens.iter().sum();
-        let seq_lens = int_array(&lens)?;
-        let q = random::normal(&[batch, 32, 128], DTYPE, None)?;
-        q.eval()?;
-        let inputs = DecodeInputs {
-            q: &q,
-            k_pool: &pool.k,
-            v_pool: &pool.v,
-            page_table: &pool.pages,
-            seq_lens: &seq_lens,
-            sinks: None,
-            chain: &pool.chain,
-        };
-        let micros = time(&q, |q| {
-            let inputs = DecodeInputs { q, ..inputs };
-            Ok(paged_decode(kernels, &SPEC, &inputs, longest)?.reshape(&[batch, 32, 128])?)
-        })?;
         let rate = (tokens * 8 * 128 * 2 * 2) as f64 / micros / 1e3;
         let kind = if ragged { "ragged to" } else { "x" };
         println!("  {batch} {kind} {longest}: {micros:.1} us, {rate:.0} GB/s");
+    }
+    Ok(())
+}
+
+/// Microseconds of a decode step.
+fn decode_time(
+    kernels: &Kernels,
+    spec: &AttentionSpec,
+    pool: &Pool,
+    lens: &[usize],
+    longest: usize,
+) -> Result<f64, Box<dyn Error>> {
+    let batch = lens.len();
+    let seq_lens = int_array(lens)?;
+    let q = random::normal(&[batch, 32, 128], DTYPE, None)?;
+    q.eval()?;
+    let inputs = DecodeInputs {
+        q: &q,
+        k_pool: &pool.k,
+        v_pool: &pool.v,
+        page_table: &pool.pages,
+        seq_lens: &seq_lens,
+        sinks: None,
+        chain: &pool.chain,
+    };
+    time(&q, |q| {
+        let inputs = DecodeInputs { q, ..inputs };
+        Ok(paged_decode(kernels, spec, &inputs, longest)?.reshape(&[batch, 32, 128])?)
+    })
+}
+
+fn decode_packed(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
+    for kv_dtype in KvDtype::PACKED {
+        let spec = AttentionSpec { kv_dtype, ..SPEC };
+        for (batch, longest) in [(1, 2048), (1, 16384), (8, 16384), (32, 2048)] {
+            let zeros = |shape: &[usize]| Array::zeros(shape, Dtype::Uint8);
+            let pool = Pool::of(batch, longest, kv_dtype.row_len(128), zeros)?;
+            let micros = decode_time(kernels, &spec, &pool, &vec![longest; batch], longest)?;
+            let rate = (batch * longest * 8 * kv_dtype.row_bytes(128) * 2) as f64 / micros / 1e3;
+            println!("  {kv_dtype}, {batch} x {longest}: {micros:.1} us, {rate:.0} GB/s");
+        }
     }
     Ok(())
 }
@@ -200,7 +238,7 @@ fn writes(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
         mscale: 1.0,
         norm_eps: None,
         dtype: DTYPE,
-        kv_dtype: DTYPE,
+        kv_dtype: KvDtype::Plain(DTYPE),
     };
     let inv_freq: Vec<f32> = (0..64_u8).map(|i| 1e4_f32.powf(-f32::from(i) / 64.0)).collect();
     let inv_freq = Array::from_slice(&inv_freq, &[64])?;
@@ -226,7 +264,9 @@ fn writes(kernels: &Kernels) -> Result<(), Box<dyn Error>> {
             slots,
             after,
         };
-        let plain = time(after, |after| Ok(kv_write(kernels, &KvWriteInputs { after, ..plain })?))?;
+        let plain = time(after, |after| {
+            Ok(kv_write(kernels, DTYPE.into(), &KvWriteInputs { after, ..plain })?)
+        })?;
         let fused = time(after, |after| {
             Ok(rope_kv_write(kernels, &rope, &RopeInputs { after, ..fused })?.1)
         })?;

@@ -35,7 +35,7 @@ pub(crate) fn norm_call(
     };
     Ok(Call {
         kernel,
-        types: vec![("T", dtype)],
+        types: vec![("T", dtype.into())],
         constants: vec![
             ("WIDTH", width.into()),
             ("PACKS", packs.div_ceil(threads).into()),

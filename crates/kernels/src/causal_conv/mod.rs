@@ -64,7 +64,7 @@ pub fn call(spec: &ConvSpec, num_reqs: usize, num_tokens: usize) -> Result<Call,
     let threads = spec.channels.next_multiple_of(32).min(128);
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype)],
+        types: vec![("T", spec.dtype.into())],
         constants: vec![
             ("CHANNELS", spec.channels.into()),
             ("TAPS", spec.taps.into()),

@@ -19,6 +19,8 @@ use mlx::{
     cpu_kernel::{CpuKernel, Operands, Output},
 };
 
+use crate::KvDtype;
+
 use super::{
     chain::node_in_place,
     floats::{to_f32, with_f32_output},
@@ -47,6 +49,8 @@ pub struct AttentionParams {
     pub num_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// What packed rows of the pools are made of; `None`: as their arrays say.
+    pub packed: Option<KvDtype>,
     /// Factor on the scores.
     pub scale: f32,
     /// Which tokens one sees.
@@ -90,7 +94,7 @@ pub struct AttentionInputs<'a> {
     pub v: &'a Array,
     /// `[num_tokens]` int32, where K and V of each token go.
     pub slots: &'a Array,
-    /// `[num_slots, num_kv_heads, head_dim]`, written in place.
+    /// `[num_slots, num_kv_heads, row]`, see [`KvDtype::row_len`]; written in place.
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
@@ -133,13 +137,20 @@ impl CpuKernel for PagedAttention {
     fn run(&self, operands: Operands<'_>) {
         let Operands { inputs, mut in_place, mut outputs } = operands;
         let [q, k, v, slots] = inputs[..] else { panic!("four inputs") };
-        let row = self.params.num_kv_heads * self.params.head_dim;
+        let AttentionParams { num_kv_heads, head_dim, packed, .. } = *self.params;
         for (pool, rows) in in_place.iter_mut().zip([k, v]).filter(|_| self.writes) {
-            write_rows(pool, &to_f32(rows), slots.as_slice(), row);
+            let rows = to_f32(rows);
+            match packed {
+                Some(dtype) => {
+                    let shape = [num_kv_heads, head_dim];
+                    pack_rows(pool.as_mut_slice(), dtype, &rows, slots.as_slice(), shape);
+                }
+                None => write_rows(pool, &rows, slots.as_slice(), num_kv_heads * head_dim),
+            }
         }
         let q = to_f32(q);
         let [k_pool, v_pool] = &mut in_place[..] else { panic!("two pools") };
-        let pools = [Pool::new(k_pool), Pool::new(v_pool)];
+        let pools = [Pool::new(k_pool, packed), Pool::new(v_pool, packed)];
         with_f32_output(&mut outputs[0], |out| attend(&self.params, &self.plan, pools, &q, out));
     }
 }
@@ -173,16 +184,36 @@ fn write_rows(pool: &mut Output<'_>, rows: &[f32], slots: &[i32], width: usize) 
     }
 }
 
+/// Packs rows of all heads into their slots.
+fn pack_rows(
+    pool: &mut [u8],
+    dtype: KvDtype,
+    rows: &[f32],
+    slots: &[i32],
+    [num_kv_heads, head_dim]: [usize; 2],
+) {
+    let row_len = dtype.row_len(head_dim);
+    for (slot, heads) in slots.iter().zip(rows.chunks_exact(num_kv_heads * head_dim)) {
+        let Ok(slot) = usize::try_from(*slot) else { continue };
+        let to = pool[slot * num_kv_heads * row_len..].chunks_exact_mut(row_len);
+        to.zip(heads.chunks_exact(head_dim)).for_each(|(row, head)| dtype.pack(head, row));
+    }
+}
+
 /// A pool while it is read.
 #[derive(Clone, Copy)]
 enum Pool<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
+    Packed(KvDtype, &'a [u8]),
 }
 
 impl<'a> Pool<'a> {
-    fn new(pool: &'a mut Output<'_>) -> Self {
+    fn new(pool: &'a mut Output<'_>, packed: Option<KvDtype>) -> Self {
+        if let Some(dtype) = packed {
+            return Self::Packed(dtype, pool.as_mut_slice());
+        }
         match pool.dtype() {
             Dtype::Float32 => Self::F32(pool.as_mut_slice()),
             Dtype::Bfloat16 => Self::Bf16(pool.as_mut_slice()),
@@ -191,10 +222,15 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Widens as many elements from `at` on as `row` has.
-    fn read(&self, at: usize, row: &mut [f32]) {
-        let range = at..at + row.len();
+    /// Reads the row of this number, counted over heads and slots, as wide as `row`.
+    #[inline(always)]
+    fn read(&self, number: usize, row: &mut [f32]) {
+        let range = number * row.len()..(number + 1) * row.len();
         match self {
+            Self::Packed(dtype, pool) => {
+                let row_len = dtype.row_len(row.len());
+                dtype.unpack(&pool[number * row_len..][..row_len], row);
+            }
             Self::F32(pool) => row.copy_from_slice(&pool[range]),
             Self::Bf16(pool) => {
                 for (to, from) in row.iter_mut().zip(&pool[range]) {
@@ -218,14 +254,14 @@ struct KvRows<'a> {
     page_size: usize,
     num_kv_heads: usize,
     kv_head: usize,
-    head_dim: usize,
 }
 
 impl KvRows<'_> {
-    fn at(&self, key: usize) -> usize {
+    /// Number of a key's row in the pools.
+    fn number(&self, key: usize) -> usize {
         let page = self.pages[key / self.page_size] as usize;
         let slot = page * self.page_size + key % self.page_size;
-        (slot * self.num_kv_heads + self.kv_head) * self.head_dim
+        slot * self.num_kv_heads + self.kv_head
     }
 }
 
@@ -404,7 +440,6 @@ impl Step<'_> {
             page_size: self.plan.page_size,
             num_kv_heads: params.num_kv_heads,
             kv_head: tile.kv_head,
-            head_dim: params.head_dim,
         };
         with_best(Segment { params, rows, queries, keys: segment * SEGMENT..end, scratch, out });
     }

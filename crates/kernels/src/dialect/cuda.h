@@ -271,3 +271,20 @@ template <typename T> __device__ inline void store_word_(T* at, word_t word) {
 #define COPY_ASYNC(T, array, to, pointer, from) copy_async_((array) + (to), (pointer) + (from))
 #define COPY_GROUP() asm volatile("cp.async.commit_group;" ::: "memory")
 #define COPY_WAIT(PENDING) asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory")
+// What kv_row.h stands on. FLOATS_AT: COUNT registers of an array, as a pointer. A row of
+// bytes is read and written by words and half words.
+#define FUNCTION __device__ inline
+#define FLOATS float*
+#define FLOATS_AT(array, at, COUNT) (&array[at])
+#define AS_FLOAT(word) __uint_as_float(word)
+#define AS_WORD(x) __float_as_uint(x)
+#define ROW_WORD(pointer, at) (*reinterpret_cast<const word_t*>((pointer) + (at)))
+#define LOAD_TWO_WORDS(low, high, pointer, at)                               \
+  {                                                                          \
+    const uint2 two = *reinterpret_cast<const uint2*>((pointer) + (at));     \
+    low = two.x;                                                             \
+    high = two.y;                                                            \
+  }
+#define SET_ROW_WORD(pointer, at, word) *(word_t*)((pointer) + (at)) = (word)
+#define SET_ROW_SHORT(pointer, at, word) \
+  *(unsigned short*)((pointer) + (at)) = static_cast<unsigned short>(word)

@@ -250,13 +250,47 @@ template <typename T> struct Registers {
   }
 };
 
-template <typename T> void unpack(Registers<float>& array, int64_t at, Pack<T> pack) {
+template <typename A, typename T> void unpack(A& array, int64_t at, Pack<T> pack) {
   for (int i = 0; i < int(16 / sizeof(T)); ++i) array[at + i] = float(pack.value[i]);
 }
-template <typename T> Pack<T> make_pack(Registers<float>& array, int64_t at) {
+template <typename T, typename A> Pack<T> make_pack(A& array, int64_t at) {
   Pack<T> pack;
   for (int i = 0; i < int(16 / sizeof(T)); ++i) pack.value[i] = T(array[at + i]);
   return pack;
+}
+
+inline float* floats_at(Registers<float>& array, int64_t at, int64_t count) {
+  (void)array[at + count - 1];
+  return &array[at];
+}
+
+// Rows of bytes.
+template <typename T> void load_bytes(Device<T> pointer, int64_t at, int64_t count, void* to) {
+  static_assert(sizeof(T) == 1, "a row of bytes");
+  at += pointer.offset;
+  if (at % count != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, count, false);
+  std::memcpy(to, pointer.buffer->data + at, size_t(count));
+}
+template <typename T> uint32_t row_word(Device<T> pointer, int64_t at) {
+  uint32_t word;
+  load_bytes(pointer, at, 4, &word);
+  return word;
+}
+template <typename T>
+void load_two_words(uint32_t& low, uint32_t& high, Device<T> pointer, int64_t at) {
+  uint32_t words[2];
+  load_bytes(pointer, at, 8, words);
+  low = words[0];
+  high = words[1];
+}
+template <typename T>
+void set_bytes(Device<T> pointer, int64_t at, uint32_t word, int64_t count) {
+  static_assert(sizeof(T) == 1, "a row of bytes");
+  at += pointer.offset;
+  if (at % count != 0) misaligned(pointer.buffer->name, at);
+  device_access(*pointer.buffer, at, count, true);
+  std::memcpy(pointer.buffer->data + at, &word, size_t(count));
 }
 
 // Two values of 16 bits in a word.
@@ -440,3 +474,14 @@ typedef uint32_t word_t;
 #define COPY_ASYNC(T, array, to, pointer, from) emulator::copy_async(array, to, pointer, from)
 #define COPY_GROUP() emulator::copy_group()
 #define COPY_WAIT(PENDING) emulator::copy_wait(PENDING)
+#define FUNCTION inline
+#define FLOATS float*
+#define FLOATS_AT(array, at, COUNT) emulator::floats_at(array, at, COUNT)
+#define AS_FLOAT(word) emulator::from_bits(word)
+#define AS_WORD(x) emulator::to_bits(x)
+#define ROW_WORD(pointer, at) emulator::row_word(pointer, at)
+#define LOAD_TWO_WORDS(low, high, pointer, at) emulator::load_two_words(low, high, pointer, at)
+#define SET_ROW_WORD(pointer, at, word) emulator::set_bytes(pointer, at, word, 4)
+#define SET_ROW_SHORT(pointer, at, word) emulator::set_bytes(pointer, at, word, 2)
+
+#include "kv_row.h"

@@ -196,3 +196,17 @@ inline void load_b_(thread word_t* to, const threadgroup T* at, int k_stride, in
   store_pack_<T>((array) + (to), load_pack_<T>((pointer) + (from)))
 #define COPY_GROUP()
 #define COPY_WAIT(PENDING)
+#define FUNCTION inline
+#define FLOATS thread float*
+#define FLOATS_AT(array, at, COUNT) (&array[at])
+#define AS_FLOAT(word) as_type<float>(word_t(word))
+#define AS_WORD(x) as_type<word_t>(float(x))
+#define ROW_WORD(pointer, at) (*(const device word_t*)((pointer) + (at)))
+#define LOAD_TWO_WORDS(low, high, pointer, at)                    \
+  {                                                               \
+    const uint2 two = *(const device uint2*)((pointer) + (at));   \
+    low = two.x;                                                  \
+    high = two.y;                                                 \
+  }
+#define SET_ROW_WORD(pointer, at, word) *(device word_t*)((pointer) + (at)) = (word)
+#define SET_ROW_SHORT(pointer, at, word) *(device ushort*)((pointer) + (at)) = ushort(word)

@@ -50,7 +50,7 @@ pub fn call(spec: &EmbedSpec, rows: usize) -> Result<Call, KernelError> {
     let threads = words.next_multiple_of(32).min(256);
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype), ("S", spec.scale_dtype)],
+        types: vec![("T", spec.dtype.into()), ("S", spec.scale_dtype.into())],
         constants: vec![
             ("WIDTH", spec.width.into()),
             ("BITS", spec.bits.into()),

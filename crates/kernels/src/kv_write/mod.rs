@@ -22,7 +22,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::{Call, Kernel, KernelError, Kernels, shapes};
+use crate::{Call, Kernel, KernelError, Kernels, KvDtype, kv_row, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "kv_write", body: include_str!("body.inc") };
@@ -37,7 +37,7 @@ pub struct KvWriteInputs<'a> {
     pub k: &'a Array,
     /// As `k`.
     pub v: &'a Array,
-    /// `[num_slots, num_kv_heads, head_dim]`, written in place.
+    /// `[num_slots, num_kv_heads, row]`, see [`KvDtype::row_len`]; written in place.
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
@@ -47,26 +47,39 @@ pub struct KvWriteInputs<'a> {
     pub after: &'a Array,
 }
 
-/// The launch for `num_tokens` rows of `row_size` (`num_kv_heads * head_dim`).
+/// The launch for `num_tokens` tokens.
 ///
 /// # Errors
-/// Rows that are not a multiple of 16 bytes.
+/// Heads whose columns are not whole packs.
 pub fn call(
     num_tokens: usize,
-    row_size: usize,
+    [num_kv_heads, head_dim]: [usize; 2],
     dtype: Dtype,
-    kv_dtype: Dtype,
+    kv_dtype: KvDtype,
 ) -> Result<Call, KernelError> {
-    let pack = 16 / kv_dtype.size_in_bytes();
-    if !row_size.is_multiple_of(pack) {
-        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: row_size });
+    let pack = kv_dtype.pack_len();
+    // Plain heads stand side by side in the pool as they do in the input: one row.
+    let (num_rows, width) = match kv_dtype {
+        KvDtype::Plain(_) => (1, num_kv_heads * head_dim),
+        _ => (num_kv_heads, head_dim),
+    };
+    if !width.is_multiple_of(pack) {
+        return Err(KernelError::Size { kernel: KERNEL.name, what: "a row", size: width });
     }
-    let threads = (row_size / pack).next_multiple_of(32).min(256);
+    let team = match kv_dtype {
+        KvDtype::Plain(_) => width / pack,
+        _ => width.next_multiple_of(kv_row::GROUP) / pack,
+    };
+    let threads = (num_rows * team).next_multiple_of(32).min(256);
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", dtype), ("KV", kv_dtype)],
-        constants: vec![("ROW_SIZE", row_size.into())],
-        groups: [(row_size / pack).div_ceil(threads), num_tokens, 1],
+        types: vec![("T", dtype.into()), ("KV", kv_dtype)],
+        constants: vec![
+            ("HEAD_DIM", width.into()),
+            ("NUM_ROWS", num_rows.into()),
+            ("TEAM", team.into()),
+        ],
+        groups: [(num_rows * team).div_ceil(threads), num_tokens, 1],
         threads,
         outputs: vec![(vec![CHAIN_LEN], Dtype::Int32)],
     })
@@ -76,18 +89,21 @@ pub fn call(
 ///
 /// # Errors
 /// Shapes that do not fit each other, or an error of MLX.
-pub fn kv_write(kernels: &Kernels, inputs: &KvWriteInputs<'_>) -> Result<Array, KernelError> {
+pub fn kv_write(
+    kernels: &Kernels,
+    kv_dtype: KvDtype,
+    inputs: &KvWriteInputs<'_>,
+) -> Result<Array, KernelError> {
     let name = KERNEL.name;
     let [num_tokens, num_kv_heads, head_dim] = *inputs.k.shape() else {
         let size = inputs.k.shape().len();
         return Err(KernelError::Size { kernel: name, what: "a rank of k", size });
     };
-    let slots = inputs.k_pool.shape().first().copied().unwrap_or(0);
+    let heads = [num_kv_heads, head_dim];
     shapes::check(name, "v", inputs.v, &inputs.k.shape())?;
-    shapes::check(name, "k_pool", inputs.k_pool, &[slots, num_kv_heads, head_dim])?;
-    shapes::check(name, "v_pool", inputs.v_pool, &[slots, num_kv_heads, head_dim])?;
+    shapes::check_pools(name, heads, kv_dtype, [inputs.k_pool, inputs.v_pool])?;
     shapes::check(name, "slots", inputs.slots, &[num_tokens])?;
-    let call = call(num_tokens, num_kv_heads * head_dim, inputs.k.dtype(), inputs.k_pool.dtype())?;
+    let call = call(num_tokens, heads, inputs.k.dtype(), kv_dtype)?;
     let arrays = [inputs.k, inputs.v, inputs.k_pool, inputs.v_pool, inputs.slots, inputs.after];
     Ok(shapes::single(kernels.run(&call, &arrays)?))
 }

@@ -44,7 +44,7 @@ pub fn call(spec: &TopKSpec, rows: usize, dtype: Dtype) -> Result<Call, KernelEr
     }
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", dtype)],
+        types: vec![("T", dtype.into())],
         constants: vec![
             ("NUM_EXPERTS", spec.num_experts.into()),
             ("TOP_K", spec.top_k.into()),

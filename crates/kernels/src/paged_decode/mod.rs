@@ -12,7 +12,7 @@ pub mod reference;
 
 use mlx::{Array, Dtype};
 
-use crate::{Call, Constant, Kernel, KernelError, Kernels, Reach, shapes};
+use crate::{Call, Constant, Kernel, KernelError, Kernels, KvDtype, Reach, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "paged_decode", body: include_str!("body.inc") };
@@ -52,14 +52,19 @@ pub struct AttentionSpec {
     pub has_sinks: bool,
     /// Element type of queries and results.
     pub dtype: Dtype,
-    /// Element type of the pool.
-    pub kv_dtype: Dtype,
+    /// What the rows of the pool are made of.
+    pub kv_dtype: KvDtype,
 }
 
 impl AttentionSpec {
     /// Query heads of a K/V head.
     pub fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// K/V heads, and their width.
+    pub(crate) fn kv_heads(&self) -> [usize; 2] {
+        [self.num_kv_heads, self.head_dim]
     }
 
     /// Query heads of a group that a threadgroup takes together: as evenly as they can be.
@@ -88,7 +93,7 @@ impl AttentionSpec {
 pub struct DecodeInputs<'a> {
     /// `[batch, num_heads, head_dim]`.
     pub q: &'a Array,
-    /// `[num_slots, num_kv_heads, head_dim]`.
+    /// `[num_slots, num_kv_heads, row]`, see [`KvDtype::row_len`].
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
@@ -134,7 +139,7 @@ impl DecodePlan {
     pub fn with_splits(spec: &AttentionSpec, batch: usize, splits: usize) -> Self {
         let heads = spec.heads_together();
         let blocks = spec.group().div_ceil(heads);
-        let packs = spec.head_dim / (16 / spec.kv_dtype.size_in_bytes());
+        let packs = spec.head_dim / spec.kv_dtype.pack_len();
         let lanes = packs.next_power_of_two().min(32);
         let packs = packs.div_ceil(lanes);
         let (out, out_dtype) = if splits > 1 {
@@ -144,7 +149,7 @@ impl DecodePlan {
         };
         let decode = Call {
             kernel: &KERNEL,
-            types: vec![("T", spec.dtype), ("KV", spec.kv_dtype), ("OUT", out_dtype)],
+            types: vec![("T", spec.dtype.into()), ("KV", spec.kv_dtype), ("OUT", out_dtype.into())],
             constants: vec![
                 ("HEAD_DIM", spec.head_dim.into()),
                 ("NUM_KV_HEADS", spec.num_kv_heads.into()),
@@ -179,7 +184,7 @@ fn num_splits(groups: usize, max_tokens: usize, target_groups: usize) -> usize {
 fn merge(spec: &AttentionSpec, batch: usize, splits: usize) -> Call {
     Call {
         kernel: &MERGE,
-        types: vec![("T", spec.dtype)],
+        types: vec![("T", spec.dtype.into())],
         constants: vec![
             ("HEAD_DIM", spec.head_dim.into()),
             ("SPLITS", splits.into()),
@@ -212,7 +217,7 @@ pub fn paged_decode(
     shapes::check(name, "seq_lens", inputs.seq_lens, &[batch])?;
     let pages = inputs.page_table.shape().last().copied().unwrap_or(0);
     shapes::check(name, "page_table", inputs.page_table, &[batch, pages])?;
-    shapes::check_pools(name, spec, inputs.k_pool, inputs.v_pool)?;
+    shapes::check_pools(name, spec.kv_heads(), spec.kv_dtype, [inputs.k_pool, inputs.v_pool])?;
     // A kernel without sinks still has the input: any array will do.
     let sinks = inputs.sinks.unwrap_or(inputs.chain);
     if spec.has_sinks {

@@ -10,7 +10,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::{AttentionSpec, Call, Constant, Kernel, KernelError, Kernels, shapes};
+use crate::{AttentionSpec, Call, Constant, Kernel, KernelError, Kernels, KvDtype, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "paged_extend", body: include_str!("body.inc") };
@@ -42,10 +42,7 @@ impl ExtendTiling {
     /// A size that the kernel does not know.
     pub fn new(spec: &AttentionSpec) -> Result<Self, KernelError> {
         spec.check(KERNEL.name)?;
-        if spec.dtype == spec.kv_dtype
-            && spec.dtype != Dtype::Float32
-            && spec.head_dim <= MAX_TILES_HEAD_DIM
-        {
+        if has_matrix_unit(spec) && spec.head_dim <= MAX_TILES_HEAD_DIM {
             let bytes_of_token = 2 * 2 * (spec.head_dim + 8);
             let block = [64, 32].into_iter().find(|block| block * bytes_of_token <= SHARED_BYTES);
             return Self::on_matrix_unit(spec, 1, block.unwrap_or(16));
@@ -55,7 +52,12 @@ impl ExtendTiling {
         // block itself, K or V, share the rest.
         let rows = (SHARED_BYTES / 2 / (SIMDGROUPS * spec.head_dim * 4)).min(8);
         let rest = SHARED_BYTES - SIMDGROUPS * rows * (spec.head_dim + 32) * 4;
-        let key_bytes = spec.head_dim * spec.kv_dtype.size_in_bytes() + 16;
+        let key_size = match spec.kv_dtype {
+            KvDtype::Plain(dtype) => dtype.size_in_bytes(),
+            // Unpacked on its way there.
+            _ => size_of::<f32>(),
+        };
+        let key_bytes = spec.head_dim * key_size + 16;
         let block = [32, 16, 8].into_iter().find(|block| block * key_bytes <= rest).unwrap_or(4);
         Ok(Self { heads, rows, block, uses_matrix_unit: false })
     }
@@ -71,8 +73,8 @@ impl ExtendTiling {
         block: usize,
     ) -> Result<Self, KernelError> {
         spec.check(TILES.name)?;
-        if spec.dtype != spec.kv_dtype || spec.dtype == Dtype::Float32 {
-            return Err(KernelError::ElementType { dtype: spec.kv_dtype });
+        if !has_matrix_unit(spec) {
+            return Err(KernelError::ElementType { dtype: spec.dtype });
         }
         if spec.head_dim > MAX_TILES_HEAD_DIM {
             let (kernel, size) = (TILES.name, spec.head_dim);
@@ -109,7 +111,7 @@ impl ExtendTiling {
 pub struct ExtendInputs<'a> {
     /// `[num_tokens, num_heads, head_dim]`.
     pub q: &'a Array,
-    /// `[num_slots, num_kv_heads, head_dim]`.
+    /// `[num_slots, num_kv_heads, row]`, see [`KvDtype::row_len`].
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
@@ -129,6 +131,13 @@ pub struct ExtendInputs<'a> {
     pub chain: &'a Array,
 }
 
+/// Whether the matrix unit takes keys and queries: of one type of 16 bits, which packed
+/// keys are unpacked to.
+fn has_matrix_unit(spec: &AttentionSpec) -> bool {
+    let is_same = spec.kv_dtype.is_packed() || spec.kv_dtype == KvDtype::Plain(spec.dtype);
+    is_same && spec.dtype != Dtype::Float32
+}
+
 /// The launch for `num_tiles` tiles of `num_tokens` new tokens in all.
 pub fn call(
     spec: &AttentionSpec,
@@ -137,7 +146,7 @@ pub fn call(
     num_tiles: usize,
 ) -> Call {
     let blocks = spec.group().div_ceil(tiling.heads);
-    let mut types = vec![("T", spec.dtype)];
+    let types = vec![("T", spec.dtype.into()), ("KV", spec.kv_dtype)];
     let mut constants: Vec<(&'static str, Constant)> = vec![
         ("HEAD_DIM", spec.head_dim.into()),
         ("NUM_KV_HEADS", spec.num_kv_heads.into()),
@@ -157,7 +166,6 @@ pub fn call(
         constants.push(("ROW_TILES", (tiling.rows / 16).into()));
         &TILES
     } else {
-        types.push(("KV", spec.kv_dtype));
         constants.push(("ROWS", tiling.rows.into()));
         &KERNEL
     };
@@ -198,7 +206,7 @@ pub fn paged_extend_tiled(
     let num_tokens = inputs.q.shape().first().copied().unwrap_or(0);
     let batch = inputs.new_lens.size();
     shapes::check(name, "q", inputs.q, &[num_tokens, spec.num_heads, spec.head_dim])?;
-    shapes::check_pools(name, spec, inputs.k_pool, inputs.v_pool)?;
+    shapes::check_pools(name, spec.kv_heads(), spec.kv_dtype, [inputs.k_pool, inputs.v_pool])?;
     let pages = inputs.page_table.shape().last().copied().unwrap_or(0);
     shapes::check(name, "page_table", inputs.page_table, &[batch, pages])?;
     shapes::check(name, "starts", inputs.starts, &[batch])?;

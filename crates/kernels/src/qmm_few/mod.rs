@@ -177,7 +177,7 @@ fn any_call(
     let groups_of_rows = gather.map_or(spec.rows.div_ceil(8 * token_tiles), |_| rows);
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype)],
+        types: vec![("T", spec.dtype.into())],
         constants: vec![
             ("BITS", spec.bits.into()),
             ("GROUP_SIZE", spec.group_size.into()),

@@ -82,7 +82,7 @@ pub fn call(spec: &QmvSpec) -> Result<Call, KernelError> {
     check(spec)?;
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype), ("S", spec.scale_dtype)],
+        types: vec![("T", spec.dtype.into()), ("S", spec.scale_dtype.into())],
         constants: vec![
             ("M", spec.rows.into()),
             ("K", spec.inputs.into()),

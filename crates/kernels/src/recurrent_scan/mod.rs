@@ -82,7 +82,7 @@ pub fn call(spec: &ScanSpec, num_reqs: usize, num_tokens: usize) -> Result<Call,
     let simdgroups = simdgroups.expect("1 divides every width");
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype)],
+        types: vec![("T", spec.dtype.into())],
         constants: vec![
             ("KEY_HEADS", spec.key_heads.into()),
             ("VALUE_HEADS", spec.value_heads.into()),

@@ -7,7 +7,7 @@
 
 use mlx::{Array, Dtype};
 
-use crate::{Call, Constant, Kernel, KernelError, Kernels, kv_write::CHAIN_LEN, shapes};
+use crate::{Call, Constant, Kernel, KernelError, Kernels, KvDtype, kv_write::CHAIN_LEN, shapes};
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel { name: "rope_kv_write", body: include_str!("body.inc") };
@@ -32,8 +32,8 @@ pub struct RopeSpec {
     pub norm_eps: Option<f32>,
     /// Element type of the rows.
     pub dtype: Dtype,
-    /// Element type of the pool.
-    pub kv_dtype: Dtype,
+    /// What the rows of the pool are made of.
+    pub kv_dtype: KvDtype,
 }
 
 /// Arrays of a step.
@@ -47,7 +47,7 @@ pub struct RopeInputs<'a> {
     pub inv_freq: &'a Array,
     /// `[num_tokens]` int32.
     pub positions: &'a Array,
-    /// `[num_slots, num_kv_heads, head_dim]`, written in place.
+    /// `[num_slots, num_kv_heads, row]`, see [`KvDtype::row_len`]; written in place.
     pub k_pool: &'a Array,
     /// As `k_pool`.
     pub v_pool: &'a Array,
@@ -80,7 +80,7 @@ pub fn call(spec: &RopeSpec, num_tokens: usize) -> Result<Call, KernelError> {
     let threads = (all_heads * lanes).next_multiple_of(32).min(128);
     Ok(Call {
         kernel: &KERNEL,
-        types: vec![("T", spec.dtype), ("KV", spec.kv_dtype)],
+        types: vec![("T", spec.dtype.into()), ("KV", spec.kv_dtype)],
         constants: vec![
             ("HEAD_DIM", spec.head_dim.into()),
             ("NUM_HEADS", spec.num_heads.into()),
@@ -119,10 +119,8 @@ pub fn rope_kv_write(
     shapes::check(name, "qkv", inputs.qkv, &[num_tokens, width])?;
     shapes::check(name, "inv_freq", inputs.inv_freq, &[spec.rotary_dim / 2])?;
     shapes::check(name, "slots", inputs.slots, &[num_tokens])?;
-    let slots = inputs.k_pool.shape().first().copied().unwrap_or(0);
-    let pool = [slots, spec.num_kv_heads, spec.head_dim];
-    shapes::check(name, "k_pool", inputs.k_pool, &pool)?;
-    shapes::check(name, "v_pool", inputs.v_pool, &pool)?;
+    let heads = [spec.num_kv_heads, spec.head_dim];
+    shapes::check_pools(name, heads, spec.kv_dtype, [inputs.k_pool, inputs.v_pool])?;
     // A kernel without norms still has the inputs: any array will do.
     let (q_norm, k_norm) = inputs.norms.unwrap_or((inputs.qkv, inputs.qkv));
     if spec.norm_eps.is_some() {

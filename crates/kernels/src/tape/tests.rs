@@ -84,7 +84,7 @@ static SHAPED: Kernel = Kernel {
 fn a_unit_declares_what_the_body_uses() {
     let call = Call {
         kernel: &SHAPED,
-        types: vec![("T", Dtype::Bfloat16)],
+        types: vec![("T", Dtype::Bfloat16.into())],
         constants: vec![],
         groups: [1, 1, 1],
         threads: 64,

@@ -67,6 +67,7 @@ fn type_name(dtype: Dtype) -> Result<&'static str, KernelError> {
         Dtype::Bfloat16 => Ok("__nv_bfloat16"),
         Dtype::Int32 => Ok("int"),
         Dtype::Uint32 => Ok("unsigned int"),
+        Dtype::Uint8 => Ok("unsigned char"),
         other => Err(KernelError::ElementType { dtype: other }),
     }
 }

@@ -1,7 +1,7 @@
 //! Random batches over a K/V pool, and what attention should give.
 
 use kernels::{
-    AttentionSpec, ExtendTiling, KernelError, Reach,
+    AttentionSpec, ExtendTiling, KernelError, KvDtype, Reach,
     paged_decode::{
         DecodePlan, HEAD_DIMS,
         reference::{PagedKv, attend},
@@ -12,8 +12,8 @@ use mlx::Dtype;
 use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
 
 use super::{
-    Device, Value, any_dtype, any_kv_dtype, chain, compare, epsilon, floats, ints, random, rng,
-    sizes,
+    Device, Value, any_dtype, any_kv_dtype, any_packed, chain, compare, epsilon, floats, ints,
+    random, random_pool, rng, sizes,
 };
 
 /// Requests with their pages in one pool.
@@ -26,7 +26,8 @@ struct Batch {
     max_pages: usize,
     /// `[batch, max_pages]`; unused places hold -1.
     page_table: Vec<i32>,
-    num_slots: usize,
+    /// Of K and V, and the numbers that they hold.
+    pools: [Value; 2],
     k_pool: Vec<f32>,
     v_pool: Vec<f32>,
     /// `[new tokens, num_heads, head_dim]`.
@@ -54,6 +55,12 @@ fn spec(shape: u64) -> AttentionSpec {
     }
 }
 
+/// The same over a packed pool.
+fn packed_spec(shape: u64) -> AttentionSpec {
+    let (dtype, kv_dtype) = any_packed(&mut rng(shape + 1000));
+    AttentionSpec { dtype, kv_dtype, ..spec(shape) }
+}
+
 /// Half of them all tokens. Chunks are often so short that several end among a request's
 /// tokens.
 fn reach(rng: &mut SmallRng) -> Reach {
@@ -74,13 +81,17 @@ fn length(rng: &mut SmallRng, longest: usize) -> usize {
 }
 
 /// One token for each of a few requests, some of them empty (padding).
-fn decode_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Result<f64, String> {
+fn decode_case(
+    device: &dyn Device,
+    (spec, splits): (AttentionSpec, usize),
+    seed: u64,
+    longest: usize,
+) -> Result<f64, String> {
     let rng = &mut rng(seed);
     let size = rng.random_range(1..=3);
     let seq_lens =
         (0..size).map(|_| if rng.random_bool(0.03) { 0 } else { length(rng, longest) }).collect();
-    let batch = Batch::new(rng, spec(shape), seq_lens, vec![1; size]);
-    let splits = 1 << (shape % 5);
+    let batch = Batch::new(rng, spec, seq_lens, vec![1; size]);
     batch.run_decode(device, splits).map_err(|error| {
         format!("{error}\n{:?}\nlengths {:?}, {splits} splits", batch.spec, batch.seq_lens)
     })
@@ -88,15 +99,25 @@ fn decode_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Re
 
 /// Decode of short contexts.
 pub(crate) fn decode(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
-    decode_case(device, shape, seed, 200)
+    decode_case(device, (spec(shape), 1 << (shape % 5)), seed, 200)
+}
+
+/// The same over packed pools.
+pub(crate) fn decode_packed(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    decode_case(device, (packed_spec(shape), 1 << (shape % 5)), seed, 200)
 }
 
 /// Decode with contexts of up to 8192 tokens.
 pub(crate) fn decode_long(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
-    decode_case(device, shape, seed, 8192)
+    decode_case(device, (spec(shape), 1 << (shape % 5)), seed, 8192)
 }
 
-fn extend_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Result<f64, String> {
+fn extend_case(
+    device: &dyn Device,
+    spec: AttentionSpec,
+    seed: u64,
+    longest: usize,
+) -> Result<f64, String> {
     let rng = &mut rng(seed);
     let size = rng.random_range(1..=2);
     let most = if rng.random_bool(0.1) { 40 } else { 12 };
@@ -105,7 +126,7 @@ fn extend_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Re
         .iter()
         .map(|new| new + if rng.random_bool(0.3) { 0 } else { length(rng, longest - new) })
         .collect();
-    let batch = Batch::new(rng, spec(shape), seq_lens, new_lens);
+    let batch = Batch::new(rng, spec, seq_lens, new_lens);
     batch.run_extend(device).map_err(|error| {
         format!("{error}\n{:?}\n{:?} new of {:?}", batch.spec, batch.new_lens, batch.seq_lens)
     })
@@ -113,12 +134,22 @@ fn extend_case(device: &dyn Device, shape: u64, seed: u64, longest: usize) -> Re
 
 /// Some new tokens for each of a few requests, after a prefix that may be empty.
 pub(crate) fn extend(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
-    extend_case(device, shape, seed, 150)
+    extend_case(device, spec(shape), seed, 150)
+}
+
+/// The same over packed pools.
+pub(crate) fn extend_packed(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
+    let spec = packed_spec(shape);
+    let on_matrix_unit = spec.dtype != Dtype::Float32 && spec.head_dim <= 256;
+    // The emulator has that kernel for every one.
+    let kv_dtype = KvDtype::PACKED[usize::try_from(shape % 3).unwrap()];
+    let spec = if on_matrix_unit { AttentionSpec { kv_dtype, ..spec } } else { spec };
+    extend_case(device, spec, seed, 150)
 }
 
 /// The same with prefixes of up to 8192 tokens.
 pub(crate) fn extend_long(device: &dyn Device, shape: u64, seed: u64) -> Result<f64, String> {
-    extend_case(device, shape, seed, 8192)
+    extend_case(device, spec(shape), seed, 8192)
 }
 
 impl Batch {
@@ -138,13 +169,14 @@ impl Batch {
         for (row, len) in page_table.chunks_mut(max_pages).zip(&seq_lens) {
             row[..pages_of(*len)].fill_with(|| free.pop().unwrap());
         }
-        let num_slots = num_pages * spec.page_size;
-        let pool = num_slots * spec.num_kv_heads * spec.head_dim;
+        let shape = [num_pages * spec.page_size, spec.num_kv_heads, spec.head_dim];
+        let (k, k_pool) = random_pool(rng, spec.kv_dtype, shape);
+        let (v, v_pool) = random_pool(rng, spec.kv_dtype, shape);
         let num_tokens: usize = new_lens.iter().sum();
         Self {
-            num_slots,
-            k_pool: random(rng, spec.kv_dtype, pool),
-            v_pool: random(rng, spec.kv_dtype, pool),
+            pools: [k, v],
+            k_pool,
+            v_pool,
             q: random(rng, spec.dtype, num_tokens * spec.num_heads * spec.head_dim),
             sinks: random(rng, Dtype::Float32, spec.num_heads),
             spec,
@@ -161,12 +193,6 @@ impl Batch {
         floats(spec.dtype, &[num_tokens, spec.num_heads, spec.head_dim], &self.q)
     }
 
-    fn pools(&self) -> [Value; 2] {
-        let spec = &self.spec;
-        let shape = [self.num_slots, spec.num_kv_heads, spec.head_dim];
-        [&self.k_pool, &self.v_pool].map(|pool| floats(spec.kv_dtype, &shape, pool))
-    }
-
     fn page_table(&self) -> Value {
         ints(&[self.seq_lens.len(), self.max_pages], &self.page_table)
     }
@@ -177,10 +203,10 @@ impl Batch {
 
     fn run_decode(&self, device: &dyn Device, splits: usize) -> Result<f64, String> {
         let plan = DecodePlan::with_splits(&self.spec, self.seq_lens.len(), splits);
-        let [k_pool, v_pool] = self.pools();
+        let [k_pool, v_pool] = &self.pools;
         let (q, table, lens) = (self.q(), self.page_table(), sizes(&self.seq_lens));
         let (sinks, chain) = (self.sinks(), chain());
-        let inputs = [&q, &k_pool, &v_pool, &table, &lens, &sinks, &chain];
+        let inputs = [&q, k_pool, v_pool, &table, &lens, &sinks, &chain];
         let mut out = device.run(&plan.decode, &inputs)?.outputs.remove(0);
         if let Some(merge) = &plan.merge {
             let partial = floats(Dtype::Float32, &plan.decode.outputs[0].0, &out);
@@ -192,11 +218,7 @@ impl Batch {
     /// Now and then not the usual one.
     fn tiling(&self) -> Result<ExtendTiling, KernelError> {
         match self.spec.page_size {
-            1 | 16
-                if self.spec.kv_dtype != Dtype::Float32
-                    && self.spec.dtype != Dtype::Float32
-                    && self.spec.head_dim <= 256 =>
-            {
+            1 | 16 if self.spec.dtype != Dtype::Float32 && self.spec.head_dim <= 256 => {
                 ExtendTiling::on_matrix_unit(&self.spec, 2, 16)
             }
             _ => ExtendTiling::new(&self.spec),
@@ -212,11 +234,11 @@ impl Batch {
             (0..self.new_lens.len()).map(|at| self.new_lens[..at].iter().sum()).collect();
         let prefix_lens: Vec<usize> =
             self.seq_lens.iter().zip(&self.new_lens).map(|(len, new)| len - new).collect();
-        let [k_pool, v_pool] = self.pools();
+        let [k_pool, v_pool] = &self.pools;
         let inputs = [
             &self.q(),
-            &k_pool,
-            &v_pool,
+            k_pool,
+            v_pool,
             &self.page_table(),
             &sizes(&starts),
             &sizes(&self.new_lens),

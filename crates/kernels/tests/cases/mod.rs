@@ -15,7 +15,7 @@ pub(crate) mod rows;
 pub(crate) mod write;
 
 use half::{bf16, f16};
-use kernels::Call;
+use kernels::{Call, KvDtype};
 use mlx::Dtype;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
@@ -32,6 +32,8 @@ pub(crate) enum Data {
     Floats(Vec<f32>),
     Ints(Vec<i32>),
     Uints(Vec<u32>),
+    /// Packed rows of K or V.
+    Rows(KvDtype, Vec<u8>),
 }
 
 /// What a launch left behind.
@@ -56,6 +58,33 @@ pub(crate) fn rng(seed: u64) -> SmallRng {
 
 pub(crate) fn floats(dtype: Dtype, shape: &[usize], values: &[f32]) -> Value {
     Value { dtype, shape: shape.to_vec(), data: Data::Floats(values.to_vec()) }
+}
+
+/// `[num_slots, num_kv_heads, head_dim]` floats as a pool of `dtype`.
+pub(crate) fn pool(dtype: KvDtype, [slots, heads, head_dim]: [usize; 3], values: &[f32]) -> Value {
+    let shape = vec![slots, heads, dtype.row_len(head_dim)];
+    let KvDtype::Plain(plain) = dtype else {
+        let mut rows = vec![0; shape.iter().product()];
+        let each = rows.chunks_mut(shape[2]).zip(values.chunks(head_dim));
+        each.for_each(|(row, values)| dtype.pack(values, row));
+        return Value { dtype: Dtype::Uint8, shape, data: Data::Rows(dtype, rows) };
+    };
+    floats(plain, &shape, values)
+}
+
+/// The same as a kernel left it, as floats again.
+pub(crate) fn unpacked(dtype: KvDtype, head_dim: usize, pool: &[f32]) -> Vec<f32> {
+    if !dtype.is_packed() {
+        return pool.to_vec();
+    }
+    let mut values = Vec::new();
+    for row in pool.chunks(dtype.row_len(head_dim)) {
+        let bytes: Vec<u8> = row.iter().map(|byte| *byte as u8).collect();
+        let mut row = vec![0.0; head_dim];
+        dtype.unpack(&bytes, &mut row);
+        values.extend(row);
+    }
+    values
 }
 
 pub(crate) fn ints(shape: &[usize], values: &[i32]) -> Value {
@@ -108,8 +137,40 @@ pub(crate) fn any_dtype(rng: &mut SmallRng) -> Dtype {
 }
 
 /// The pool's type: that of the rows, or f16 below f32.
-pub(crate) fn any_kv_dtype(rng: &mut SmallRng, dtype: Dtype) -> Dtype {
-    if dtype == Dtype::Float32 && rng.random_bool(0.25) { Dtype::Float16 } else { dtype }
+pub(crate) fn any_kv_dtype(rng: &mut SmallRng, dtype: Dtype) -> KvDtype {
+    if dtype == Dtype::Float32 && rng.random_bool(0.25) {
+        Dtype::Float16.into()
+    } else {
+        dtype.into()
+    }
+}
+
+/// A type of rows with a packed type of the pool, of those that the emulator has of every
+/// kernel.
+pub(crate) fn any_packed(rng: &mut SmallRng) -> (Dtype, KvDtype) {
+    match rng.random_range(0..4) {
+        3 => (Dtype::Bfloat16, KvDtype::Int8),
+        index => (Dtype::Float32, KvDtype::PACKED[index]),
+    }
+}
+
+/// A pool, `[num_slots, num_kv_heads, head_dim]`, and the numbers in -1..1 that it holds.
+pub(crate) fn random_pool(
+    rng: &mut SmallRng,
+    dtype: KvDtype,
+    shape: [usize; 3],
+) -> (Value, Vec<f32>) {
+    let plain = if dtype.is_packed() { Dtype::Float32 } else { dtype.array_dtype() };
+    let values = random(rng, plain, shape.iter().product());
+    let pool = pool(dtype, shape, &values);
+    let values = match &pool.data {
+        Data::Rows(_, bytes) => {
+            let bytes: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte)).collect();
+            unpacked(dtype, shape[2], &bytes)
+        }
+        _ => values,
+    };
+    (pool, values)
 }
 
 /// The largest difference, `Err` if it is more than `tolerance` anywhere.

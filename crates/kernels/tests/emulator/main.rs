@@ -6,27 +6,31 @@ mod planted;
 
 use cases::{Case, Data, Device, Results, Value, attention, moe, products, recurrent, rows, write};
 use kernel_emulator::{ElementType, Launch, Tensor, TileLayout};
-use kernels::{Call, Constant, kv_write};
+use kernels::{Call, Constant, KvDtype, kv_write};
 use mlx::Dtype;
 
 struct Emulator(TileLayout);
 
-fn element(dtype: Dtype) -> ElementType {
+fn element(dtype: KvDtype) -> ElementType {
     match dtype {
-        Dtype::Float32 => ElementType::F32,
-        Dtype::Float16 => ElementType::F16,
-        Dtype::Bfloat16 => ElementType::Bf16,
-        Dtype::Int32 => ElementType::I32,
-        Dtype::Uint32 => ElementType::U32,
-        other => panic!("the emulator has no {other:?}"),
+        KvDtype::Plain(Dtype::Float32) => ElementType::F32,
+        KvDtype::Plain(Dtype::Float16) => ElementType::F16,
+        KvDtype::Plain(Dtype::Bfloat16) => ElementType::Bf16,
+        KvDtype::Plain(Dtype::Int32) => ElementType::I32,
+        KvDtype::Plain(Dtype::Uint32) => ElementType::U32,
+        KvDtype::Plain(other) => panic!("the emulator has no {other:?}"),
+        KvDtype::Fp8E4m3 => ElementType::Fp8Row,
+        KvDtype::Int8 => ElementType::Int8Row,
+        KvDtype::Int4 => ElementType::Int4Row,
     }
 }
 
 fn tensor(value: &Value) -> Tensor {
     match &value.data {
-        Data::Floats(floats) => Tensor::floats(element(value.dtype), &value.shape, floats),
+        Data::Floats(floats) => Tensor::floats(element(value.dtype.into()), &value.shape, floats),
         Data::Ints(ints) => Tensor::ints(&value.shape, ints),
         Data::Uints(uints) => Tensor::uints(&value.shape, uints),
+        Data::Rows(dtype, bytes) => Tensor::packed(element(*dtype), &value.shape, bytes),
     }
 }
 
@@ -48,7 +52,7 @@ impl Device for Emulator {
         let mut outputs: Vec<Tensor> = call
             .outputs
             .iter()
-            .map(|(shape, dtype)| Tensor::unwritten(element(*dtype), shape))
+            .map(|(shape, dtype)| Tensor::unwritten(element((*dtype).into()), shape))
             .collect();
         let mut buffers: Vec<(&str, &mut Tensor)> = names
             .iter()
@@ -149,6 +153,26 @@ fn rotary_embedding_with_writes() {
 }
 
 #[test]
+fn decode_over_packed_pools() {
+    check(attention::decode_packed, 0..200);
+}
+
+#[test]
+fn extend_over_packed_pools() {
+    check(attention::extend_packed, 0..200);
+}
+
+#[test]
+fn writes_into_packed_pools() {
+    check(write::packed, 0..150);
+}
+
+#[test]
+fn rotary_embedding_with_packed_writes() {
+    check(write::rope_packed, 0..150);
+}
+
+#[test]
 fn norm_of_a_sum() {
     check(rows::norm, 0..200);
 }
@@ -185,7 +209,7 @@ fn gated_activation() {
 
 #[test]
 fn a_slot_that_occurs_twice_is_a_race() {
-    let call = kv_write::call(2, 64, Dtype::Float32, Dtype::Float32).unwrap();
+    let call = kv_write::call(2, [1, 64], Dtype::Float32, Dtype::Float32.into()).unwrap();
     let rows = cases::floats(Dtype::Float32, &[2, 1, 64], &[0.0; 128]);
     let slots = cases::ints(&[2], &[1, 1]);
     let inputs = [&rows, &rows, &rows, &rows, &slots, &cases::chain()];

@@ -128,7 +128,7 @@ fn a_narrow_model_stays_narrow() {
             [(Dtype::Bfloat16, Dtype::Bfloat16), (Dtype::Float16, Dtype::Float32)]
         {
             let model = golden.load_as(dtype, Unpack::Never);
-            let mut runner = Runner::with_dtypes(model, 4, dtype, pool_dtype);
+            let mut runner = Runner::with_dtypes(model, 4, dtype, pool_dtype.into());
             let mut seq = runner.seq(&golden.prompt);
             runner.prefill(&mut seq, 16);
             seq.ids.push(1);

@@ -3,8 +3,8 @@
 use std::{cell::RefCell, rc::Rc};
 
 use attention::{
-    AttentionBackend, BatchInputs, Extent, ForwardBatch, ForwardMode, KvPool, KvPoolConfig,
-    StatePlan, StateRow,
+    AttentionBackend, BatchInputs, Extent, ForwardBatch, ForwardMode, KvDtype, KvPool,
+    KvPoolConfig, StatePlan, StateRow,
 };
 use mlx::{Array, Dtype};
 use models::CausalLm;
@@ -38,15 +38,15 @@ pub(crate) struct Seq {
 
 impl Runner {
     pub(crate) fn new(model: Box<dyn CausalLm>, page_size: usize) -> Self {
-        Self::with_dtypes(model, page_size, Dtype::Float32, Dtype::Float32)
+        Self::with_dtypes(model, page_size, Dtype::Float32, Dtype::Float32.into())
     }
 
-    /// With a model that computes in `dtype`, over a pool of `pool_dtype`.
+    /// With a model that computes in `dtype`, over a pool of rows of `pool_dtype`.
     pub(crate) fn with_dtypes(
         model: Box<dyn CausalLm>,
         page_size: usize,
         dtype: Dtype,
-        pool_dtype: Dtype,
+        pool_dtype: KvDtype,
     ) -> Self {
         let layers = model.kv_layout();
         let config = KvPoolConfig {
@@ -55,7 +55,7 @@ impl Runner {
             dtype: pool_dtype,
             max_buffer_bytes: None,
         };
-        let backend = (attention::find("mlx", &layers).unwrap().new)(&layers);
+        let backend = attention::build("mlx", "mlx", &layers, pool_dtype).unwrap();
         let states = model.state_layout();
         let pool = KvPool::new(&layers, &config).unwrap();
         let pool = pool.with_states(&states, (NUM_STATES, dtype), &config).unwrap();

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use kernels::cpu::attention::{
-    AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention,
+use kernels::{
+    KvDtype,
+    cpu::attention::{
+        AttentionInputs, AttentionParams, AttentionPlan, AttentionSeq, paged_attention,
+    },
 };
 use mlx::{Array, Result};
 
@@ -18,7 +21,7 @@ pub(super) struct PagedCpu {
 }
 
 impl PagedCpu {
-    pub(super) fn new(layers: &[AttentionShape]) -> Self {
+    pub(super) fn new(layers: &[AttentionShape], kv_dtype: KvDtype) -> Self {
         let last = layers.iter().map(|layer| layer.layer_id + 1).max().unwrap_or(0);
         let empty = Arc::new(AttentionParams::default());
         let mut params = vec![empty; last];
@@ -27,6 +30,7 @@ impl PagedCpu {
                 num_heads: layer.num_heads,
                 num_kv_heads: layer.num_kv_heads,
                 head_dim: layer.head_dim,
+                packed: kv_dtype.is_packed().then_some(kv_dtype),
                 scale: layer.scale,
                 reach: layer.reach(),
                 soft_cap: layer.soft_cap,

@@ -1,7 +1,9 @@
 //! On a GPU: a kernel writes in place, attention reads through the page tables. A
 //! single prompt without a prefix goes to MLX's fused attention, and in f32, for
 //! which there is no matrix unit, all prompts do, their prefix gathered. Heads wider than
-//! the matrix unit's kernel takes ([`kernels::ExtendTiling`]) go to the one without.
+//! the matrix unit's kernel takes ([`kernels::ExtendTiling`]) go to the one without. Packed
+//! rows are only ever read by our kernels, a prompt's own rows too: what a token sees of
+//! another is the same in whichever step it came.
 //!
 //! MLX sees the pools as mere inputs. What keeps order is the chain of
 //! [`kernels::kv_write`]: every write takes the chain of the one before, every
@@ -16,8 +18,8 @@ use std::{
 };
 
 use kernels::{
-    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvWriteInputs, Reach,
-    RopeInputs, RopeSpec, kv_write, paged_decode, paged_extend, rope_kv_write,
+    AttentionSpec, DecodeInputs, ExtendInputs, ExtendTiling, Kernels, KvDtype, KvWriteInputs,
+    Reach, RopeInputs, RopeSpec, kv_write, paged_decode, paged_extend, rope_kv_write,
 };
 use mlx::{Array, Dtype, Result};
 
@@ -31,9 +33,10 @@ use crate::{
 pub(super) struct PagedGpu {
     /// Distinct reaches of the model's layers.
     reaches: Vec<Reach>,
-    /// Whether some layer has what MLX's fused attention has not: a cap on its scores, or
-    /// heads so wide that all scores of a prompt would exist at once.
+    /// Whether some layer has what MLX's fused attention has not: a cap on its scores, heads
+    /// so wide that all scores of a prompt would exist at once, or packed rows.
     avoids_mlx: bool,
+    kv_dtype: KvDtype,
     kernels: Rc<Kernels>,
 }
 
@@ -90,14 +93,20 @@ struct DecodeTables {
 }
 
 impl PagedGpu {
-    pub(super) fn new(layers: &[AttentionShape], kernels: Rc<Kernels>) -> Self {
+    pub(super) fn new(layers: &[AttentionShape], kv_dtype: KvDtype, kernels: Rc<Kernels>) -> Self {
         let mut reaches: Vec<_> = layers.iter().map(AttentionShape::reach).collect();
         reaches.sort_unstable();
         reaches.dedup();
-        let avoids_mlx = layers
-            .iter()
-            .any(|layer| layer.soft_cap.is_some() || layer.head_dim > MAX_MLX_HEAD_DIM);
-        Self { reaches, avoids_mlx, kernels }
+        let avoids_mlx = kv_dtype.is_packed()
+            || layers
+                .iter()
+                .any(|layer| layer.soft_cap.is_some() || layer.head_dim > MAX_MLX_HEAD_DIM);
+        Self { reaches, avoids_mlx, kv_dtype, kernels }
+    }
+
+    /// Whether prompts in `dtype` go to our kernels.
+    fn extends(&self, dtype: Dtype) -> bool {
+        dtype != Dtype::Float32 || self.kv_dtype.is_packed()
     }
 
     /// Adds the write of this step's K and V, unless they are there; gives its chain.
@@ -116,7 +125,7 @@ impl PagedGpu {
             slots: call.out_cache_loc,
             after: &after,
         };
-        let chain = kv_write(&self.kernels, &inputs)?;
+        let chain = kv_write(&self.kernels, self.kv_dtype, &inputs)?;
         pool.set_chain(chain.clone());
         Ok(chain)
     }
@@ -140,7 +149,7 @@ impl PagedGpu {
             slots: call.out_cache_loc,
             after: &after,
         };
-        let spec = rope_spec(call.shape, rows, k_pool.dtype());
+        let spec = rope_spec(call.shape, rows, self.kv_dtype);
         let (q, chain) = rope_kv_write(&self.kernels, &spec, &inputs)?;
         pool.set_chain(chain.clone());
         Ok((q, chain))
@@ -156,7 +165,7 @@ impl PagedGpu {
     ) -> Result<Array> {
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
-        let spec = attention_spec(call, tables.page_size, (q, k_pool));
+        let spec = attention_spec(call, tables.page_size, (q.dtype(), self.kv_dtype));
         let tiles = tables.tiles(ExtendTiling::new(&spec)?)?;
         let inputs = ExtendInputs {
             q,
@@ -181,7 +190,7 @@ impl PagedGpu {
         };
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
-        let spec = attention_spec(call, tables.page_size, (q, k_pool));
+        let spec = attention_spec(call, tables.page_size, (q.dtype(), self.kv_dtype));
         let inputs = DecodeInputs {
             q,
             k_pool,
@@ -198,7 +207,7 @@ impl PagedGpu {
 fn attention_spec(
     call: &AttentionCall<'_>,
     page_size: usize,
-    (q, k_pool): (&Array, &Array),
+    (dtype, kv_dtype): (Dtype, KvDtype),
 ) -> AttentionSpec {
     let shape = call.shape;
     AttentionSpec {
@@ -210,12 +219,12 @@ fn attention_spec(
         reach: shape.reach(),
         soft_cap: shape.soft_cap,
         has_sinks: call.sinks.is_some(),
-        dtype: q.dtype(),
-        kv_dtype: k_pool.dtype(),
+        dtype,
+        kv_dtype,
     }
 }
 
-fn rope_spec(shape: &AttentionShape, rows: &QkvRows<'_>, kv_dtype: Dtype) -> RopeSpec {
+fn rope_spec(shape: &AttentionShape, rows: &QkvRows<'_>, kv_dtype: KvDtype) -> RopeSpec {
     RopeSpec {
         num_heads: shape.num_heads,
         num_kv_heads: shape.num_kv_heads,
@@ -355,7 +364,7 @@ impl AttentionBackend for PagedGpu {
             unreachable!("the mode of a step does not change");
         };
         let chain = self.write(call, qkv)?;
-        if let Some(tables) = plan.tables.as_ref().filter(|_| qkv.q.dtype() != Dtype::Float32) {
+        if let Some(tables) = plan.tables.as_ref().filter(|_| self.extends(qkv.q.dtype())) {
             return self.extend(call, tables, qkv.q, &chain);
         }
         let seqs = plan.gathers(&self.reaches, call.shape.reach())?;
@@ -384,7 +393,7 @@ impl AttentionBackend for PagedGpu {
     }
 
     fn forward_rows(&self, call: &AttentionCall<'_>, rows: &QkvRows<'_>) -> Result<Option<Array>> {
-        if !rope_kv_write::supports(&rope_spec(call.shape, rows, rows.rows.dtype())) {
+        if !rope_kv_write::supports(&rope_spec(call.shape, rows, self.kv_dtype)) {
             return Ok(None);
         }
         match call.metadata.get() {
@@ -393,7 +402,7 @@ impl AttentionBackend for PagedGpu {
                 self.decode(call, &q, &chain).map(Some)
             }
             Plan::Extend(ExtendPlan { tables: Some(tables), .. })
-                if rows.rows.dtype() != Dtype::Float32 =>
+                if self.extends(rows.rows.dtype()) =>
             {
                 let (q, chain) = self.rotate_and_write(call, rows)?;
                 self.extend(call, tables, &q, &chain).map(Some)

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use kernels::{Kernels, paged_decode::HEAD_DIMS};
+use kernels::{Kernels, KvDtype, paged_decode::HEAD_DIMS};
 use mlx::{
     Array, Error, Result,
     device::{self, DeviceKind},
@@ -18,7 +18,8 @@ mod gpu;
 
 const NAME: &str = "paged";
 
-pub(crate) const ENTRY: BackendEntry = BackendEntry { name: NAME, supports, new };
+pub(crate) const ENTRY: BackendEntry =
+    BackendEntry { name: NAME, supports, reads_packed: true, new };
 
 fn supports(layers: &[AttentionShape]) -> bool {
     let is_known = |layer: &AttentionShape| layer.cache == CacheKind::Full;
@@ -32,10 +33,10 @@ fn supports(layers: &[AttentionShape]) -> bool {
     }
 }
 
-fn new(layers: &[AttentionShape]) -> Rc<dyn AttentionBackend> {
+fn new(layers: &[AttentionShape], kv_dtype: KvDtype) -> Rc<dyn AttentionBackend> {
     match Kernels::here() {
-        Some(kernels) => Rc::new(gpu::PagedGpu::new(layers, kernels)),
-        None => Rc::new(cpu::PagedCpu::new(layers)),
+        Some(kernels) => Rc::new(gpu::PagedGpu::new(layers, kv_dtype, kernels)),
+        None => Rc::new(cpu::PagedCpu::new(layers, kv_dtype)),
     }
 }
 
@@ -45,7 +46,8 @@ fn pools(cache: &LayerCache) -> Result<(&Array, &Array)> {
         unreachable!("{NAME} does not support the other kinds");
     };
     cache.whole().ok_or_else(|| {
-        let message = "the device's largest buffer splits the pool: use the backend sdpa";
+        let message = "the device's largest buffer splits the pool: lower --max-total-tokens, or \
+                       use the backend sdpa";
         Error { op: NAME, message: message.to_owned() }
     })
 }

@@ -110,7 +110,7 @@ impl Case {
         let config = KvPoolConfig {
             num_pages: self.num_pages,
             page_size: self.page_size,
-            dtype: Dtype::Float32,
+            dtype: Dtype::Float32.into(),
             max_buffer_bytes,
         };
         let layers = [AttentionShape { layer_id: 0, ..self.shape.clone() }, self.shape.clone()];
@@ -198,7 +198,7 @@ impl Case {
             out_cache_loc,
             extents: self.extents.clone(),
         };
-        let backend = (backend.new)(std::slice::from_ref(&self.shape));
+        let backend = (backend.new)(std::slice::from_ref(&self.shape), Dtype::Float32.into());
         let batch = ForwardBatch::new(inputs, backend, pool).unwrap();
         let q = self.array(&self.q, self.shape.num_heads);
         let k = self.array(&k, self.shape.num_kv_heads);

@@ -6,6 +6,32 @@ use super::*;
 
 const NUM_CASES: u64 = 500;
 
+/// A pool of the rows, which become what it holds.
+fn pack_and_unpack(
+    dtype: KvDtype,
+    plan: &AttentionPlan,
+    [num_slots, num_kv_heads, head_dim]: [usize; 3],
+    rows: &mut [Vec<f32>],
+) -> Vec<u8> {
+    let row_len = dtype.row_len(head_dim);
+    let mut pool = vec![0xff; num_slots * num_kv_heads * row_len];
+    for (seq, rows) in plan.seqs.iter().zip(rows) {
+        let slots: Vec<i32> = (0..rows.len() / (num_kv_heads * head_dim))
+            .map(|token| {
+                let page = seq.pages[token / plan.page_size] as usize;
+                i32::try_from(page * plan.page_size + token % plan.page_size).unwrap()
+            })
+            .collect();
+        pack_rows(&mut pool, dtype, rows, &slots, [num_kv_heads, head_dim]);
+        for (index, row) in rows.chunks_exact_mut(head_dim).enumerate() {
+            let slot = usize::try_from(slots[index / num_kv_heads]).unwrap();
+            let at = (slot * num_kv_heads + index % num_kv_heads) * row_len;
+            dtype.unpack(&pool[at..at + row_len], row);
+        }
+    }
+    pool
+}
+
 /// A batch with its whole sequences.
 struct Case {
     params: AttentionParams,
@@ -14,8 +40,9 @@ struct Case {
     k: Vec<Vec<f32>>,
     v: Vec<Vec<f32>>,
     q: Vec<f32>,
-    /// `[num_slots, num_kv_heads, head_dim]`, NaN where no token is.
+    /// `[num_slots, num_kv_heads, head_dim]`, NaN where no token is; or packed.
     pools: [Vec<f32>; 2],
+    packed_pools: [Vec<u8>; 2],
 }
 
 fn random(rng: &mut SmallRng, len: usize) -> Vec<f32> {
@@ -42,6 +69,7 @@ impl Case {
             num_heads,
             num_kv_heads,
             head_dim,
+            packed: rng.random_bool(0.3).then(|| KvDtype::PACKED[rng.random_range(0..3)]),
             scale: (head_dim as f32).sqrt().recip(),
             reach: reach(rng),
             soft_cap: rng.random_bool(0.2).then(|| rng.random_range(1.0..30.0)),
@@ -66,12 +94,21 @@ impl Case {
         let rows = |rng: &mut SmallRng, seqs: &[AttentionSeq]| -> Vec<Vec<f32>> {
             seqs.iter().map(|seq| random(rng, (seq.prefix_len + seq.len) * row)).collect()
         };
-        let (k, v) = (rows(rng, &seqs), rows(rng, &seqs));
+        let (mut k, mut v) = (rows(rng, &seqs), rows(rng, &seqs));
         let q = random(rng, start * num_heads * head_dim);
         let plan = AttentionPlan { seqs, page_size };
-        let mut case = Self { params, plan, k, v, q, pools: [const { Vec::new() }; 2] };
-        let size = num_pages * page_size * row;
-        case.pools = [case.pool(&case.k, size), case.pool(&case.v, size)];
+        let num_slots = num_pages * page_size;
+        let mut packed_pools = [const { Vec::new() }; 2];
+        if let Some(dtype) = params.packed {
+            let packed = |rows: &mut Vec<Vec<f32>>| {
+                let shape = [num_slots, num_kv_heads, head_dim];
+                pack_and_unpack(dtype, &plan, shape, rows)
+            };
+            packed_pools = [packed(&mut k), packed(&mut v)];
+        }
+        let pools = [const { Vec::new() }; 2];
+        let mut case = Self { params, plan, k, v, q, pools, packed_pools };
+        case.pools = [case.pool(&case.k, num_slots * row), case.pool(&case.v, num_slots * row)];
         case
     }
 
@@ -90,7 +127,10 @@ impl Case {
 
     fn run(&self, plan: &AttentionPlan, q: &[f32]) -> Vec<f32> {
         let mut out = vec![f32::NAN; q.len()];
-        let pools = [Pool::F32(&self.pools[0]), Pool::F32(&self.pools[1])];
+        let pools = [0, 1].map(|index| match self.params.packed {
+            Some(dtype) => Pool::Packed(dtype, &self.packed_pools[index]),
+            None => Pool::F32(&self.pools[index]),
+        });
         attend(&self.params, plan, pools, q, &mut out);
         out
     }
@@ -189,6 +229,7 @@ fn as_a_node_it_writes_and_then_reads() {
             num_heads: 2,
             num_kv_heads: 1,
             head_dim: 64,
+            packed: None,
             scale: 1.0,
             reach: Reach::ALL,
             soft_cap: None,
@@ -226,5 +267,53 @@ fn as_a_node_it_writes_and_then_reads() {
         let pool = v_pool.astype(Dtype::Float32).unwrap().to_vec::<f32>().unwrap();
         let slots: Vec<f32> = pool.iter().step_by(64).copied().collect();
         assert_eq!(slots, [0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 1.0, 1.0], "{dtype}");
+    }
+}
+
+#[test]
+fn a_packed_pool_is_written_and_then_read() {
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    for dtype in KvDtype::PACKED {
+        let params = AttentionParams {
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 40,
+            packed: Some(dtype),
+            scale: 1.0,
+            ..AttentionParams::default()
+        };
+        let zeros = || {
+            let pool = Array::zeros(&[8, 1, dtype.row_len(40)], Dtype::Uint8).unwrap();
+            pool.eval().unwrap();
+            pool
+        };
+        let (k_pool, v_pool) = (zeros(), zeros());
+        let step = |prefix_len: usize, slots: &[i32], value: f32, writes: bool| {
+            let len = slots.len();
+            let seq = AttentionSeq { start: 0, len, prefix_len, pages: vec![3, 1] };
+            let plan = Arc::new(AttentionPlan { seqs: vec![seq], page_size: 2 });
+            let full =
+                |heads, value| Array::full(&[len, heads, 40], value, Dtype::Float32).unwrap();
+            let inputs = AttentionInputs {
+                q: &full(2, 0.0),
+                k: &full(1, 1.0),
+                v: &full(1, value),
+                slots: &Array::from_slice(slots, &[len]).unwrap(),
+                k_pool: &k_pool,
+                v_pool: &v_pool,
+                writes,
+            };
+            let out = paged_attention(&Arc::new(params.clone()), &plan, inputs);
+            out.unwrap().to_vec::<f32>().unwrap()
+        };
+        // Equal scores: the mean of the values so far. int8 holds 1 and 4 as nearly that.
+        let is = |out: Vec<f32>, mean: f32| out.iter().all(|x| (x - mean).abs() < 0.004 * mean);
+        assert!(is(step(0, &[6, 7], 1.0, true), 1.0), "{dtype}");
+        assert!(is(step(2, &[2], 4.0, true), 2.0), "{dtype}");
+        assert!(is(step(2, &[2], 100.0, false), 2.0), "{dtype}: another layer's are there already");
+        let rows = v_pool.to_vec::<u8>().unwrap();
+        let is_empty: Vec<bool> =
+            rows.chunks(dtype.row_len(40)).map(|row| row.iter().all(|byte| *byte == 0)).collect();
+        assert_eq!(is_empty, [true, true, false, true, true, true, false, false], "{dtype}");
     }
 }

@@ -138,7 +138,7 @@ impl Segment<'_> {
             let mut keys = [zeros.as_ptr(); BLOCK];
             let rows = keys.iter_mut().zip(&mut values.0).take(count);
             for (index, (key, value)) in rows.enumerate() {
-                let at = self.rows.at(first + index);
+                let at = self.rows.number(first + index) * dim;
                 *key = k_pool[at..at + dim].as_ptr();
                 *value = v_pool[at..at + dim].as_ptr();
                 for line in (0..dim).step_by(LANES) {
@@ -151,9 +151,9 @@ impl Segment<'_> {
         rows.resize(width * BLOCK, 0.0);
         let mut keys = [zeros.as_ptr(); BLOCK];
         for key in 0..count {
-            let at = self.rows.at(first + key);
-            k_pool.read(at, &mut rows[key * width..][..dim]);
-            v_pool.read(at, &mut v[key * width..][..dim]);
+            let number = self.rows.number(first + key);
+            k_pool.read(number, &mut rows[key * width..][..dim]);
+            v_pool.read(number, &mut v[key * width..][..dim]);
             rows[key * width + dim..(key + 1) * width].fill(0.0);
             v[key * width + dim..(key + 1) * width].fill(0.0);
             keys[key] = rows[key * width..][..width].as_ptr();
