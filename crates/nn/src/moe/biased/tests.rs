@@ -179,8 +179,11 @@ fn forms_of_a_checkpoint_are_one() {
         for unpack in [Unpack::Never, Unpack::Always] {
             let (expected, told) = load(Form::Mlx, is_packed, unpack);
             let (found, heard) = load(form, is_packed, unpack);
-            assert_eq!(heard.keys().collect::<Vec<_>>(), told.keys().collect::<Vec<_>>());
-            assert_eq!(heard, told);
+            // Nobody listens where matrices are unpacked.
+            if unpack == Unpack::Never {
+                assert_eq!(heard.keys().collect::<Vec<_>>(), told.keys().collect::<Vec<_>>());
+                assert_eq!(heard, told);
+            }
             let (x, logits) = (numbers(56, &[7, 64]), numbers(57, &[7, 6]));
             let [expected, found] = [expected, found]
                 .map(|moe| moe.forward(&x, &logits).unwrap().to_vec::<f32>().unwrap());
