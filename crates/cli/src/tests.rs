@@ -145,7 +145,9 @@ fn page() -> String {
         `--chunked-prefill-size` is 512 on the CPU, where larger chunks gain nothing and make \
         others\nwait; on GPUs it follows memory as upstream (2048 below 20 GiB, 4096 below 60, 8192 \
         below 160, else 16384) and\nis halved while one step would need more than a quarter of the \
-        memory. `--device`, `--attention-backend` and\n`--graph-runner` name what MLX has.\n";
+        memory. `--device`, `--attention-backend` and\n`--graph-runner` name what MLX has. \
+        `--reasoning-parser` and `--tool-call-parser` are `auto` (upstream: no parser), which\n\
+        follows upstream's rules for that value.\n";
     page.push_str(differ);
     page.push_str(
         "\n## Taken at one value\n\nThese ask for what happens anyway; any other value is \

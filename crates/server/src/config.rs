@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::AnswerParsers;
+
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -35,6 +37,8 @@ pub struct ServerConfig {
     pub sampling_defaults: SamplingDefaults,
     /// `--default-chat-template-kwargs`; a request's own win.
     pub chat_template_kwargs: Map<String, Value>,
+    /// `--reasoning-parser` and `--tool-call-parser`.
+    pub parsers: AnswerParsers,
     /// False: `/health` answers 200 without asking the engine for a token.
     pub health_generation: bool,
     /// How long a health probe waits for a token.
@@ -80,6 +84,7 @@ impl Default for ServerConfig {
             stream_response_default_include_usage: false,
             sampling_defaults: SamplingDefaults::default(),
             chat_template_kwargs: Map::new(),
+            parsers: AnswerParsers::default(),
             health_generation: true,
             health_timeout: Duration::from_secs(20),
             max_body_bytes: 32 << 20,

@@ -7,6 +7,8 @@
 //!
 //! Upstream: `sglang/srt/entrypoints/http_server.py`.
 
+mod answer;
+mod answer_parsers;
 mod auth;
 mod body;
 mod config;
@@ -20,6 +22,7 @@ mod sse;
 mod state;
 mod warmup;
 
+pub use answer_parsers::AnswerParsers;
 pub use config::{SamplingDefaults, ServerConfig};
 pub use router::router;
 pub use serve::serve;

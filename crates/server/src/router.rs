@@ -30,6 +30,8 @@ fn generation_routes() -> Router<AppState> {
         .route("/v1/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(detokenize::detokenize))
         .route("/v1/detokenize", post(detokenize::detokenize))
+        .route("/parse_function_call", post(parse_function_call::parse_function_call))
+        .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
         .route("/abort_request", post(abort_request::abort_request))
         .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
 }

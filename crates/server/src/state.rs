@@ -10,6 +10,7 @@ use std::{
 };
 
 use metrics::{Metrics, StaticFacts};
+use parsers::reasoning::ReasoningEntry;
 use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
 use types::{EngineHandle, EngineMsg, EngineState, EngineStatus, Rid, TokenId};
@@ -33,6 +34,8 @@ pub struct Shared {
     pub(crate) metrics: Metrics,
     /// The model's EOS tokens and the tokenizer's.
     pub(crate) eos_token_ids: Vec<TokenId>,
+    /// What ends reasoning, if a reasoning parser is there.
+    pub(crate) reasoning_end: Option<Arc<[TokenId]>>,
     /// The longest token: a text of `k` times as many bytes has `k` tokens.
     pub(crate) max_token_bytes: usize,
     /// Unix time of the server's start, seconds.
@@ -66,7 +69,10 @@ impl AppState {
         eos_token_ids.dedup();
         let ids = 0..tokenizer.vocab_size() as TokenId;
         let max_token_bytes = ids.map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1);
+        let end_of = |entry: &ReasoningEntry| tokenizer.encode(entry.end, false).ok();
+        let reasoning_end = config.parsers.reasoning.and_then(end_of);
         Self(Arc::new(Shared {
+            reasoning_end: reasoning_end.filter(|ids| !ids.is_empty()).map(Arc::from),
             metrics: Metrics::new(&config.served_model_name),
             eos_token_ids,
             max_token_bytes: max_token_bytes.max(1),

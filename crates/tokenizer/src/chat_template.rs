@@ -167,6 +167,13 @@ impl ChatTemplate {
         Ok(Self(Arc::new(inner)))
     }
 
+    /// The template's text, that for tools left out if there is one.
+    pub fn source(&self) -> String {
+        let name = environment::template_name(&self.0.environment, false);
+        let template = self.0.environment.get_template(name);
+        template.map(|template| template.source().to_owned()).unwrap_or_default()
+    }
+
     /// What the template takes as `content`.
     pub fn content_format(&self) -> ContentFormat {
         self.0.content_format

@@ -29,6 +29,14 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
 
+    /// Cuts reasoning out of answers: auto (as the chat template shows), none, or a parser's name.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub(crate) reasoning_parser: String,
+
+    /// Cuts tool calls out of answers: auto (as the chat template shows), none, or a parser's name.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub(crate) tool_call_parser: String,
+
     /// Where sampling defaults come from: model (generation_config.json) or openai.
     #[arg(long, default_value = "model", value_name = "SOURCE")]
     pub(crate) sampling_defaults: String,

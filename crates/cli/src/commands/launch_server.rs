@@ -15,7 +15,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
-use server::{AppState, SamplingDefaults, ServerConfig};
+use serde_json::Value;
+use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig};
+use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::{
     net::TcpSocket,
     signal::unix::{SignalKind, signal},
@@ -53,7 +55,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
 
     let template = args.serving.chat_template.as_ref();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, template)?;
-    let server_config = server_config(args, &engine, &model_path)?;
+    let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
+    let server_config = server_config(args, &engine, &model_path, parsers)?;
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(args, state, engine, watchdog));
@@ -196,7 +199,18 @@ impl ServingArgs {
             "--chat-template {}: no such file (the built-in names of SGLang are not supported)",
             self.chat_template.as_deref().unwrap_or("".as_ref()).display()
         );
-        Ok(())
+        // Names only: there is no template yet.
+        self.parsers(None, &Tokenizer::skipped()).map(drop)
+    }
+
+    fn parsers(
+        &self,
+        template: Option<&ChatTemplate>,
+        tokenizer: &Tokenizer,
+    ) -> Result<AnswerParsers> {
+        let (reasoning, tool_call) = (&self.reasoning_parser, &self.tool_call_parser);
+        AnswerParsers::choose(reasoning, tool_call, template, tokenizer)
+            .context("--reasoning-parser, --tool-call-parser")
     }
 
     fn cannot_listen(&self) -> String {
@@ -208,8 +222,15 @@ fn server_config(
     args: &ServerArgs,
     engine: &StartedEngine,
     model_path: &str,
+    parsers: AnswerParsers,
 ) -> Result<ServerConfig> {
     let serving = &args.serving;
+    let mut server_args = args.as_shown(engine, model_path)?;
+    let shown = |name: Option<&'static str>| name.map_or(Value::Null, Value::from);
+    let reasoning = shown(parsers.reasoning.map(|entry| entry.name));
+    let tool_call = shown(parsers.tool_call.map(|entry| entry.name));
+    server_args.insert("reasoning_parser".to_owned(), reasoning);
+    server_args.insert("tool_call_parser".to_owned(), tool_call);
     let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
     Ok(ServerConfig {
         host: serving.host.clone(),
@@ -230,7 +251,8 @@ fn server_config(
         },
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
-        server_args: args.as_shown(engine, model_path)?,
+        parsers,
+        server_args,
         ..ServerConfig::default()
     })
 }

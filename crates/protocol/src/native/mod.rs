@@ -3,6 +3,7 @@
 mod control;
 mod generate;
 mod info;
+mod parsers;
 mod sampling;
 
 pub use control::{
@@ -14,4 +15,8 @@ pub use generate::{
     TokensLogprobs,
 };
 pub use info::{InternalState, Load, LoadsResponse, MemoryUsage, ModelInfoResponse};
+pub use parsers::{
+    ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
+    ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,
+};
 pub use sampling::{MaxNewTokens, SAMPLING_TABLE, SamplingJson};

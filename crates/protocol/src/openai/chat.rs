@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use types::MatchedStop;
 
-use super::{Metadata, StreamOptions, Usage};
+use super::{Metadata, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings,
     unsupported::{Field, Table, Unset},
@@ -68,6 +68,18 @@ pub struct ChatRequest {
     pub continue_final_message: Option<bool>,
     /// Variables of the template.
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// Functions that the answer may call.
+    pub tools: Option<Vec<Value>>,
+    /// `auto`, or `none`: the tools are as if they were not there.
+    pub tool_choice: Option<Value>,
+    /// On by default; off, the answer has one call at most.
+    pub parallel_tool_calls: Option<bool>,
+    /// On by default; off, reasoning stays in the content.
+    pub separate_reasoning: Option<bool>,
+    /// On by default; off, reasoning comes all at once, at its end.
+    pub stream_reasoning: Option<bool>,
+    /// A variable of the template.
+    pub reasoning_effort: Option<String>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
     pub input_ids: Option<Vec<i64>>,
     /// Names for the sequences.
@@ -158,10 +170,7 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        // Says how tools may be called; `tools` is refused.
-        Field::any("parallel_tool_calls"),
         Field::empty("priority"),
-        Field::empty("reasoning_effort"),
         Field::empty("regex"),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
@@ -177,17 +186,11 @@ pub static CHAT_TABLE: Table = Table {
         Field::off("return_token_ids"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("sampling_logprobs_mode"),
-        // How to cut reasoning out of the text; without a reasoning parser
-        // there is nothing to cut.
-        Field::any("separate_reasoning"),
         Field::empty("session_id"),
         Field::empty("session_params"),
         Field::empty("stop_regex"),
-        Field::any("stream_reasoning"),
         Field::empty("task"),
         Field::empty("thinking"),
-        Field { name: "tool_choice", unset: Unset::Strings(&["auto", "none"]) },
-        Field::empty("tools"),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
         Field::empty("watermark"),
@@ -267,7 +270,7 @@ pub struct ChatChoice<'a> {
     pub message: ChatResponseMessage<'a>,
     /// With `logprobs`.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length` or `abort`.
+    /// `stop`, `length`, `tool_calls` or `abort`.
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.
     pub matched_stop: Option<&'a MatchedStop>,
@@ -280,10 +283,10 @@ pub struct ChatResponseMessage<'a> {
     pub role: &'static str,
     /// The text.
     pub content: &'a str,
-    /// Always `null`: no reasoning parser.
-    pub reasoning_content: Option<()>,
-    /// Always `null`: no tool-call parser.
-    pub tool_calls: Option<()>,
+    /// What the reasoning parser cut out.
+    pub reasoning_content: Option<&'a str>,
+    /// What the tool-call parser cut out.
+    pub tool_calls: Option<Vec<ToolCall<'a>>>,
 }
 
 /// A piece of a stream.
@@ -325,8 +328,8 @@ pub struct ChatDelta<'a> {
     pub role: Option<&'static str>,
     /// Text.
     pub content: Option<&'a str>,
-    /// Always `null`: no reasoning parser.
-    pub reasoning_content: Option<()>,
-    /// Always `null`: no tool-call parser.
-    pub tool_calls: Option<()>,
+    /// Reasoning.
+    pub reasoning_content: Option<&'a str>,
+    /// A piece of a call.
+    pub tool_calls: Option<[ToolCall<'a>; 1]>,
 }

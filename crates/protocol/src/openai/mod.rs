@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod error;
 mod models;
+mod tools;
 mod usage;
 
 pub use chat::{
@@ -17,6 +18,7 @@ pub use completions::{
 };
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
+pub use tools::{FunctionCall, ToolCall};
 pub use usage::{PromptTokensDetails, StreamOptions, Usage};
 
 use serde::Serialize;

@@ -3,9 +3,9 @@
 //! All of it runs on the blocking pool. A text that cannot fit into the
 //! context whatever its tokens are is refused before it is tokenized.
 
-use protocol::openai::ChatMessage;
+use protocol::openai::{ChatMessage, Content};
 use serde_json::{Map, Value};
-use tokenizer::RenderOptions;
+use tokenizer::{ChatTemplate, ChatTemplateError, RenderOptions};
 use types::TokenId;
 
 use crate::{AppState, error::ApiError};
@@ -69,6 +69,7 @@ pub(crate) async fn tokenize_texts(
 #[derive(Debug, Clone)]
 pub(crate) struct ChatPrompt {
     pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) tools: Vec<Value>,
     pub(crate) add_generation_prompt: bool,
     pub(crate) continue_final_message: bool,
     pub(crate) kwargs: Option<Map<String, Value>>,
@@ -99,22 +100,52 @@ pub(crate) async fn tokenize_chat(
         add_generation_prompt: prompt.add_generation_prompt,
         continue_final_message: prompt.continue_final_message,
         kwargs: all_kwargs,
+        tools: prompt.tools,
         ..RenderOptions::default()
     };
     let job_state = state.clone();
     state
         .run_text_job(move || {
             let messages: Result<Vec<Value>, _> =
-                prompt.messages.iter().map(serde_json::to_value).collect();
+                prompt.messages.into_iter().map(tool_text).map(serde_json::to_value).collect();
             let messages = messages.map_err(|error| ApiError::value(error.to_string()))?;
-            let text = template
-                .render(&messages, &options)
+            let text = render(&template, &messages, options)
                 .map_err(|error| ApiError::value(error.to_string()))?;
             check_text(&job_state, &text)?;
             let ids = job_state.tokenizer.encode(&text, false);
             ids.map_err(|error| ApiError::value(error.to_string()))
         })
         .await
+}
+
+/// Templates take the result of a tool as one text.
+fn tool_text(mut message: ChatMessage) -> ChatMessage {
+    if let ("tool", Some(Content::Parts(parts))) = (message.role.as_str(), &message.content)
+        && parts.iter().all(|part| part.kind == "text")
+    {
+        let texts: Vec<&str> = parts.iter().filter_map(|part| part.text.as_deref()).collect();
+        message.content = Some(Content::Text(texts.join(" ")));
+    }
+    message
+}
+
+/// Some templates want functions without the wrapper that says that they are.
+fn render(
+    template: &ChatTemplate,
+    messages: &[Value],
+    mut options: RenderOptions,
+) -> Result<String, ChatTemplateError> {
+    match template.render(messages, &options) {
+        Err(_) if !options.tools.is_empty() => {
+            for tool in &mut options.tools {
+                if let Some(function) = tool.get_mut("function") {
+                    *tool = function.take();
+                }
+            }
+            template.render(messages, &options)
+        }
+        rendered => rendered,
+    }
 }
 
 /// # Errors

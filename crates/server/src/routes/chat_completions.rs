@@ -5,36 +5,36 @@
 use std::time::Instant;
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
+use parsers::reasoning::Begins;
 use protocol::{
     PromptIds,
     native::{MaxNewTokens, SamplingJson},
-    openai::{
-        CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatRequest,
-        ChatResponse, ChatResponseMessage, Metadata,
-    },
+    openai::{CHAT_TABLE, ChatRequest},
 };
-use serde_json::json;
-use types::{FinishReason, TokenId};
+use serde_json::Value;
+use types::TokenId;
 
-use super::{
-    generate::check_ids,
-    usage::{UsagePolicy, usage_of},
-};
+use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
+    answer::ReasoningFormat,
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
-        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags,
-        Update, tokenize_chat,
+        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags,
+        tokenize_chat,
     },
-    sse::{self, Frames, StreamFormat},
+    sse,
     state::unix_seconds,
 };
+
+mod format;
+mod words;
+
+use words::Words;
 
 pub(crate) async fn chat_completions(
     State(state): State<AppState>,
@@ -45,6 +45,8 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
+    let tools = format::take_tools(&mut request)?;
+    let mut format = format::answer_format(&state, &mut request, &tools)?;
     let mut spec = SamplingSpec::new(
         sampling(&request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
@@ -56,7 +58,8 @@ pub(crate) async fn chat_completions(
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
     let n = spec.n;
-    let ids = prompt(&state, &mut request).await?;
+    let ids = prompt(&state, &mut request, tools).await?;
+    format::look_at_prompt(&state, &ids, &mut format);
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
@@ -64,10 +67,17 @@ pub(crate) async fn chat_completions(
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
     let set = plan.start(&state).await?;
+    let is_reasoning = |format: &ReasoningFormat| {
+        matches!(format.begins, Begins::IfAsked(true) | Begins::Known(true))
+    };
+    let counts_reasoning = format.reasoning.as_ref().is_some_and(is_reasoning);
     let words = Words {
-        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
+        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n)
+            .with_reasoning(&state, counts_reasoning),
         model: request.model.unwrap_or_else(|| "default".to_owned()),
         created: unix_seconds() as u64,
+        format,
+        streams: Vec::new(),
     };
     if is_streaming {
         return Ok(sse::respond(set, words));
@@ -76,16 +86,25 @@ pub(crate) async fn chat_completions(
     Ok(words.response(&state, &sequences))
 }
 
-async fn prompt(state: &AppState, request: &mut ChatRequest) -> Result<Vec<TokenId>, ApiError> {
+async fn prompt(
+    state: &AppState,
+    request: &mut ChatRequest,
+    tools: Vec<Value>,
+) -> Result<Vec<TokenId>, ApiError> {
     let messages = std::mem::take(&mut request.messages);
     if let Some(ids) = request.input_ids.take() {
         return Ok(check_ids(state, PromptIds::One(ids))?.into_vec().swap_remove(0));
     }
+    let mut kwargs = request.chat_template_kwargs.take().unwrap_or_default();
+    if let Some(effort) = &request.reasoning_effort {
+        kwargs.entry("reasoning_effort").or_insert_with(|| effort.as_str().into());
+    }
     let prompt = ChatPrompt {
         messages,
+        tools,
         add_generation_prompt: true,
         continue_final_message: request.continue_final_message.unwrap_or(false),
-        kwargs: request.chat_template_kwargs.take(),
+        kwargs: Some(kwargs),
     };
     tokenize_chat(state, prompt).await
 }
@@ -111,109 +130,6 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         presence_penalty: request.presence_penalty,
         repetition_penalty: request.repetition_penalty.or(defaults.repetition_penalty),
         logit_bias: request.logit_bias.clone(),
-    }
-}
-
-/// How answers and chunks are worded.
-struct Words {
-    usage: UsagePolicy,
-    model: String,
-    created: u64,
-}
-
-impl Words {
-    fn response(&self, state: &AppState, sequences: &[Sequence]) -> Response {
-        let choice = |sequence| ChatChoice {
-            index: Sequence::index(sequence),
-            message: ChatResponseMessage {
-                role: "assistant",
-                content: sequence.text(),
-                reasoning_content: None,
-                tool_calls: None,
-            },
-            logprobs: sequence.logprobs().map(|(said, tokens)| said.chat(&tokens, 0)),
-            finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
-            matched_stop: sequence.matched_stop(),
-        };
-        let response = ChatResponse {
-            id: sequences.first().map_or("", Sequence::rid),
-            object: "chat.completion",
-            created: self.created,
-            model: &self.model,
-            choices: sequences.iter().map(choice).collect(),
-            usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
-            metadata: Metadata { weight_version: state.config.weight_version.clone() },
-        };
-        Json(response).into_response()
-    }
-
-    fn chunk<'a>(
-        &'a self,
-        sequence: &'a Sequence,
-        choices: Vec<ChatChunkChoice<'a>>,
-    ) -> ChatChunk<'a> {
-        ChatChunk {
-            id: sequence.rid(),
-            object: "chat.completion.chunk",
-            created: self.created,
-            model: &self.model,
-            choices,
-            usage: self.usage.chunk(sequence),
-        }
-    }
-
-    fn push_delta(
-        &self,
-        sequence: &Sequence,
-        (delta, logprobs): (ChatDelta<'_>, Option<ChatLogprobs>),
-        frames: &mut Frames,
-    ) {
-        let index = sequence.index();
-        let choice =
-            ChatChunkChoice { index, delta, logprobs, finish_reason: None, matched_stop: None };
-        frames.push(&self.chunk(sequence, vec![choice]));
-    }
-}
-
-impl StreamFormat for Words {
-    fn update(&mut self, sequence: &Sequence, update: &Update, frames: &mut Frames) {
-        let finish_reason = sequence.finish_reason();
-        if let Some(error) = finish_reason.and_then(ApiError::from_abort) {
-            return self.error(&error, frames);
-        }
-        if update.is_first {
-            let role = Some("assistant");
-            let delta = ChatDelta { role, content: Some(""), ..ChatDelta::default() };
-            self.push_delta(sequence, (delta, None), frames);
-        }
-        let text = &sequence.text()[update.text_from..];
-        let logprobs = sequence.logprobs();
-        let logprobs = logprobs.map(|(said, tokens)| said.chat(&tokens, update.ids_from));
-        if !text.is_empty() || logprobs.as_ref().is_some_and(|said| !said.content.is_empty()) {
-            let delta = ChatDelta { content: Some(text), ..ChatDelta::default() };
-            self.push_delta(sequence, (delta, logprobs), frames);
-        }
-        if let Some(reason) = finish_reason {
-            let choice = ChatChunkChoice {
-                index: sequence.index(),
-                delta: ChatDelta::default(),
-                logprobs: None,
-                finish_reason: Some(reason.openai_name()),
-                matched_stop: sequence.matched_stop(),
-            };
-            frames.push(&self.chunk(sequence, vec![choice]));
-        }
-    }
-
-    fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
-        if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
-            let usage = usage_of(sequences, self.usage.n, self.usage.with_cache);
-            frames.push(&ChatChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
-        }
-    }
-
-    fn error(&mut self, error: &ApiError, frames: &mut Frames) {
-        frames.push(&json!({"error": error.body()}));
     }
 }
 

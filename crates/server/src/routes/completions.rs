@@ -19,10 +19,7 @@ use protocol::{
 use serde_json::json;
 use types::FinishReason;
 
-use super::{
-    generate::check_ids,
-    usage::{UsagePolicy, usage_of},
-};
+use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState,
     body::{read_json, require_json_content_type},
@@ -164,7 +161,7 @@ impl Words {
                 .zip(&texts)
                 .map(|(s, text)| Self::choice(s, text, 0))
                 .collect(),
-            usage: usage_of(sequences, self.usage.n, self.usage.with_cache),
+            usage: self.usage.total(sequences),
             metadata: Metadata { weight_version: state.config.weight_version.clone() },
         };
         Json(response).into_response()
@@ -202,7 +199,7 @@ impl StreamFormat for Words {
 
     fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
         if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
-            let usage = usage_of(sequences, self.usage.n, self.usage.with_cache);
+            let usage = self.usage.total(sequences);
             frames.push(&CompletionChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
         }
     }

@@ -34,6 +34,7 @@ pub(crate) async fn tokenize(
         (None, Some(messages)) => {
             let prompt = ChatPrompt {
                 messages,
+                tools: Vec::new(),
                 add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
                 continue_final_message: request.continue_final_message,
                 kwargs: request.chat_template_kwargs,

@@ -1,37 +1,21 @@
 //! Token counts of several sequences.
 
+use std::sync::Arc;
+
 use protocol::openai::{PromptTokensDetails, StreamOptions, Usage};
+use types::TokenId;
 
 use crate::{AppState, generation::Sequence};
 
-/// Adds up `sequences`; a prompt counts once for its `n` samples.
-pub(super) fn usage_of<'a>(
-    sequences: impl IntoIterator<Item = &'a Sequence>,
-    n: usize,
-    with_cache: bool,
-) -> Usage {
-    let mut usage = Usage::default();
-    let mut cached_tokens = 0;
-    for sequence in sequences {
-        let counts = sequence.counts();
-        usage.completion_tokens += counts.completion_tokens;
-        if sequence.index() % n == 0 {
-            usage.prompt_tokens += counts.prompt_tokens;
-            cached_tokens += counts.cached_tokens;
-        }
-    }
-    usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
-    usage.prompt_tokens_details = with_cache.then_some(PromptTokensDetails { cached_tokens });
-    usage
-}
-
-/// When a stream reports usage.
-#[derive(Debug, Clone, Copy)]
+/// When a stream reports usage, and what is counted.
+#[derive(Debug, Clone)]
 pub(super) struct UsagePolicy {
     pub(super) n: usize,
     pub(super) with_cache: bool,
     pub(super) at_end: bool,
     pub(super) always: bool,
+    /// What ends reasoning; `None`: there is none.
+    reasoning_end: Option<Arc<[TokenId]>>,
 }
 
 impl UsagePolicy {
@@ -44,7 +28,33 @@ impl UsagePolicy {
             with_cache: state.config.enable_cache_report,
             at_end,
             always: at_end && always.unwrap_or(false),
+            reasoning_end: None,
         }
+    }
+
+    /// Counts reasoning tokens, if the answers begin with reasoning.
+    pub(super) fn with_reasoning(self, state: &AppState, is_asked: bool) -> Self {
+        let reasoning_end = state.reasoning_end.clone().filter(|_| is_asked);
+        Self { reasoning_end, ..self }
+    }
+
+    /// Adds up `sequences`; a prompt counts once for its `n` samples.
+    pub(super) fn total<'a>(&self, sequences: impl IntoIterator<Item = &'a Sequence>) -> Usage {
+        let mut usage = Usage::default();
+        let mut cached_tokens = 0;
+        for sequence in sequences {
+            let counts = sequence.counts();
+            usage.completion_tokens += counts.completion_tokens;
+            usage.reasoning_tokens += self.reasoning_tokens(sequence);
+            if sequence.index() % self.n == 0 {
+                usage.prompt_tokens += counts.prompt_tokens;
+                cached_tokens += counts.cached_tokens;
+            }
+        }
+        usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
+        let details = PromptTokensDetails { cached_tokens };
+        usage.prompt_tokens_details = self.with_cache.then_some(details);
+        usage
     }
 
     /// Of the sequence that a chunk is about.
@@ -55,8 +65,17 @@ impl UsagePolicy {
                 prompt_tokens: counts.prompt_tokens,
                 completion_tokens: counts.completion_tokens,
                 total_tokens: counts.prompt_tokens + counts.completion_tokens,
+                reasoning_tokens: self.reasoning_tokens(sequence),
                 ..Usage::default()
             }
         })
+    }
+
+    /// Tokens up to the end of reasoning, which counts too.
+    fn reasoning_tokens(&self, sequence: &Sequence) -> usize {
+        let Some(end) = &self.reasoning_end else { return 0 };
+        let ids = sequence.output_ids();
+        let ends_at = ids.windows(end.len()).position(|window| window == &**end);
+        ends_at.map_or(ids.len(), |at| at + end.len())
     }
 }

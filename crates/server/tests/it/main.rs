@@ -9,6 +9,8 @@ mod errors;
 mod generate;
 mod info;
 mod logprobs;
+mod reasoning;
 mod serving;
 mod support;
+mod tools;
 mod unsupported;

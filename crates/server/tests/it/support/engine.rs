@@ -31,6 +31,13 @@ impl Answer {
         Self { events, finish: Some(finish), dies: false }
     }
 
+    /// One event for each piece, then EOS.
+    pub(crate) fn pieces(pieces: &[&str]) -> Self {
+        let mut events: Vec<_> = pieces.iter().map(|piece| bytes_as_ids(piece)).collect();
+        events.push(vec![257]);
+        Self { events, ..Self::text("") }
+    }
+
     pub(crate) fn ids(ids: &[TokenId], finish: FinishReason) -> Self {
         let events = ids.iter().map(|&id| vec![id]).collect();
         Self { events, finish: Some(finish), dies: false }

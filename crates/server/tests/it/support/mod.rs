@@ -11,7 +11,7 @@ use axum::{
     http::{Request, Response, StatusCode, header},
 };
 use serde_json::{Value, json};
-use server::{AppState, ServerConfig, router};
+use server::{AnswerParsers, AppState, ServerConfig, router};
 use tower::ServiceExt;
 use types::EngineHandle;
 
@@ -92,12 +92,27 @@ impl Server {
     pub(crate) fn with_config(engine: FakeEngine, config: ServerConfig) -> Self {
         let handle: EngineHandle = engine.handle();
         let state = AppState::new(config, handle, tokenizer(), Some(chat_template()));
+        Self::of_state(state, engine)
+    }
+
+    pub(crate) fn of_state(state: AppState, engine: FakeEngine) -> Self {
         Self { router: router(state.clone()), state, engine }
     }
 
     /// Answers every prompt with `text`, a byte a token.
     pub(crate) fn answering(text: &'static str) -> Self {
         Self::new(FakeEngine::start(move |_| Answer::text(text)))
+    }
+
+    /// Answers every prompt with `pieces`, through the parsers of these names.
+    pub(crate) fn parsing(
+        reasoning: &str,
+        tool_call: &str,
+        pieces: &'static [&'static str],
+    ) -> Self {
+        let parsers = AnswerParsers::choose(reasoning, tool_call, None, &tokenizer()).unwrap();
+        let config = ServerConfig { parsers, ..config() };
+        Self::with_config(FakeEngine::start(move |_| Answer::pieces(pieces)), config)
     }
 
     pub(crate) async fn raw(&self, request: Request<Body>) -> Response<Body> {

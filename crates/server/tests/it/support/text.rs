@@ -7,7 +7,10 @@ use types::TokenId;
 
 pub(crate) const SPECIAL: [&str; 4] = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"];
 
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+const TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}\n{% endif %}\
+    {% if reasoning_effort %}{{ reasoning_effort }} effort\n{% endif %}\
+    {% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+    {% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}\
     <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 pub(crate) fn tokenizer() -> Tokenizer {

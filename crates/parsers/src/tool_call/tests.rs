@@ -1,0 +1,140 @@
+//! Every format against upstream's parser, and against itself in pieces.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::fixtures::{cases, cuts, tools};
+
+fn offered() -> Arc<Tools> {
+    static TOOLS: LazyLock<Arc<Tools>> = LazyLock::new(|| Arc::new(Tools::new(&tools()).unwrap()));
+    Arc::clone(&TOOLS)
+}
+
+fn in_pieces(entry: &ToolCallEntry, pieces: &[&str]) -> ParsedCalls {
+    let mut stream = ToolCallStream::new(entry, offered());
+    let mut events: Vec<ToolEvent> = pieces.iter().flat_map(|piece| stream.push(piece)).collect();
+    events.extend(stream.finish());
+    events.into_iter().collect()
+}
+
+/// Arguments as values: the ways to write one down are not compared.
+fn found(parsed: &ParsedCalls) -> Value {
+    let calls = parsed.calls.iter().map(|call| {
+        let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+        json!([call.name, arguments])
+    });
+    json!({"text": parsed.text, "calls": calls.collect::<Vec<_>>()})
+}
+
+fn expected(case: &Value) -> Value {
+    let mut expected = case.get("ours").unwrap_or(&case["upstream"]).clone();
+    for call in expected["calls"].as_array_mut().unwrap() {
+        call[1] = serde_json::from_str(call[1].as_str().unwrap()).unwrap();
+    }
+    expected
+}
+
+#[test]
+fn outputs_are_understood_as_upstream_does() {
+    for case in cases("tool_call") {
+        let entry = find(case["parser"].as_str().unwrap()).unwrap();
+        let parsed = ParsedCalls::of_text(entry, offered(), case["text"].as_str().unwrap());
+        assert_eq!(found(&parsed), expected(&case), "{} {}", case["parser"], case["title"]);
+    }
+}
+
+#[test]
+fn it_does_not_matter_how_the_text_is_cut() {
+    for case in cases("tool_call") {
+        let entry = find(case["parser"].as_str().unwrap()).unwrap();
+        let text = case["text"].as_str().unwrap();
+        let whole = ParsedCalls::of_text(entry, offered(), text);
+        for pieces in cuts(text) {
+            assert_eq!(in_pieces(entry, &pieces), whole, "{} {pieces:?}", entry.name);
+        }
+    }
+}
+
+/// Nothing panics, and what is reported as complete is.
+#[test]
+fn unfinished_and_foreign_outputs_are_text() {
+    let check = |entry, text: &str| {
+        let whole = ParsedCalls::of_text(entry, offered(), text);
+        let chars = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]);
+        assert_eq!(in_pieces(entry, &chars.collect::<Vec<_>>()), whole, "{} {text:?}", entry.name);
+        for call in &whole.calls {
+            assert!(serde_json::from_str::<Map<_, _>>(&call.arguments).is_ok(), "{text:?}");
+        }
+    };
+    for case in cases("tool_call") {
+        let text = case["text"].as_str().unwrap();
+        let entry = find(case["parser"].as_str().unwrap()).unwrap();
+        text.char_indices().for_each(|(at, _)| check(entry, &text[..at]));
+        TOOL_CALL_PARSERS.iter().for_each(|entry| check(entry, text));
+    }
+}
+
+#[test]
+fn a_stream_tells_the_name_first_and_arguments_as_they_come() {
+    let mut stream = ToolCallStream::new(find("qwen25").unwrap(), offered());
+    let mut push = |text: &str| stream.push(text);
+    assert_eq!(push("Hm. \n<tool"), [ToolEvent::Text("Hm.".into())]);
+    assert_eq!(push("_call>\n{\"name\": \"get_wea"), []);
+    assert_eq!(push("ther\", \"argu"), [ToolEvent::Name("get_weather".into())]);
+    assert_eq!(push("ments\":{\"city\""), [ToolEvent::Arguments("{\"city\"".into())]);
+    assert_eq!(push(":\"Bern\"}"), [ToolEvent::Arguments(": \"Bern\"}".into())]);
+    assert_eq!(push("}\n</tool_call>\n"), [ToolEvent::End]);
+    assert_eq!(stream.finish(), []);
+}
+
+#[test]
+fn a_stream_says_when_a_call_turns_out_malformed() {
+    let text = "Hm. <tool_call>{\"name\": \"now\", \"arguments\": {]";
+    let mut stream = ToolCallStream::new(find("hermes").unwrap(), offered());
+    let events = stream.push(text);
+    let broken = ToolEvent::Broken(text[3..text.len() - 1].to_owned());
+    assert_eq!(events[..2], [ToolEvent::Text("Hm.".into()), ToolEvent::Name("now".into())]);
+    assert_eq!(
+        events[2..],
+        [ToolEvent::Arguments("{".into()), broken, ToolEvent::Text("]".into())]
+    );
+    assert_eq!(events.into_iter().collect::<ParsedCalls>().text, text);
+}
+
+#[test]
+fn unknown_functions_are_left_out_or_passed_on() {
+    let text = "<tool_call>{\"name\": \"fly\", \"arguments\": {}}</tool_call>";
+    let mut stream = ToolCallStream::new(find("qwen").unwrap(), offered());
+    assert_eq!(stream.push(text), [ToolEvent::Unknown("fly".into())]);
+    let text = "<tool_call><function=fly></function></tool_call>";
+    let parsed = ParsedCalls::of_text(find("qwen3_coder").unwrap(), offered(), text);
+    assert_eq!(parsed.calls, [ToolCall { name: "fly".into(), arguments: "{}".into() }]);
+}
+
+#[test]
+fn tools_must_be_functions_with_names() {
+    for (tool, problem) in [
+        (json!({"type": "web_search"}), "tools[1] is not of type `function`"),
+        (json!({"type": "function"}), "tools[1] has no `function`"),
+        (json!({"function": {"name": ""}}), "tools[1] has a function without a name"),
+        (json!({"function": {"name": "f", "parameters": []}}), "no JSON schema"),
+    ] {
+        let error = Tools::new(&[json!({"function": {"name": "f"}}), tool]).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn the_registry_is_sorted_and_every_format_has_outputs() {
+    assert!(TOOL_CALL_PARSERS.is_sorted_by(|a, b| a.name < b.name));
+    let cases = cases("tool_call");
+    // Other names of parsers that have outputs.
+    let aliases = ["glm", "nanbeige", "qwen", "step3p5"];
+    for entry in TOOL_CALL_PARSERS.iter().filter(|entry| !aliases.contains(&entry.name)) {
+        assert!(cases.iter().any(|case| case["parser"] == entry.name), "{}", entry.name);
+    }
+    let error = find("qwen26").unwrap_err().to_string();
+    assert!(error.starts_with("unknown tool-call parser `qwen26`; known: deepseekv3, "), "{error}");
+}
