@@ -51,7 +51,7 @@ pub(crate) fn golden(name: &str) -> Golden {
 }
 
 impl Golden {
-    fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let mut file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let numbers = |field: &str| -> Vec<f32> {
             let list = file[field].as_array().unwrap().iter();
