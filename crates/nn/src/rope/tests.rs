@@ -163,7 +163,7 @@ fn yarn_may_leave_its_ramp_between_pairs() {
     let config = config(fields).unwrap();
     let RopeScaling::Yarn(yarn) = &config.scaling else { panic!("{config:?}") };
     let inverse = yarn.inverse_frequencies(64, config.theta);
-    let expected = [(8, 19.679_896_7), (9, 31.540_073_9), (16, 2190.657_67), (17, 7732.833_61)];
+    let expected = [(8, 19.679_896_7), (9, 31.540_073_9), (16, 2_190.657_67), (17, 7_732.833_61)];
     for (pair, expected) in expected {
         assert!((inverse[pair] / expected - 1.0).abs() < 1e-7, "{pair}: {}", inverse[pair]);
     }
