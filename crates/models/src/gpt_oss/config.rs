@@ -55,7 +55,7 @@ impl GptOssConfig {
             ("num_local_experts", self.num_local_experts),
             ("sliding_window", self.sliding_window),
         ])?;
-        if !(self.swiglu_limit > 0.0) {
+        if self.swiglu_limit <= 0.0 {
             return Err(config_error("swiglu_limit", "must be positive".to_owned()));
         }
         let heads = [self.num_attention_heads, self.num_key_value_heads];
