@@ -79,13 +79,13 @@ def check(binary, folder):
 def run(args):
     folders = sorted(path.parent for path in args.folder.glob("*/golden.json"))
     folders = [folder for folder in folders if not args.only or folder.name in args.only]
+    num_good = 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        results = list(pool.map(lambda folder: check(args.binary, folder), folders))
-    for good, line in results:
-        print("ok    " if good else "FAILED", line)
-    num_good = sum(good for good, _ in results)
-    print(f"{num_good} of {len(results)} goldens agree")
-    sys.exit(num_good != len(results) or not results)
+        for good, line in pool.map(lambda folder: check(args.binary, folder), folders):
+            print("ok    " if good else "FAILED", line, flush=True)
+            num_good += good
+    print(f"{num_good} of {len(folders)} goldens agree")
+    sys.exit(num_good != len(folders) or not folders)
 
 
 def main():

@@ -1,47 +1,32 @@
-"""Goldens of chat template rendering, by jinja2 set up as transformers sets it up.
+"""Goldens of chat template rendering, by transformers.
 
     python chat_templates.py
+    python chat_templates.py FOLDER
 
-renders the cases below with the templates of crates/tokenizer/testdata/chat_templates and writes cases.json beside
-them. Needs jinja2 3.1. The set-up follows transformers' chat_template_utils: sandboxed environment, block trimming,
-loop controls, `{% generation %}`, and a `tojson` that escapes nothing.
+The first renders the cases below with the templates of crates/tokenizer/testdata/chat_templates and writes cases.json
+beside them. The second renders a battery of conversations with every *.jinja of a folder and writes cases.json there;
+`cargo run -p tokenizer --example chat_templates FOLDER` checks it. So published templates can be tried that are not
+ours to copy. Needs transformers 5.24 and jinja2 3.1.
 """
 
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers.utils import chat_template_utils
 
 HERE = Path(__file__).resolve().parents[2] / "crates/tokenizer/testdata/chat_templates"
 NOW = "2024-07-05T09:05:03"
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
-class Generation(Extension):
-    """`{% generation %}` prints its body."""
+class Clock:
+    """Stands still."""
 
-    tags = {"generation"}
-
-    def parse(self, parser):
-        next(parser.stream)
-        return parser.parse_statements(["name:endgeneration"], drop_needle=True)
-
-
-def environment():
-    def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    def raise_exception(message):
-        raise jinja2.exceptions.TemplateError(message)
-
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = datetime.fromisoformat(NOW).strftime
-    return env
+    @staticmethod
+    def now():
+        return datetime.fromisoformat(NOW)
 
 
 def message(role, content, **more):
@@ -102,21 +87,68 @@ CASES = [
 ]
 
 
-def render(template, messages, more):
-    arguments = {"tools": None, "documents": None, "add_generation_prompt": True, **SPECIAL, **more.get("kwargs", {}), **{k: v for k, v in more.items() if k != "kwargs"}}
-    compiled = environment().from_string((HERE / f"{template}.jinja").read_text())
+# What published templates look at: tools with nested schemas, thoughts, documents, roles, the last message.
+PARAMETERS = {"type": "object", "required": ["place", "when"], "properties": {
+    "place": {"type": "string", "description": "City"},
+    "when": {"type": "array", "items": {"type": "string", "enum": ["now", "later"]}, "default": ["now"]},
+    "unit": {"type": ["string", "null"], "nullable": True, "default": "celsius", "enum": ["celsius", "kelvin"]},
+    "limits": {"type": "object", "properties": {"low": {"type": "number"}, "high": {"type": "integer"}}, "required": ["low"]},
+    "either": {"anyOf": [{"type": "string"}, {"type": "integer"}], "description": "One\nor the other"},
+    "flag": {"type": "boolean", "default": False}}, "additionalProperties": False}
+FORECAST = {"type": "function", "function": {"name": "forecast", "description": "The weather: <°C> & \"wind\"\nsoon", "parameters": PARAMETERS, "return": {"type": "string"}}}
+SEARCH = {"type": "function", "function": {"name": "search", "description": "Search.", "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}}}
+DOCUMENTS = [{"title": "One", "text": "First text."}, {"title": "Two", "text": "Second."}]
+THOUGHT = [message("user", "1+1?"), message("assistant", "2", reasoning_content="add\n"), message("user", "2+2?"), message("assistant", "", reasoning_content="call", tool_calls=[call("search", {"query": "2+2"})]), message("tool", "4", name="search", tool_call_id="abc123456"), message("assistant", "It is 4.", reasoning_content="found")]
+BATTERY = {
+    "one": (ONE, {}),
+    "no_generation_prompt": (ONE, {"add_generation_prompt": False}),
+    "system": (SYSTEM, {}),
+    "empty_system": ([message("system", ""), *ONE], {}),
+    "developer": ([message("developer", "Be kind."), *ONE], {}),
+    "tools": (ONE, {"tools": [FORECAST, SEARCH]}),
+    "system_tools": (SYSTEM, {"tools": [SEARCH]}),
+    "tool_turns": (TOOLS, {"tools": [WEATHER]}),
+    "tool_turns_end": (TOOLS[:3], {"tools": [WEATHER, CLOCK]}),
+    "parallel": (PARALLEL, {"tools": [WEATHER, CLOCK]}),
+    "parallel_without_tools": (PARALLEL, {}),
+    "think_tags": (THINK, {}),
+    "thoughts": (THOUGHT, {"tools": [SEARCH], "add_generation_prompt": False}),
+    "thoughts_go_on": ([*THOUGHT, message("user", "Thanks")], {"tools": [SEARCH]}),
+    "no_thinking": (SYSTEM, {"kwargs": {"enable_thinking": False, "thinking": False}}),
+    "thinking": (SYSTEM, {"kwargs": {"enable_thinking": True, "thinking": True}}),
+    "no_thinking_tools": (TOOLS[:3], {"tools": [WEATHER], "kwargs": {"enable_thinking": False, "thinking": False}}),
+    "effort": (ONE, {"kwargs": {"reasoning_effort": "high", "thinking_budget": 512, "model_identity": "You are a test."}}),
+    "documents": (ONE, {"kwargs": {"documents": DOCUMENTS, "citation_mode": "accurate"}}),
+    "date": (ONE, {"kwargs": {"date_string": "1 Apr 2025", "today": "2025-04-01"}}),
+    "two_users": (ONE + ONE, {}),
+    "assistant_last": (SYSTEM[:3], {"add_generation_prompt": False}),
+}
+
+
+def render(source, messages, more):
+    arguments = {"documents": None, "add_generation_prompt": True, **SPECIAL, **more.get("kwargs", {}), **{k: v for k, v in more.items() if k not in ("kwargs", "tools")}}
     try:
-        return {"expected": compiled.render(messages=messages, **arguments)}
-    except jinja2.exceptions.TemplateError as error:
-        return {"error": str(error)}
+        prompts, _ = chat_template_utils.render_jinja_template([messages], tools=more.get("tools"), chat_template=source, **arguments)
+        return {"expected": prompts[0]}
+    except Exception as error:
+        # The template's own words, or that it cannot render.
+        raised = type(error).__name__ == "TemplateError"
+        return {"error": str(error)} if raised else {"fails": f"{type(error).__name__}: {error}"}
 
 
-def main():
-    cases = [{"template": template, "name": name, "messages": messages, **more, **render(template, messages, more)} for template, name, messages, more in CASES]
+def main(folder=None):
+    chat_template_utils.datetime = Clock
+    target = Path(folder) if folder else HERE
+    cases = CASES
+    if folder:
+        templates = sorted(path.stem for path in target.glob("*.jinja"))
+        cases = [(template, name, messages, more) for template in templates for name, (messages, more) in BATTERY.items()]
+    sources = {template: (target / f"{template}.jinja").read_text() for template in {case[0] for case in cases}}
+    cases = [{"template": template, "name": name, "messages": messages, **more, **render(sources[template], messages, more)} for template, name, messages, more in cases]
     data = {"now": NOW, "special_tokens": SPECIAL, "cases": cases}
-    (HERE / "cases.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    print(len(cases), "cases")
+    (target / "cases.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    print(len(cases), "cases,", sum("fails" in case for case in cases), "that cannot be rendered")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -87,7 +87,8 @@ def layout(config, plain, parts, exceptions=()):
         module = name.removesuffix(".weight")
         is_matrix = "_proj" in name or module.endswith((".w1", ".w2", ".w3"))
         if is_matrix and module != name and module not in exceptions:
-            entries |= {f"{module}.{part}": list(entry) for part, entry in parts(*shape).items()}
+            for part, entry in parts(*shape).items():
+                entries[f"{module}{part if part.startswith('_') else f'.{part}'}"] = list(entry)
         else:
             entries[name] = [plain, list(shape)]
     return entries
@@ -275,6 +276,22 @@ def mlx_parts(bits):
     }
 
 
+def block_parts(rows, columns):
+    return {"_blocks": ("U8", [rows, columns // 32, 16]), "_scales": ("U8", [rows, columns // 32])}
+
+
+def joined_blocks(_, entries):
+    """As gpt_oss of mlx-lm does it."""
+    found = {}
+    for name, (dtype, shape) in entries.items():
+        array = mx.array(stored(name, dtype, shape))
+        if name.endswith("_blocks"):
+            found[name.replace("_blocks", ".weight")] = array.view(mx.uint32).flatten(-2)
+        else:
+            found[name.replace("_scales", ".scales")] = array.view(mx.bfloat16) if dtype == "BF16" else array
+    return found
+
+
 def ct(form, **weights):
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return {"quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed"} | (
@@ -385,6 +402,7 @@ CASES = {
         by_module(nvfp4("weight", lambda blocks, parts: blocks * parts["weight_scale_2"])),
     ),
     "mxfp4": ({"quant_method": "mxfp4"}, "BF16", mlx_parts(4), [ALONE], by_mlx_lm),
+    "mxfp4-blocks": ({"quant_method": "mxfp4"}, "BF16", block_parts, [ALONE], joined_blocks),
     "mxfp8": ({"quant_method": "mxfp8"}, "BF16", mlx_parts(8), [], by_mlx_lm),
 }
 

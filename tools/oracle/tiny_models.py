@@ -1074,6 +1074,45 @@ LLAMA4_CASES = {
     },
 }
 
+GPT_OSS = LLAMA | {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "num_hidden_layers": 3,
+    "head_dim": 32,
+    "intermediate_size": 64,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "attention_bias": True,
+    "sliding_window": 8,
+    "swiglu_limit": 7.0,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    # mlx-lm always truncates.
+    "rope_scaling": YARN | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True},
+}
+GPT_OSS_OTHERS = ["model.embed_tokens", "lm_head"] + [
+    f"model.layers.{layer}.{name}"
+    for layer in range(3)
+    for name in [f"self_attn.{part}_proj" for part in "qkvo"] + ["mlp.router"]
+]
+MXFP4 = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+GPT_OSS_CASES = {
+    "gpt-oss": {},
+    "gpt-oss-q4": {
+        "num_hidden_layers": 2,
+        "layer_types": None,
+        "rope_scaling": None,
+        "quantization": {"group_size": 64, "bits": 4}
+        | {f"model.layers.{layer}.mlp.router": {"group_size": 64, "bits": 8} for layer in range(2)},
+    },
+    "gpt-oss-mxfp4-q8": {"quantization": MXFP4 | {name: {"group_size": 64, "bits": 8} for name in GPT_OSS_OTHERS}},
+    # As OpenAI published it. `quantization` is what is true after the import.
+    "gpt-oss-published": {
+        "num_experts_per_tok": 2,
+        "quantization": MXFP4 | {name: False for name in GPT_OSS_OTHERS},
+        "quantization_config": {"quant_method": "mxfp4"},
+    },
+}
+
 FAMILIES = {
     "bailing_moe": (BAILING_MOE, BAILING_MOE_CASES),
     "gemma": (GEMMA, GEMMA_CASES),
@@ -1118,6 +1157,7 @@ FAMILIES = {
     "kimi_linear": (KIMI_LINEAR, KIMI_LINEAR_CASES),
     "llama4": (LLAMA4, LLAMA4_CASES),
     "llama4_text": (LLAMA4_TEXT, LLAMA4_TEXT_CASES),
+    "gpt_oss": (GPT_OSS, GPT_OSS_CASES),
 }
 
 
@@ -1136,6 +1176,8 @@ def tensor(name, shape):
         unit = np.float32(1) + unit * np.float32(0.25)
     elif name.endswith("layer_scalar"):
         unit = np.float32(0.75) + unit * np.float32(0.25)
+    elif ".experts." in name and name.endswith("bias") and "down_proj" not in name:
+        unit = unit * np.float32(8)  # Beyond the limit of gpt-oss's gates and values.
     elif "embed_tokens" not in name:
         unit = unit * np.float32(0.25)
     return mx.array(unit.reshape(shape))
@@ -1670,6 +1712,31 @@ def llama4(config):
             yield f"{prefix}model.layers.{layer}.{name}", shape
 
 
+def gpt_oss(config):
+    hidden, inner, experts = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
+    head_dim = config["head_dim"]
+    q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
+    yield "model.norm.weight", (hidden,)
+    yield "lm_head.weight", (config["vocab_size"], hidden)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        for norm in ("input", "post_attention"):
+            yield f"{at}{norm}_layernorm.weight", (hidden,)
+        yield f"{at}self_attn.sinks", (config["num_attention_heads"],)
+        modules = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+        modules = {f"self_attn.{name}": shape for name, shape in modules.items()}
+        for name, shape in with_biases(modules | {"mlp.router": (experts, hidden)}, True):
+            yield f"{at}{name}", shape
+        if "quantization_config" in config:
+            for name, shape in {"gate_up_proj": (2 * inner, hidden), "down_proj": (hidden, inner)}.items():
+                yield f"{at}mlp.experts.{name}.weight", (experts, *shape)
+                yield f"{at}mlp.experts.{name}_bias", (experts, shape[0])
+        else:
+            for name, shape in with_biases(gated("mlp.experts", hidden, inner), True):
+                yield f"{at}{name}", (experts, *shape)
+
+
 # Families whose tensors have little in common with Llama's.
 OWN_SHAPES = {
     "bailing_moe": bailing_moe,
@@ -1678,6 +1745,7 @@ OWN_SHAPES = {
     "kimi_linear": kimi_linear,
     "llama4": llama4,
     "llama4_text": llama4,
+    "gpt_oss": gpt_oss,
     "minimax": minimax,
     "minimax_m2": minimax,
     "nemotron_h": nemotron_h,
@@ -1728,7 +1796,10 @@ def quantized(config, name, weight):
     if default is None or weight.ndim < 2 or "conv1d" in name or "conv.conv" in name or default.get(module) is False:
         return {name: weight}
     spec = default.get(module, default)
-    parts = mx.quantize(weight, group_size=spec["group_size"], bits=spec["bits"])
+    parts = mx.quantize(weight, spec["group_size"], spec["bits"], spec.get("mode", "affine"))
+    if "quantization_config" in config:
+        blocks = parts[0].view(mx.uint8)
+        return {f"{module}_blocks": blocks.reshape(*blocks.shape[:-1], -1, 16), f"{module}_scales": parts[1]}
     return dict(zip([name, f"{module}.scales", f"{module}.biases"], parts))
 
 
@@ -1737,6 +1808,8 @@ def write_folder(config, folder):
     for name, shape in shapes(config):
         weights |= quantized(config, name, tensor(name, shape))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    if "quantization_config" in config:
+        config = {key: value for key, value in config.items() if key != "quantization"}
     (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -12,7 +12,7 @@ use kernels::Reach;
 use mlx::{Array, Result};
 use nn::RopeTable;
 
-use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool, shape::kept_tokens};
+use crate::{AttentionShape, Extent, ForwardMode, HeadNorms, KvPool, Sinks, shape::kept_tokens};
 
 /// The layers that a [`StepLayout`] is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct AttentionCall<'a> {
     /// K and V are another layer's, which wrote them to the same cache earlier in this
     /// step: nothing is written.
     pub reads_only: bool,
+    /// One for each head, if the layer has them.
+    pub sinks: Option<&'a Sinks>,
 }
 
 /// This step's queries, keys and values, rotated.

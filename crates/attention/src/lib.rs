@@ -16,6 +16,7 @@ mod recurrent;
 mod reference;
 mod registry;
 mod shape;
+mod sinks;
 
 pub use backend::{
     AttentionBackend, AttentionCall, ForwardMetadata, LayoutLayers, Qkv, QkvRows, StepLayout,
@@ -32,3 +33,4 @@ pub use radix_attention::{HeadNorms, RadixAttention};
 pub use recurrent::{CausalConv, RecurrentScan, ScanRows, StateShape, StateStep};
 pub use registry::{BACKENDS, BackendEntry, build, find};
 pub use shape::{AttentionShape, CacheKind};
+pub use sinks::Sinks;

@@ -5,12 +5,13 @@
 use mlx::{Array, Result};
 use nn::{RmsNorm, Rope, RopePositions};
 
-use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode, Qkv, QkvRows};
+use crate::{AttentionCall, AttentionShape, ForwardBatch, ForwardMode, Qkv, QkvRows, Sinks};
 
 /// Attention of one layer over whatever the request has in the pool.
 pub struct RadixAttention {
     shape: AttentionShape,
     norms: Option<HeadNorms>,
+    sinks: Option<Sinks>,
 }
 
 /// Norms of the heads of q and k, of one epsilon, before they rotate (Qwen3's).
@@ -24,13 +25,20 @@ pub struct HeadNorms {
 impl RadixAttention {
     /// The layer of this shape.
     pub fn new(shape: AttentionShape) -> Self {
-        Self { shape, norms: None }
+        Self { shape, norms: None, sinks: None }
     }
 
     /// The layer with norms of its heads.
     #[must_use]
     pub fn with_norms(self, norms: HeadNorms) -> Self {
         Self { norms: Some(norms), ..self }
+    }
+
+    /// The layer with a sink for each of its heads.
+    #[must_use]
+    pub fn with_sinks(self, sinks: Sinks) -> Self {
+        debug_assert_eq!(sinks.values().len(), self.shape.num_heads);
+        Self { sinks: Some(sinks), ..self }
     }
 
     /// Its shape.
@@ -149,6 +157,7 @@ impl RadixAttention {
             metadata,
             kv_pool: &batch.kv_pool,
             reads_only: false,
+            sinks: self.sinks.as_ref(),
         }
     }
 }

@@ -10,9 +10,10 @@ pub(crate) struct Sequence {
 }
 
 /// The output of one query, `[num_heads, value_dim]` flat. It stands at
-/// `position` and sees what is before, itself included.
+/// `position` and sees what is before, itself included. `sinks` has one score for each
+/// head, which takes weight and gives no value, or none.
 pub(crate) fn attend(
-    shape: &AttentionShape,
+    (shape, sinks): (&AttentionShape, Option<&[f32]>),
     q: &[f32],
     sequence: &Sequence,
     position: usize,
@@ -40,9 +41,10 @@ pub(crate) fn attend(
             shape.soft_cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
         };
         let scores: Vec<f64> = seen.iter().copied().map(score).collect();
-        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[head]));
+        let highest = scores.iter().copied().fold(sink, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + (sink - highest).exp();
         // Of latents, the value is the key's first elements.
         let mut sum = vec![0.0; shape.value_dim()];
         for (weight, &token) in weights.iter().zip(&seen) {

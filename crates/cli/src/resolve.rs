@@ -120,8 +120,8 @@ impl ModelArgs {
         let name = &self.kv_cache_dtype;
         let Ok(kv_cache_dtype) = name.parse::<KvCacheDtype>() else {
             bail!(
-                "--kv-cache-dtype {name} is not supported (only auto, bf16, bfloat16, fp8_e4m3, \
-                 int8 and int4); see {DOCUMENT}"
+                "--kv-cache-dtype {name} is not supported (only auto, bf16, bfloat16, fp8_e4m3 \
+                 and int8); see {DOCUMENT}"
             );
         };
         ensure!(

@@ -1,6 +1,6 @@
 //! The text side of a model: tokenizer, chat template, end-of-sequence ids.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use engine::{TextSource, TokenizerSource};
@@ -10,22 +10,30 @@ use types::TokenId;
 
 use crate::args::ModelArgs;
 
+/// Which chat template the user wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TemplateChoice<'a> {
+    /// `--chat-template`: a file, or a name of SGLang's.
+    pub(crate) chat_template: Option<&'a Path>,
+    /// `--hf-chat-template-name`: of the model's own, the one of this name.
+    pub(crate) hf_chat_template_name: Option<&'a str>,
+}
+
 /// The tokenizer, and the template if there is one. A template or tokenizer
 /// named by the user goes before the model's own.
 pub(crate) fn load(
     args: &ModelArgs,
     source: &TextSource,
-    chat_template: Option<&PathBuf>,
+    choice: TemplateChoice<'_>,
 ) -> Result<(Tokenizer, Option<ChatTemplate>)> {
     if args.skip_tokenizer_init {
         return Ok((Tokenizer::skipped(), None));
     }
     let tokenizer = tokenizer(args, source)?;
-    let template = match (chat_template, &source.chat_template) {
-        (Some(file), _) => Some(ChatTemplate::from_file(file, &tokenizer)?),
-        (None, _) if args.tokenizer_path.is_some() => ChatTemplate::for_tokenizer(&tokenizer)?,
-        (None, Some(text)) => Some(ChatTemplate::new(text, tokenizer.special_tokens().clone())?),
-        (None, None) => ChatTemplate::for_tokenizer(&tokenizer)?,
+    let special_tokens = || tokenizer.special_tokens().clone();
+    let template = match choice.chat_template {
+        Some(argument) => Some(ChatTemplate::from_argument(argument, special_tokens())?),
+        None => ChatTemplate::for_tokenizer(&tokenizer, choice.hf_chat_template_name)?,
     };
     Ok((tokenizer, template))
 }

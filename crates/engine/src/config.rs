@@ -108,12 +108,12 @@ pub enum KvCacheDtype {
 }
 
 impl KvCacheDtype {
-    const ALL: [(&'static str, Self); 6] = [
+    /// Not int4, which costs too much yet: see docs/notes/kv-cache-types.md.
+    const ALL: [(&'static str, Self); 5] = [
         ("auto", Self::Auto),
         ("bf16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("bfloat16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("fp8_e4m3", Self::Fixed(KvDtype::Fp8E4m3)),
-        ("int4", Self::Fixed(KvDtype::Int4)),
         ("int8", Self::Fixed(KvDtype::Int8)),
     ];
 
@@ -271,7 +271,7 @@ mod tests {
         for name in ["auto", "float16", "bfloat16", "float32"] {
             assert_eq!(name.parse::<DtypeChoice>().unwrap().to_string(), name);
         }
-        for name in ["auto", "bf16", "bfloat16", "fp8_e4m3", "int4", "int8"] {
+        for name in ["auto", "bf16", "bfloat16", "fp8_e4m3", "int8"] {
             let dtype: KvCacheDtype = name.parse().unwrap();
             assert_eq!(dtype == KvCacheDtype::Auto, name == "auto");
         }
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(KvCacheDtype::Auto.of_model(Dtype::Float16), KvDtype::Plain(Dtype::Float16));
         assert_eq!(
             "fp8_e5m2".parse::<KvCacheDtype>().unwrap_err().to_string(),
-            "`fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int4, int8"
+            "`fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int8"
         );
         assert_eq!("half".parse(), Ok(DtypeChoice::Fixed(Dtype::Float16)));
         assert_eq!("float".parse(), Ok(DtypeChoice::Fixed(Dtype::Float32)));

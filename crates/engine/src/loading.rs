@@ -308,7 +308,6 @@ pub(crate) fn open(
 fn text_source(opened: &LoadedModel) -> TextSource {
     TextSource {
         tokenizer: opened.tokenizer.clone(),
-        chat_template: opened.chat_template.clone(),
         generation_config: opened.generation_config.clone(),
         eos_token_ids: opened.eos_token_ids().to_vec(),
     }

@@ -25,8 +25,6 @@ const INBOX_SIZE: usize = 1024;
 pub struct TextSource {
     /// Where the tokenizer comes from.
     pub tokenizer: TokenizerSource,
-    /// The model's own chat template.
-    pub chat_template: Option<String>,
     /// What the model's makers sample with.
     pub generation_config: GenerationConfig,
     /// From generation_config.json, or else config.json.

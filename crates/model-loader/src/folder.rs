@@ -142,28 +142,3 @@ pub(crate) fn quantization_config(
     fields.entry("quant_method").or_insert_with(|| "modelopt".into());
     Ok(Some(Value::Object(fields)))
 }
-
-/// The chat template as a file of its own, as newer models ship it.
-pub(crate) fn chat_template(folder: &Path) -> Result<Option<String>, LoadError> {
-    if let Some(template) = read_optional(&folder.join("chat_template.jinja"))? {
-        return Ok(Some(template));
-    }
-    for file in ["chat_template.json", "tokenizer_config.json"] {
-        let path = folder.join(file);
-        let Some(text) = read_optional(&path)? else { continue };
-        let fields: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|error| LoadError::File { path, problem: FileProblem::Json(error) })?;
-        match fields.get("chat_template") {
-            Some(serde_json::Value::String(template)) => return Ok(Some(template.clone())),
-            Some(serde_json::Value::Array(named)) => return Ok(default_template(named)),
-            _ => {}
-        }
-    }
-    Ok(None)
-}
-
-/// A list of `{name, template}`: the one called default.
-fn default_template(named: &[serde_json::Value]) -> Option<String> {
-    let default = named.iter().find(|entry| entry["name"] == "default")?;
-    default["template"].as_str().map(str::to_owned)
-}

@@ -22,13 +22,15 @@ pub(crate) mod architecture;
 mod blocks;
 mod decoded;
 mod metadata;
+mod names;
 mod reader;
+mod rope;
 mod tensors;
 #[cfg(test)]
 mod tests;
 mod vocab;
 
-use architecture::{Architecture, ConfigProblem};
+use architecture::{Architecture, ConfigProblem, GgufModelFile};
 use metadata::Metadata;
 use reader::GgufHeader;
 
@@ -58,14 +60,13 @@ pub(crate) fn open(path: &Path, options: LoadOptions) -> Result<GgufModel, LoadE
     let name = name.ok_or_else(|| wrong(FileProblem::metadata(ARCHITECTURE, "is missing")))?;
     let architecture = Architecture::find(name)
         .ok_or_else(|| wrong(FileProblem::Architecture(name.to_owned())))?;
-    let (config, heads) = architecture::config(architecture, &metadata, &tensors).map_err(
-        |problem| match problem {
-            ConfigProblem::File(problem) => wrong(problem),
-            ConfigProblem::Load(error) => error,
-        },
-    )?;
+    let config = GgufModelFile::new(architecture, &metadata, &tensors).config();
+    let (config, heads) = config.map_err(|problem| match problem {
+        ConfigProblem::File(problem) => wrong(problem),
+        ConfigProblem::Load(error) => error,
+    })?;
     let mut store = WeightStore::new(options);
-    let decoded = architecture::insert_tensors(architecture, tensors, &heads, &mut store)?;
+    let decoded = names::insert_tensors(architecture, tensors, &heads, &mut store)?;
     let vocab = vocab::vocab(&mut metadata).map_err(wrong)?;
     Ok(GgufModel { config, store, vocab, repack: repack(decoded) })
 }

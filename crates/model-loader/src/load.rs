@@ -75,8 +75,6 @@ pub struct LoadedModel {
     pub tokenizer: TokenizerSource,
     /// Sampling defaults and end-of-sequence ids; empty without the file.
     pub generation_config: GenerationConfig,
-    /// The model's own chat template.
-    pub chat_template: Option<String>,
     /// The folder or file that was read.
     pub path: PathBuf,
     /// `quant_method` of the tool that quantized it, where that was not MLX.
@@ -145,7 +143,6 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
         weights: Weights::new(store),
         tokenizer: TokenizerSource::Dir(path.to_owned()),
         generation_config: generation.unwrap_or_default(),
-        chat_template: folder::chat_template(path)?,
         path: path.to_owned(),
         imported_from: import.map(|import| import.method()),
     })
@@ -189,7 +186,6 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
     Ok(LoadedModel {
         config,
         weights,
-        chat_template: model.vocab.chat_template.clone(),
         tokenizer: TokenizerSource::Gguf(model.vocab),
         generation_config: GenerationConfig::default(),
         path: path.to_owned(),

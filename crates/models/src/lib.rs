@@ -23,6 +23,7 @@ mod gemma4_text;
 mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
+mod gpt_oss;
 mod granite;
 mod granitemoe;
 mod granitemoehybrid;

@@ -6,7 +6,7 @@ use nn::{HfConfig, LeftOver, LoadError, QuantChoice, Weights};
 
 use crate::{
     CausalLm, bailing_moe, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma, gemma2, gemma3,
-    gemma3_text, gemma4, gemma4_text, glm4, glm4_moe, glm4_moe_lite, granite, granitemoe,
+    gemma3_text, gemma4, gemma4_text, glm4, glm4_moe, glm4_moe_lite, gpt_oss, granite, granitemoe,
     granitemoehybrid, kimi_linear, lfm2, lfm2_moe, llama, llama4, llama4_text, minimax, ministral3,
     mistral3, mixtral, nemotron_h, olmo2, olmo3, olmoe, phi3, qwen2, qwen2_moe, qwen2_vl, qwen3,
     qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
@@ -51,6 +51,7 @@ pub const MODELS: &[ModelEntry] = &[
     glm4::ENTRY,
     glm4_moe::ENTRY,
     glm4_moe_lite::ENTRY,
+    gpt_oss::ENTRY,
     granite::ENTRY,
     granitemoe::ENTRY,
     granitemoehybrid::ENTRY,

@@ -69,10 +69,33 @@ impl Activation {
         {
             return Ok(silu_and_mul(&kernels, gate_up)?);
         }
-        let (rows, dims) = (gate_up.dim(0) as i32, (gate_up.dim(1) / 2) as i32);
-        let half = |start| gate_up.slice(&[0, start], &[rows, start + dims], &[1, 1]);
-        self.apply(&half(0)?)?.multiply(&half(dims)?)
+        let [gate, value] = halves(gate_up)?;
+        self.apply(&gate)?.multiply(&value)
     }
+}
+
+/// gpt-oss's gated half of an expert: `[num_rows, 2 * dims]`, gates `g` then values `v`, to
+/// `(v + 1) g σ(1.702 g)` `[num_rows, dims]`, gates kept below `limit` and values between
+/// `-limit` and it.
+///
+/// Upstream: `swiglu_with_alpha_and_limit` in
+/// `sglang/srt/layers/moe/fused_moe_triton/fused_moe.py`.
+///
+/// # Errors
+/// Those of MLX.
+pub(crate) fn clamped_swiglu(gate_up: &Array, limit: f32) -> Result<Array> {
+    let [gate, value] = halves(gate_up)?;
+    let bound = |bound: f32| Array::full(&[], bound, gate_up.dtype());
+    let gate = Activation::QuickGelu.apply(&gate.minimum(&bound(limit)?)?)?;
+    let value = value.minimum(&bound(limit)?)?.maximum(&bound(-limit)?)?;
+    value.add_scalar(1.0)?.multiply(&gate)
+}
+
+/// Of each row.
+fn halves(rows: &Array) -> Result<[Array; 2]> {
+    let (num_rows, dims) = (rows.dim(0) as i32, (rows.dim(1) / 2) as i32);
+    let half = |start| rows.slice(&[0, start], &[num_rows, start + dims], &[1, 1]);
+    Ok([half(0)?, half(dims)?])
 }
 
 /// `ln(1 + eˣ)`.
@@ -119,6 +142,19 @@ mod tests {
         assert_eq!(at(Activation::Relu2, 3.0), 9.0);
         assert!((at(Activation::Silu, -1.0) + 0.268_941_4).abs() < 1e-6);
         assert!((at(Activation::Gelu, -1.0) + 0.158_655_3).abs() < 1e-6);
+    }
+
+    /// Numbers of mlx-lm's `swiglu_oai`.
+    #[test]
+    fn the_clamped_swiglu_clamps_gates_from_above_and_values_from_both_sides() {
+        let rows = [[1.5_f32, -9.0, 8.0, 0.5, 3.0, -2.0], [0.0, 7.5, -1.0, 9.0, -9.0, 0.25]];
+        let rows = Array::from_slice(&rows.concat(), &[2, 6]).unwrap();
+        let out = clamped_swiglu(&rows, 7.0).unwrap();
+        assert_eq!(out.shape(), [2, 3]);
+        let expected = [2.087_493, -8.012_72e-6, -6.999_953, 0.0, -41.999_72, -0.192_755_3];
+        for (out, expected) in out.to_vec::<f32>().unwrap().iter().zip(expected) {
+            assert!((out - expected).abs() <= 1e-5 * expected.abs(), "{out} {expected}");
+        }
     }
 
     #[test]

@@ -14,12 +14,15 @@ use mlx::{Array, Dtype, Result};
 
 use crate::{
     Activation, LinearWeight, LoadError, Weights,
+    activation::clamped_swiglu,
     device::{on_cpu, on_cuda},
 };
 
+mod biased;
 mod experts;
 mod routing;
 
+use biased::ExpertBiases;
 use experts::{Axes, Experts};
 pub use routing::{ExpertGroups, GroupScore, Routing, Scoring};
 
@@ -83,6 +86,17 @@ impl TopK {
     }
 }
 
+/// What rows of an expert's first products become before the last one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Between {
+    /// `act(gate) * value`.
+    Gated(Activation),
+    /// `act(value)`.
+    Ungated(Activation),
+    /// [`clamped_swiglu`].
+    Clamped { limit: f32 },
+}
+
 /// The experts of a layer: MLPs of one shape, most often gated.
 pub struct FusedMoe {
     top_k: TopK,
@@ -92,8 +106,8 @@ pub struct FusedMoe {
     /// Gates and values, or values alone.
     gate_up: Experts,
     down: Experts,
-    act: Activation,
-    is_gated: bool,
+    between: Between,
+    biases: Option<ExpertBiases>,
 }
 
 /// Sizes of a [`FusedMoe`].
@@ -128,8 +142,8 @@ impl FusedMoe {
             let sizes = [num_experts, hidden, inner];
             let [gate_up, down] =
                 Experts::fused((stacked, single), STACKS, sizes, Axes::OutputsFirst)?;
-            let is_gated = true;
-            return Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated });
+            let between = Between::Gated(act);
+            return Ok(Self::unbiased(top_k, num_experts, (gate_up, between, down)));
         }
         let matrices = |names: &[(&str, &str)], in_dims, out_dims| {
             if single.is_empty() || !stacked.is_empty() {
@@ -139,15 +153,18 @@ impl FusedMoe {
                 Experts::single((stacked, single), names, num_experts, in_dims, out_dims)
             }
         };
-        Ok(Self {
-            top_k,
-            routing: None,
-            num_experts,
-            gate_up: matrices(&[gate, up], hidden, inner)?,
-            down: matrices(&[down], inner, hidden)?,
-            act,
-            is_gated: true,
-        })
+        let gate_up = matrices(&[gate, up], hidden, inner)?;
+        let down = matrices(&[down], inner, hidden)?;
+        Ok(Self::unbiased(top_k, num_experts, (gate_up, Between::Gated(act), down)))
+    }
+
+    /// By the plain rule.
+    fn unbiased(
+        top_k: TopK,
+        num_experts: usize,
+        (gate_up, between, down): (Experts, Between, Experts),
+    ) -> Self {
+        Self { top_k, routing: None, num_experts, gate_up, down, between, biases: None }
     }
 
     /// Of a stack each of gates, values and the matrices behind them, which were taken at
@@ -163,15 +180,9 @@ impl FusedMoe {
         act: Activation,
     ) -> Result<Self, LoadError> {
         top_k.check(dims.num_experts)?;
-        Ok(Self {
-            top_k,
-            routing: None,
-            num_experts: dims.num_experts,
-            gate_up: Experts::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?,
-            down: Experts::new(Some(down), w)?,
-            act,
-            is_gated: true,
-        })
+        let gate_up = Experts::new(LinearWeight::stacked_along(1, &[gate, up])?, w)?;
+        let down = Experts::new(Some(down), w)?;
+        Ok(Self::unbiased(top_k, dims.num_experts, (gate_up, Between::Gated(act), down)))
     }
 
     /// As [`FusedMoe::load`] of stacked experts, or of `gate_up_proj` `[num_experts, hidden,
@@ -195,7 +206,7 @@ impl FusedMoe {
         top_k.check(num_experts)?;
         let sizes = [num_experts, hidden, inner];
         let [gate_up, down] = Experts::fused((w, w), names, sizes, Axes::InputsFirst)?;
-        Ok(Self { top_k, routing: None, num_experts, gate_up, down, act, is_gated: true })
+        Ok(Self::unbiased(top_k, num_experts, (gate_up, Between::Gated(act), down)))
     }
 
     /// Experts without gates, `down(act(up(x)))`: stacked ones, `fc1` and `fc2`, or one
@@ -218,15 +229,9 @@ impl FusedMoe {
                 Experts::single((stacked, single), &names, num_experts, in_dims, out_dims)
             }
         };
-        Ok(Self {
-            top_k,
-            routing: None,
-            num_experts,
-            gate_up: matrix("up_proj", "fc1", hidden, inner)?,
-            down: matrix("down_proj", "fc2", inner, hidden)?,
-            act,
-            is_gated: false,
-        })
+        let up = matrix("up_proj", "fc1", hidden, inner)?;
+        let down = matrix("down_proj", "fc2", inner, hidden)?;
+        Ok(Self::unbiased(top_k, num_experts, (up, Between::Ungated(act), down)))
     }
 
     /// Chooses by `routing` in place of softmax and the largest.
@@ -261,8 +266,9 @@ impl FusedMoe {
             None => cpu::moe::moe_topk(logits, top_k, renormalize)?,
             Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
         };
-        let inner = self.activate(&self.gate_up.gather_on_cpu(x, &experts)?)?;
-        cpu::moe::moe_sum(&self.down.gather_on_cpu(&inner, &experts)?, &weights, top_k)
+        let inner = self.activate(&self.gate_up.gather_on_cpu(x, &experts)?, &experts)?;
+        let out = self.with_bias(self.down.gather_on_cpu(&inner, &experts)?, &experts)?;
+        cpu::moe::moe_sum(&out, &weights, top_k)
     }
 
     fn forward_by_mlx(&self, x: &Array, logits: &Array) -> Result<Array> {
@@ -283,10 +289,13 @@ impl FusedMoe {
     fn forward_in_order(&self, x: &Array, experts: &Array) -> Result<Array> {
         let x = x.expand_dims(1)?.expand_dims(1)?;
         let (tokens, top_k) = (x.dim(0), self.top_k.top_k);
+        let slots = experts.reshape(&[tokens * top_k])?;
         let inner = self.gate_up.matmul(&x, experts, false)?;
-        let inner = self.activate(&inner.reshape(&[tokens * top_k, inner.dim(-1)])?)?;
+        let inner = self.activate(&inner.reshape(&[tokens * top_k, inner.dim(-1)])?, &slots)?;
         let inner = inner.reshape(&[tokens, top_k, 1, inner.dim(1)])?;
-        self.down.matmul(&inner, experts, false)?.squeeze(2)
+        let out = self.down.matmul(&inner, experts, false)?;
+        let out = self.with_bias(out.reshape(&[tokens * top_k, out.dim(-1)])?, &slots)?;
+        out.reshape(&[tokens, top_k, out.dim(1)])
     }
 
     /// The same with rows in the order of their experts.
@@ -299,14 +308,29 @@ impl FusedMoe {
         let sorted = flat.take(&order, 0)?;
         let x = x.take(&rows, 0)?.expand_dims(1)?;
         let inner = self.gate_up.matmul(&x, &sorted, true)?.squeeze(1)?;
-        let inner = self.activate(&inner)?.expand_dims(1)?;
-        let out = self.down.matmul(&inner, &sorted, true)?.squeeze(1)?;
+        let inner = self.activate(&inner, &sorted)?.expand_dims(1)?;
+        let out = self.with_bias(self.down.matmul(&inner, &sorted, true)?.squeeze(1)?, &sorted)?;
         out.take(&back, 0)?.reshape(&[tokens, top_k, out.dim(1)])
     }
 
-    /// Rows of the first products to rows of the second.
-    fn activate(&self, rows: &Array) -> Result<Array> {
-        if self.is_gated { self.act.and_mul(rows) } else { self.act.apply(rows) }
+    /// Results of the first products to rows of the second, of slots with these `experts`.
+    fn activate(&self, rows: &Array, experts: &Array) -> Result<Array> {
+        let biased = self.biases.as_ref().map(|biases| biases.add_to_gate_up(rows, experts));
+        let biased = biased.transpose()?;
+        let rows = biased.as_ref().unwrap_or(rows);
+        match self.between {
+            Between::Gated(act) => act.and_mul(rows),
+            Between::Ungated(act) => act.apply(rows),
+            Between::Clamped { limit } => clamped_swiglu(rows, limit),
+        }
+    }
+
+    /// Results of the second products.
+    fn with_bias(&self, rows: Array, experts: &Array) -> Result<Array> {
+        match &self.biases {
+            Some(biases) => biases.add_to_down(&rows, experts),
+            None => Ok(rows),
+        }
     }
 
     /// Tokens that our kernels take at a time.
@@ -319,7 +343,7 @@ impl FusedMoe {
     /// the one for rows in any order reads a matrix for each.
     fn kernels(&self, x: &Array, logits: &Array) -> Option<Rc<Kernels>> {
         let is_known = on_cuda()
-            && (self.act == Activation::Silu || !self.is_gated)
+            && !matches!(self.between, Between::Gated(act) if act != Activation::Silu)
             && self.rows_of_kernels() > 0
             && (self.routing.is_some() || moe_topk::supports(&self.top_k_spec(), logits.dtype()))
             && self.gate_up.has_kernel(x.dtype())
@@ -339,8 +363,9 @@ impl FusedMoe {
             Some(routing) => routing.choose(self.top_k, logits)?.by_slot()?,
         };
         let inner = self.gate_up.gather(kernels, x, &experts, top_k)?;
-        let inner = self.activate(&inner)?;
+        let inner = self.activate(&inner, &experts)?;
         let slots = self.down.gather(kernels, &inner, &experts, 1)?;
+        let slots = self.with_bias(slots, &experts)?;
         Ok(moe_sum(kernels, &slots, &weights, top_k)?)
     }
 }

@@ -24,6 +24,11 @@ use frequencies::Frequencies;
 
 pub use scaling::{RopeConfig, RopeScaling};
 
+/// With fewer elements that rotate, MLX's fused kernel asks CUDA for blocks of more than 64
+/// threads along the tokens, and a prompt longer than that fails. No published model has
+/// fewer; tests do.
+const MIN_FUSED_DIMS: usize = 32;
+
 /// The rotary embedding of a model.
 pub struct Rope {
     head_dim: usize,
@@ -99,7 +104,7 @@ impl Rope {
                 Some(table)
             }
         };
-        let fused = !on_cpu()? && !frequencies.differ_by_position();
+        let fused = !on_cpu()? && !frequencies.differ_by_position() && dims >= MIN_FUSED_DIMS;
         Ok(Self { head_dim, dims, frequencies, mscale: 1.0, traditional, fused, inv_freq })
     }
 

@@ -8,7 +8,12 @@
 //! Upstream: `sglang/srt/entrypoints/openai/serving_chat.py`,
 //! `sglang/srt/parser/jinja_template_utils.py`.
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use minijinja::Environment;
 use serde_json::{Map, Value};
@@ -16,14 +21,18 @@ use thiserror::Error;
 
 use crate::{SpecialTokens, Tokenizer, TokenizerError, tokenizer::read_optional};
 
+mod conversation;
 mod environment;
 mod json;
 mod messages;
 mod methods;
 mod sources;
 mod strftime;
+mod styles;
 mod value;
 
+use conversation::Conversation;
+use sources::Choice;
 pub(crate) use sources::TemplateSources;
 
 /// A compiled chat template. Cheap to clone, shared between threads.
@@ -34,6 +43,8 @@ struct Inner {
     environment: Environment<'static>,
     special_tokens: SpecialTokens,
     content_format: ContentFormat,
+    /// `None`: a template that writes everything itself.
+    conversation: Option<Conversation>,
 }
 
 /// What a template takes as the `content` of a message.
@@ -51,9 +62,33 @@ pub enum ChatTemplateError {
     /// The file cannot be read, or is not JSON where it should be.
     #[error("cannot load the chat template")]
     Load(#[from] TokenizerError),
-    /// There is no such file.
-    #[error("no chat template at {0}")]
-    NotFound(String),
+    /// There is neither such a file nor such a name.
+    #[error("no chat template file '{name}', and none of that name (known: {known})")]
+    NotFound {
+        /// As given.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The model has templates, but none of that name.
+    #[error("the model has no chat template '{name}' (it has: {known})")]
+    NoSuchTemplate {
+        /// As given.
+        name: String,
+        /// Those it has.
+        known: String,
+    },
+    /// The file holds no template.
+    #[error("{} holds no chat template", .0.display())]
+    Empty(PathBuf),
+    /// A conversation in SGLang's JSON format that is not complete.
+    #[error("{}: {problem}", path.display())]
+    Conversation {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The template is not valid Jinja.
     #[error("invalid chat template: {0}")]
     Syntax(#[source] minijinja::Error),
@@ -88,7 +123,19 @@ impl ChatTemplateError {
     /// True if other messages could have been rendered: the client's error and
     /// not the model's.
     pub fn is_request_fault(&self) -> bool {
-        !matches!(self, Self::Load(_) | Self::NotFound(_) | Self::Syntax(_))
+        match self {
+            Self::Load(_)
+            | Self::NotFound { .. }
+            | Self::NoSuchTemplate { .. }
+            | Self::Empty(_)
+            | Self::Conversation { .. }
+            | Self::Syntax(_) => false,
+            Self::Raised(_)
+            | Self::OutOfBudget
+            | Self::Render(_)
+            | Self::Message { .. }
+            | Self::UnsupportedPart { .. } => true,
+        }
     }
 }
 
@@ -122,29 +169,65 @@ impl Default for RenderOptions {
 }
 
 impl ChatTemplate {
-    /// The template that came with the tokenizer, if one did.
+    /// The template that came with the tokenizer, if one did: of several the one called
+    /// `name` (`--hf-chat-template-name`), or else what transformers would take.
     ///
     /// # Errors
-    /// [`ChatTemplateError::Syntax`].
-    pub fn for_tokenizer(tokenizer: &Tokenizer) -> Result<Option<Self>, ChatTemplateError> {
-        let Some((default, tool_use)) = tokenizer.templates().get() else { return Ok(None) };
-        Self::compile(default, tool_use, tokenizer.special_tokens().clone()).map(Some)
+    /// No template of that name, [`ChatTemplateError::Syntax`].
+    pub fn for_tokenizer(
+        tokenizer: &Tokenizer,
+        name: Option<&str>,
+    ) -> Result<Option<Self>, ChatTemplateError> {
+        let sources = tokenizer.templates();
+        let choice = match name {
+            None => sources.choose(),
+            Some(name) => Some(sources.by_name(name).ok_or_else(|| {
+                let (name, known) = (name.to_owned(), sources.names());
+                ChatTemplateError::NoSuchTemplate { name, known }
+            })?),
+        };
+        let special_tokens = tokenizer.special_tokens().clone();
+        choice.map(|choice| Self::compile(&choice, special_tokens, None)).transpose()
     }
 
-    /// A template of the user's choice (`--chat-template`): a Jinja file, or a
-    /// `.json` file with an entry `chat_template`.
+    /// A template of the user's choice (`--chat-template`): the name of one of SGLang's
+    /// conversations; a Jinja file; or a `.json` file with an entry `chat_template`, or with a
+    /// conversation in SGLang's format.
     ///
     /// # Errors
-    /// A missing or unreadable file, [`ChatTemplateError::Syntax`].
-    pub fn from_file(path: &Path, tokenizer: &Tokenizer) -> Result<Self, ChatTemplateError> {
-        let missing = || ChatTemplateError::NotFound(path.display().to_string());
-        let text = read_optional(path)?.ok_or_else(missing)?;
-        let sources = match path.extension() {
-            Some(extension) if extension == "json" => TemplateSources::from_json(path, &text)?,
+    /// An unknown name, an unreadable or incomplete file, [`ChatTemplateError::Syntax`].
+    pub fn from_argument(
+        argument: &Path,
+        special_tokens: SpecialTokens,
+    ) -> Result<Self, ChatTemplateError> {
+        if let Some(conversation) = argument.to_str().and_then(Conversation::named) {
+            return Self::from_conversation(conversation, special_tokens);
+        }
+        let text = read_optional(argument)?.ok_or_else(|| ChatTemplateError::NotFound {
+            name: argument.display().to_string(),
+            known: Conversation::names().join(", "),
+        })?;
+        let sources = match argument.extension() {
+            Some(extension) if extension == "json" => {
+                if let Some(conversation) = Conversation::from_file(argument, &text)? {
+                    return Self::from_conversation(conversation, special_tokens);
+                }
+                TemplateSources::from_json(argument, &text)?
+            }
             _ => TemplateSources::single(Some(text)),
         };
-        let (default, tool_use) = sources.get().ok_or_else(missing)?;
-        Self::compile(default, tool_use, tokenizer.special_tokens().clone())
+        let choice = sources.choose();
+        let choice = choice.ok_or_else(|| ChatTemplateError::Empty(argument.to_owned()))?;
+        Self::compile(&choice, special_tokens, None)
+    }
+
+    fn from_conversation(
+        conversation: Conversation,
+        special_tokens: SpecialTokens,
+    ) -> Result<Self, ChatTemplateError> {
+        let source = conversation.source();
+        let choice = Choice { default: &source, tool_use: None };
+        Self::compile(&choice, special_tokens, Some(conversation))
     }
 
     /// A template from its source.
@@ -152,17 +235,21 @@ impl ChatTemplate {
     /// # Errors
     /// [`ChatTemplateError::Syntax`].
     pub fn new(source: &str, special_tokens: SpecialTokens) -> Result<Self, ChatTemplateError> {
-        Self::compile(source, None, special_tokens)
+        Self::compile(&Choice { default: source, tool_use: None }, special_tokens, None)
     }
 
     fn compile(
-        default: &str,
-        tool_use: Option<&str>,
+        choice: &Choice<'_>,
         special_tokens: SpecialTokens,
+        conversation: Option<Conversation>,
     ) -> Result<Self, ChatTemplateError> {
-        let environment = environment::new(default, tool_use).map_err(ChatTemplateError::Syntax)?;
-        let mut inner =
-            Inner { environment, special_tokens, content_format: ContentFormat::Openai };
+        let environment = environment::new(choice.default, choice.tool_use);
+        let mut environment = environment.map_err(ChatTemplateError::Syntax)?;
+        if let Some(conversation) = &conversation {
+            conversation.add_globals(&mut environment);
+        }
+        let content_format = ContentFormat::Openai;
+        let mut inner = Inner { environment, special_tokens, content_format, conversation };
         inner.content_format = inner.detect_content_format();
         Ok(Self(Arc::new(inner)))
     }
@@ -179,6 +266,17 @@ impl ChatTemplate {
         self.0.content_format
     }
 
+    /// True if the prompt is text like any other, so that the tokenizer adds BOS to it. Templates
+    /// of models write it themselves.
+    pub fn adds_special_tokens(&self) -> bool {
+        self.0.conversation.is_some()
+    }
+
+    /// Texts that end an answer, beside a request's own.
+    pub fn stop_strings(&self) -> &[String] {
+        self.0.conversation.as_ref().map_or(&[], |conversation| &conversation.stop_strings)
+    }
+
     /// The prompt for `messages` (objects with `role` and `content`).
     ///
     /// # Errors
@@ -189,14 +287,28 @@ impl ChatTemplate {
         options: &RenderOptions,
     ) -> Result<String, ChatTemplateError> {
         let mut messages = messages::normalize(messages, self.0.content_format)?;
-        let continued = match options.continue_final_message {
-            true => messages::take_final_assistant(&mut messages),
-            false => None,
-        };
-        let mut prompt = self.0.render(&messages, options, continued.is_some())?;
-        prompt.push_str(&continued.unwrap_or_default());
-        Ok(prompt)
+        let continues =
+            options.continue_final_message && messages.last().is_some_and(messages::is_assistant);
+        if !continues {
+            return self.0.render(&messages, options, Ending::Message);
+        }
+        if self.0.conversation.is_some() {
+            return self.0.render(&messages, options, Ending::OpenMessage);
+        }
+        let text = messages.pop().map(|message| messages::text(&message)).unwrap_or_default();
+        Ok(self.0.render(&messages, options, Ending::OpenAnswer)? + &text)
     }
+}
+
+/// Where a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// After the last message, or, where that is asked for, at the beginning of an answer.
+    Message,
+    /// Inside the last message. Conversations only: they know where its text ends.
+    OpenMessage,
+    /// At the beginning of an answer.
+    OpenAnswer,
 }
 
 impl Inner {
@@ -204,7 +316,7 @@ impl Inner {
         &self,
         messages: &[Value],
         options: &RenderOptions,
-        continued: bool,
+        ending: Ending,
     ) -> Result<String, ChatTemplateError> {
         let name = environment::template_name(&self.environment, !options.tools.is_empty());
         let template = self.environment.get_template(name).map_err(ChatTemplateError::Syntax)?;
@@ -217,12 +329,17 @@ impl Inner {
             [] => minijinja::Value::from(()),
             tools => value::from_list(tools),
         };
+        let adds_prompt = options.add_generation_prompt || ending == Ending::OpenAnswer;
         variables.extend([
             ("messages", value::from_list(messages)),
             ("tools", tools),
-            ("add_generation_prompt", (options.add_generation_prompt || continued).into()),
+            ("add_generation_prompt", adds_prompt.into()),
             ("strftime_now", strftime::function(options.now)),
         ]);
+        if self.conversation.is_some() {
+            let continues = ending == Ending::OpenMessage;
+            variables.push(("continue_final_message", continues.into()));
+        }
         let context = minijinja::Value::from_pairs(variables);
         template.render(context).map_err(environment::classify)
     }
@@ -233,7 +350,7 @@ impl Inner {
         let content = serde_json::json!([{"type": "text", "text": PROBE}]);
         let message = serde_json::json!({"role": "user", "content": content});
         let options = RenderOptions { now: SystemTime::UNIX_EPOCH, ..RenderOptions::default() };
-        let text = self.render(&[message], &options, false).unwrap_or_default();
+        let text = self.render(&[message], &options, Ending::Message).unwrap_or_default();
         let shown_as_list = ["\"", "'"]
             .iter()
             .any(|quote| text.contains(&format!("{quote}{PROBE}{quote}")) && text.contains("type"));

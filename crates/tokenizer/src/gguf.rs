@@ -43,8 +43,8 @@ pub struct GgufVocab {
     pub add_eos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`. Unset: the default of the kind.
     pub add_space_prefix: Option<bool>,
-    /// `tokenizer.chat_template`.
-    pub chat_template: Option<String>,
+    /// `tokenizer.chat_template` as `default`, and every `tokenizer.chat_template.NAME`.
+    pub chat_templates: Vec<(String, String)>,
 }
 
 const UNKNOWN: i32 = 2;

@@ -71,7 +71,7 @@ impl Tokenizer {
     /// metadata that contradict each other.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
         let json = gguf::tokenizer_json(vocab)?.to_string();
-        let templates = TemplateSources::single(vocab.chat_template.clone());
+        let templates = TemplateSources::named(vocab.chat_templates.clone());
         let roles = gguf::special_tokens(vocab)?;
         let vocabulary = Vocabulary { json, roles: roles.clone(), encoder: None };
         Self::build("the GGUF file".to_owned(), vocabulary, &[], roles, templates)

@@ -21,7 +21,7 @@ use crate::{
 };
 
 mod plan;
-mod soft_cap;
+mod scores;
 #[cfg(test)]
 mod tests;
 
@@ -165,7 +165,7 @@ pub(super) fn extend_one(
 ) -> Result<Array> {
     let (k, v) = keys_and_values(qkv, seq, gather)?;
     let q = batch_of_one(&rows(qkv.q, seq.start, seq.len)?)?;
-    let out = soft_cap::attend(call.shape, &q, (&k, &v), seq.mask.as_sdpa())?;
+    let out = scores::attend(call, &q, (&k, &v), seq.mask.as_sdpa())?;
     out.squeeze(0)?.transpose(&[1, 0, 2])
 }
 
@@ -190,7 +190,7 @@ fn extend_latents(
         // Queries are the last keys.
         let mask = if len == 1 { SdpaMask::None } else { SdpaMask::Causal };
         let (k, v) = (keys(&k)?, keys(&v)?);
-        let out = soft_cap::attend(call.shape, &q, (&k, &v), mask)?;
+        let out = scores::attend(call, &q, (&k, &v), mask)?;
         out.squeeze(0)?.transpose(&[1, 0, 2])
     };
     one_below_the_other(&(0..seq.len).step_by(block).map(attend).collect::<Result<Vec<_>>>()?)
@@ -231,12 +231,13 @@ fn decode_group(
     let AttentionShape { num_heads, num_kv_heads, head_dim, .. } = *call.shape;
     let (k, v) = gather(call, &group.slots)?;
     let per_kv_head = num_heads / num_kv_heads;
-    let q = if folded {
+    // A sink belongs to a head, which a folded query is not.
+    let q = if folded && call.sinks.is_none() {
         q.reshape(&[group.num_reqs, num_kv_heads, per_kv_head, head_dim])?
     } else {
         q.expand_dims(2)?
     };
-    let out = soft_cap::attend(call.shape, &q, (&k, &v), group.mask.as_sdpa())?;
+    let out = scores::attend(call, &q, (&k, &v), group.mask.as_sdpa())?;
     out.reshape(&[group.num_reqs, num_heads, call.shape.value_dim()])
 }
 

@@ -25,9 +25,15 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Option<String>,
 
-    /// A jinja file to use instead of the model's own chat template.
-    #[arg(long, value_name = "FILE")]
+    /// Instead of the model's own chat template: the name of one of SGLang's (chatml, llama-2,
+    /// vicuna_v1.1, ...; an unknown name lists them), a jinja file, or a JSON file in SGLang's
+    /// conversation format.
+    #[arg(long, value_name = "NAME|FILE")]
     pub(crate) chat_template: Option<PathBuf>,
+
+    /// Of a model with several chat templates, the one of this name (default, tool_use, rag, ...).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hf_chat_template_name: Option<String>,
 
     /// Cuts reasoning out of answers: auto (as the chat template shows), none, or a parser's name.
     #[arg(long, default_value = "auto", value_name = "NAME")]

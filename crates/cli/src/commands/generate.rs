@@ -19,7 +19,7 @@ use types::{
     EngineMsg, FinishReason, GenerateReq, ReqEvent, Rid, SamplingParams, TOP_K_ALL, TokenId,
 };
 
-use crate::{args::EngineArgs, logging, progress::progress, text};
+use crate::{args::EngineArgs, logging, progress::progress, text, text::TemplateChoice};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -52,8 +52,8 @@ struct PromptArgs {
     #[arg(long, requires = "chat", value_name = "TEXT")]
     system: Option<String>,
 
-    /// A jinja file to use instead of the model's own chat template.
-    #[arg(long, requires = "chat", value_name = "FILE")]
+    /// A chat template by name or file instead of the model's own, as for launch-server.
+    #[arg(long, requires = "chat", value_name = "NAME|FILE")]
     chat_template: Option<PathBuf>,
 }
 
@@ -160,8 +160,9 @@ fn submit(
 }
 
 impl GenerateArgs {
-    fn template(&self) -> Option<&PathBuf> {
-        self.prompt.chat_template.as_ref()
+    fn template(&self) -> TemplateChoice<'_> {
+        let chat_template = self.prompt.chat_template.as_deref();
+        TemplateChoice { chat_template, ..TemplateChoice::default() }
     }
 }
 
@@ -175,8 +176,8 @@ impl PromptArgs {
                     self.system.as_ref().map(|text| json!({"role": "system", "content": text}));
                 let user = json!({"role": "user", "content": prompt});
                 let messages: Vec<_> = system.into_iter().chain([user]).collect();
-                // The template writes the special tokens itself.
-                tokenizer.encode(&template.render(&messages, &RenderOptions::default())?, false)?
+                let text = template.render(&messages, &RenderOptions::default())?;
+                tokenizer.encode(&text, template.adds_special_tokens())?
             }
             (None, Some(prompt)) => tokenizer.encode(prompt, true)?,
             (None, None) => bail!("one of --prompt and --input-ids is needed"),

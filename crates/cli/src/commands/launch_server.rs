@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
 use serde_json::Value;
 use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig};
-use tokenizer::{ChatTemplate, Tokenizer};
+use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 use tokio::{
     net::TcpSocket,
     signal::unix::{SignalKind, signal},
@@ -29,6 +29,7 @@ use crate::{
     logging,
     progress::progress,
     text,
+    text::TemplateChoice,
 };
 
 /// Connections that may wait to be accepted, as upstream's. The usual 128 are
@@ -53,8 +54,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     tracing::info!("device: {}", model.device);
     tracing::info!("{}", engine.plan);
 
-    let template = args.serving.chat_template.as_ref();
-    let (tokenizer, template) = text::load(&args.engine.model, &engine.text, template)?;
+    let choice = args.serving.template_choice();
+    let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
     let server_config = server_config(args, &engine, &model_path, parsers)?;
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
@@ -194,11 +195,10 @@ impl ServingArgs {
             "--sampling-defaults {} is not one of model, openai",
             self.sampling_defaults
         );
-        ensure!(
-            self.chat_template.as_ref().is_none_or(|file| file.is_file()),
-            "--chat-template {}: no such file (the built-in names of SGLang are not supported)",
-            self.chat_template.as_deref().unwrap_or("".as_ref()).display()
-        );
+        if let Some(argument) = &self.chat_template {
+            ChatTemplate::from_argument(argument, SpecialTokens::default())
+                .context("--chat-template")?;
+        }
         // Names only: there is no template yet.
         self.parsers(None, &Tokenizer::skipped()).map(drop)
     }
@@ -211,6 +211,13 @@ impl ServingArgs {
         let (reasoning, tool_call) = (&self.reasoning_parser, &self.tool_call_parser);
         AnswerParsers::choose(reasoning, tool_call, template, tokenizer)
             .context("--reasoning-parser, --tool-call-parser")
+    }
+
+    fn template_choice(&self) -> TemplateChoice<'_> {
+        TemplateChoice {
+            chat_template: self.chat_template.as_deref(),
+            hf_chat_template_name: self.hf_chat_template_name.as_deref(),
+        }
     }
 
     fn cannot_listen(&self) -> String {

@@ -73,23 +73,3 @@ fn an_index_must_be_true() {
     shard(&folder, "model-2.safetensors", &[one("a")]);
     assert_eq!(folder_error(folder.path()), "weight a occurs twice in the checkpoint");
 }
-
-#[test]
-fn chat_templates_are_found_where_models_keep_them() {
-    let folder = tempdir().unwrap();
-    let find = || chat_template(folder.path()).unwrap();
-    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    assert_eq!(find(), None);
-    write(
-        "tokenizer_config.json",
-        r#"{"chat_template": [
-        {"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#,
-    );
-    assert_eq!(find().as_deref(), Some("D"));
-    write("tokenizer_config.json", r#"{"chat_template": "C"}"#);
-    assert_eq!(find().as_deref(), Some("C"));
-    write("chat_template.json", r#"{"chat_template": "J"}"#);
-    assert_eq!(find().as_deref(), Some("J"));
-    write("chat_template.jinja", "X");
-    assert_eq!(find().as_deref(), Some("X"));
-}

@@ -1,24 +1,26 @@
-//! The architectures of GGUF that are read: tensor names and the config they imply.
+//! The architectures of GGUF that are read, and the config.json that their keys amount to.
 //!
 //! GGUF writes Llama, Mistral and SmolLM alike as `llama`. Its keys hold what config.json
-//! held, except for rope scaling of Llama 3, which arrives as a tensor of finished
-//! factors: the parameters are found by recomputing them.
+//! held, or what a program with the architecture's defaults needs beside them: where they say
+//! nothing, the defaults below are those of the writers' own runtime.
 //!
 //! Upstream: `sglang/srt/model_loader/loader.py` (`GGUFModelLoader`).
 
-use std::collections::BTreeMap;
-
-use nn::WeightStore;
 use serde_json::{Map, Value, json};
 
 use super::{
     metadata::Metadata,
+    names::{
+        EXPERTS, FUSED_MLP, FUSED_QKV, GEMMA_NORMS, GLM_NORMS, HEAD_NORMS, Names, OLMO_NORMS,
+        SEED_NORMS, SHARED_EXPERT,
+    },
+    rope,
     tensors::{GgufTensor, TensorKind},
 };
-use crate::{FileProblem, LoadError, TensorProblem};
+use crate::{FileProblem, LoadError};
 
 /// A value of `general.architecture`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Architecture {
     pub(super) name: &'static str,
     /// `architectures` of config.json.
@@ -26,10 +28,15 @@ pub(super) struct Architecture {
     /// `model_type` of config.json.
     model_type: &'static str,
     /// Rows of heads are in another order than Hugging Face's.
-    is_permuted: bool,
-    /// Heads of q and k have norms.
-    has_head_norms: bool,
-    has_experts: bool,
+    pub(super) is_permuted: bool,
+    /// Weights of norms are stored plus one.
+    pub(super) norms_above_one: bool,
+    /// Heads may rotate in part.
+    rotates_partly: bool,
+    /// Parts of a layer beside the common ones, or in their place.
+    pub(super) names: &'static [Names],
+    /// Fields of config.json that only it has, or that are others than usual.
+    fields: fn(&GgufModelFile<'_>) -> Result<Value, FileProblem>,
 }
 
 const PLAIN: Architecture = Architecture {
@@ -37,12 +44,55 @@ const PLAIN: Architecture = Architecture {
     hf: "",
     model_type: "",
     is_permuted: false,
-    has_head_norms: false,
-    has_experts: false,
+    norms_above_one: false,
+    rotates_partly: false,
+    names: &[],
+    fields: |_| Ok(json!({})),
 };
 
 /// Sorted by name.
 pub(super) const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "cohere2",
+        hf: "Cohere2ForCausalLM",
+        model_type: "cohere2",
+        fields: cohere2,
+        ..PLAIN
+    },
+    Architecture {
+        name: "gemma2",
+        hf: "Gemma2ForCausalLM",
+        model_type: "gemma2",
+        norms_above_one: true,
+        names: &[GEMMA_NORMS],
+        fields: gemma2,
+        ..PLAIN
+    },
+    Architecture {
+        name: "gemma3",
+        hf: "Gemma3ForCausalLM",
+        model_type: "gemma3_text",
+        norms_above_one: true,
+        names: &[GEMMA_NORMS, HEAD_NORMS],
+        fields: gemma3,
+        ..PLAIN
+    },
+    Architecture {
+        name: "glm4",
+        hf: "Glm4ForCausalLM",
+        model_type: "glm4",
+        rotates_partly: true,
+        names: &[GLM_NORMS, FUSED_MLP],
+        ..PLAIN
+    },
+    Architecture {
+        name: "granite",
+        hf: "GraniteForCausalLM",
+        model_type: "granite",
+        is_permuted: true,
+        fields: granite,
+        ..PLAIN
+    },
     Architecture {
         name: "llama",
         hf: "LlamaForCausalLM",
@@ -50,20 +100,67 @@ pub(super) const ARCHITECTURES: &[Architecture] = &[
         is_permuted: true,
         ..PLAIN
     },
-    Architecture { name: "qwen2", hf: "Qwen2ForCausalLM", model_type: "qwen2", ..PLAIN },
+    Architecture {
+        name: "olmo2",
+        hf: "Olmo2ForCausalLM",
+        model_type: "olmo2",
+        names: &[OLMO_NORMS, HEAD_NORMS],
+        fields: olmo2,
+        ..PLAIN
+    },
+    Architecture {
+        name: "phi3",
+        hf: "Phi3ForCausalLM",
+        model_type: "phi3",
+        rotates_partly: true,
+        names: &[FUSED_QKV, FUSED_MLP],
+        ..PLAIN
+    },
+    Architecture {
+        name: "qwen2",
+        hf: "Qwen2ForCausalLM",
+        model_type: "qwen2",
+        fields: qkv_bias,
+        ..PLAIN
+    },
+    Architecture {
+        name: "qwen2moe",
+        hf: "Qwen2MoeForCausalLM",
+        model_type: "qwen2_moe",
+        names: &[EXPERTS, SHARED_EXPERT],
+        fields: qwen2moe,
+        ..PLAIN
+    },
     Architecture {
         name: "qwen3",
         hf: "Qwen3ForCausalLM",
         model_type: "qwen3",
-        has_head_norms: true,
+        names: &[HEAD_NORMS],
+        fields: qkv_bias,
         ..PLAIN
     },
     Architecture {
         name: "qwen3moe",
         hf: "Qwen3MoeForCausalLM",
         model_type: "qwen3_moe",
-        has_head_norms: true,
-        has_experts: true,
+        names: &[HEAD_NORMS, EXPERTS],
+        fields: qwen3moe,
+        ..PLAIN
+    },
+    Architecture {
+        name: "seed_oss",
+        hf: "SeedOssForCausalLM",
+        model_type: "seed_oss",
+        names: &[SEED_NORMS],
+        fields: |file| Ok(json!({"attention_out_bias": file.has(".attn_output.bias")})),
+        ..PLAIN
+    },
+    Architecture {
+        name: "smollm3",
+        hf: "SmolLM3ForCausalLM",
+        model_type: "smollm3",
+        is_permuted: true,
+        fields: |_| Ok(json!({"no_rope_layer_interval": 4})),
         ..PLAIN
     },
 ];
@@ -79,159 +176,322 @@ impl Architecture {
         ARCHITECTURES.iter().find(|architecture| architecture.name == name)
     }
 
-    /// A key of the metadata.
-    fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.name)
+    fn has_experts(&self) -> bool {
+        self.names.contains(&EXPERTS)
     }
 }
-
-/// The tensor with the factors of rope scaling.
-const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// Heads, as far as tensor names need them.
 pub(super) struct Heads {
-    query: usize,
-    kv: usize,
+    pub(super) query: usize,
+    pub(super) kv: usize,
 }
 
-/// What a tensor is called in the model.
-struct Target {
-    module: String,
-    leaf: &'static str,
-    rotary_heads: Option<usize>,
-}
-
-/// Moves all tensors into the store. Gives the modules whose matrices are decoded, with
-/// the kind of their blocks.
-pub(super) fn insert_tensors(
+/// What of a file tells its config: keys are looked up below the architecture's name.
+pub(super) struct GgufModelFile<'a> {
     architecture: &'static Architecture,
-    tensors: Vec<GgufTensor>,
-    heads: &Heads,
-    store: &mut WeightStore,
-) -> Result<BTreeMap<String, &'static str>, LoadError> {
-    let mut decoded = BTreeMap::new();
-    for tensor in tensors {
-        if tensor.name == ROPE_FREQS {
-            continue;
-        }
-        let Some(target) = target(architecture, &tensor.name, heads) else {
-            return Err(tensor.problem(TensorProblem::Unknown(architecture.name)));
-        };
-        if let TensorKind::Decoded(kind) = tensor.kind {
-            decoded.insert(target.module.clone(), kind.name());
-        }
-        tensor.insert(store, &target.module, target.leaf, target.rotary_heads)?;
-    }
-    Ok(decoded)
+    metadata: &'a Metadata,
+    tensors: &'a [GgufTensor],
 }
 
-fn target(architecture: &Architecture, name: &str, heads: &Heads) -> Option<Target> {
-    let (stem, leaf) = name.rsplit_once('.')?;
-    let leaf = ["weight", "bias"].into_iter().find(|known| *known == leaf)?;
-    let top = |module: &str| Target { module: module.to_owned(), leaf, rotary_heads: None };
-    match stem {
-        "token_embd" => return Some(top("model.embed_tokens")),
-        "output_norm" => return Some(top("model.norm")),
-        "output" => return Some(top("lm_head")),
-        _ => {}
+impl<'a> GgufModelFile<'a> {
+    pub(super) fn new(
+        architecture: &'static Architecture,
+        metadata: &'a Metadata,
+        tensors: &'a [GgufTensor],
+    ) -> Self {
+        Self { architecture, metadata, tensors }
     }
-    let (layer, part) = stem.strip_prefix("blk.")?.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    let module = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" if architecture.has_head_norms => "self_attn.q_norm",
-        "attn_k_norm" if architecture.has_head_norms => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate_inp" if architecture.has_experts => "mlp.gate",
-        "ffn_gate_exps" if architecture.has_experts => "mlp.switch_mlp.gate_proj",
-        "ffn_up_exps" if architecture.has_experts => "mlp.switch_mlp.up_proj",
-        "ffn_down_exps" if architecture.has_experts => "mlp.switch_mlp.down_proj",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
-    let rotary_heads = match part {
-        "attn_q" if architecture.is_permuted => Some(heads.query),
-        "attn_k" if architecture.is_permuted => Some(heads.kv),
-        _ => None,
-    };
-    Some(Target { module: format!("model.layers.{layer}.{module}"), leaf, rotary_heads })
-}
 
-/// The config.json that the metadata amounts to.
-pub(super) fn config(
-    architecture: &Architecture,
-    metadata: &Metadata,
-    tensors: &[GgufTensor],
-) -> Result<(Map<String, Value>, Heads), ConfigProblem> {
-    let key = |name: &str| architecture.key(name);
-    let hidden_size = metadata.usize(&key("embedding_length"))?;
-    let heads = head_counts(architecture, metadata)?;
-    let head_dim = head_dim(architecture, metadata, hidden_size, heads.query)?;
-    let experts = experts(architecture, metadata)?;
-    let rope_theta = metadata.optional_float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let fields = json!({
-        "architectures": [architecture.hf],
-        "model_type": architecture.model_type,
-        "hidden_size": hidden_size,
-        "intermediate_size": metadata.usize(&key("feed_forward_length"))?,
-        "num_hidden_layers": metadata.usize(&key("block_count"))?,
-        "num_attention_heads": heads.query,
-        "num_key_value_heads": heads.kv,
-        "head_dim": head_dim,
-        "vocab_size": vocab_size(architecture, metadata, tensors)?,
-        "hidden_act": "silu",
-        "rms_norm_eps": metadata.float(&key("attention.layer_norm_rms_epsilon"))?,
-        "rope_theta": rope_theta,
-        "max_position_embeddings": metadata.usize(&key("context_length"))?,
-        "mlp_bias": has(tensors, ".ffn_up.bias"),
-        "tie_word_embeddings": !tensors.iter().any(|tensor| tensor.name == "output.weight"),
-        "torch_dtype": compute_dtype(tensors),
-        "eos_token_id": eos_token_ids(metadata)?,
-    });
-    let Value::Object(mut fields) = fields else { unreachable!("an object was written") };
-    let rope_scaling = rope_scaling(architecture, metadata, tensors, head_dim, rope_theta)?;
-    let window = metadata.optional_usize(&key("attention.sliding_window"))?.map(Value::from);
-    let bos = metadata.optional_u32("tokenizer.ggml.bos_token_id")?.map(Value::from);
-    let optional =
-        [("rope_scaling", rope_scaling), ("sliding_window", window), ("bos_token_id", bos)];
-    fields.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
-    fields.extend(experts);
-    // Qwen's bias is on three of four projections, by a field of its own.
-    let bias = if architecture.name == "llama" { "attention_bias" } else { "qkv_bias" };
-    fields.insert(bias.to_owned(), json!(has(tensors, ".attn_q.bias")));
-    Ok((fields, heads))
-}
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name)
+    }
 
-/// The fields of a mixture of experts.
-fn experts(
-    architecture: &Architecture,
-    metadata: &Metadata,
-) -> Result<Map<String, Value>, FileProblem> {
-    let key = architecture.key("expert_count");
-    let count = metadata.optional_usize(&key)?.unwrap_or(0);
-    if !architecture.has_experts {
-        if count > 0 {
-            let reason = format!("a mixture of {count} experts is not supported");
-            return Err(FileProblem::metadata(&key, reason));
+    pub(super) fn usize(&self, name: &str) -> Result<usize, FileProblem> {
+        self.metadata.usize(&self.key(name))
+    }
+
+    fn float(&self, name: &str) -> Result<f64, FileProblem> {
+        self.metadata.float(&self.key(name))
+    }
+
+    pub(super) fn optional_usize(&self, name: &str) -> Result<Option<usize>, FileProblem> {
+        self.metadata.optional_usize(&self.key(name))
+    }
+
+    pub(super) fn optional_float(&self, name: &str) -> Result<Option<f64>, FileProblem> {
+        self.metadata.optional_float(&self.key(name))
+    }
+
+    pub(super) fn optional_str(&self, name: &str) -> Result<Option<&str>, FileProblem> {
+        self.metadata.optional_str(&self.key(name))
+    }
+
+    pub(super) fn problem(&self, name: &str, reason: impl Into<String>) -> FileProblem {
+        FileProblem::metadata(&self.key(name), reason)
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Option<&'a GgufTensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    fn has(&self, suffix: &str) -> bool {
+        self.tensors.iter().any(|tensor| tensor.name.ends_with(suffix))
+    }
+
+    /// The config.json that the file amounts to.
+    pub(super) fn config(&self) -> Result<(Map<String, Value>, Heads), ConfigProblem> {
+        let hidden_size = self.usize("embedding_length")?;
+        let heads = self.head_counts()?;
+        let head_dim = self.head_dim(hidden_size, heads.query)?;
+        let rotary_dims = self.rotary_dims(head_dim)?;
+        let rope_theta = self.optional_float("rope.freq_base")?.unwrap_or(10_000.0);
+        let mut fields = object(json!({
+            "architectures": [self.architecture.hf],
+            "model_type": self.architecture.model_type,
+            "hidden_size": hidden_size,
+            "intermediate_size": self.usize("feed_forward_length")?,
+            "num_hidden_layers": self.usize("block_count")?,
+            "num_attention_heads": heads.query,
+            "num_key_value_heads": heads.kv,
+            "head_dim": head_dim,
+            "vocab_size": self.vocab_size()?,
+            "hidden_act": "silu",
+            "rope_theta": rope_theta,
+            "max_position_embeddings": self.usize("context_length")?,
+            "attention_bias": self.has(".attn_q.bias"),
+            "mlp_bias": self.has(".ffn_up.bias"),
+            "tie_word_embeddings": self.tensor("output.weight").is_none(),
+            "torch_dtype": self.compute_dtype(),
+            "eos_token_id": self.eos_token_ids()?,
+        }));
+        let part = rotary_dims as f64 / head_dim as f64;
+        let optional = [
+            (
+                "bos_token_id",
+                self.metadata.optional_u32("tokenizer.ggml.bos_token_id")?.map(Value::from),
+            ),
+            ("partial_rotary_factor", (rotary_dims != head_dim).then(|| json!(part))),
+            ("rope_scaling", rope::scaling(self, rotary_dims, rope_theta)?),
+            ("sliding_window", self.window()?.map(Value::from)),
+        ];
+        fields
+            .extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        self.check_experts()?;
+        fields.extend(object((self.architecture.fields)(self)?));
+        if !fields.contains_key("layer_norm_eps") {
+            let eps = self.float("attention.layer_norm_rms_epsilon")?;
+            fields.insert("rms_norm_eps".to_owned(), json!(eps));
         }
-        return Ok(Map::new());
+        Ok((fields, heads))
     }
-    let fields = json!({
-        "num_experts": count,
-        "num_experts_per_tok": metadata.usize(&architecture.key("expert_used_count"))?,
-        "moe_intermediate_size": metadata.usize(&architecture.key("expert_feed_forward_length"))?,
-        "norm_topk_prob": true,
+
+    /// Refuses experts of an architecture that has none here.
+    fn check_experts(&self) -> Result<(), FileProblem> {
+        match self.optional_usize("expert_count")? {
+            Some(count) if count > 0 && !self.architecture.has_experts() => {
+                let reason = format!("a mixture of {count} experts is not supported");
+                Err(self.problem("expert_count", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn head_counts(&self) -> Result<Heads, FileProblem> {
+        const KEY: &str = "attention.head_count";
+        let query = self.metadata.same_for_all_layers(&self.key(KEY))?;
+        let query = query.ok_or_else(|| self.problem(KEY, "is missing"))?;
+        let kv = self.metadata.same_for_all_layers(&self.key("attention.head_count_kv"))?;
+        let kv = kv.unwrap_or(query);
+        if query == 0 || kv == 0 {
+            return Err(self.problem(KEY, "must not be zero"));
+        }
+        Ok(Heads { query, kv })
+    }
+
+    fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, FileProblem> {
+        let key = self.optional_usize("attention.key_length")?;
+        let rotary = self.optional_usize("rope.dimension_count")?;
+        let rotary = rotary.filter(|_| !self.architecture.rotates_partly);
+        let head_dim = key.or(rotary).unwrap_or(hidden_size / heads);
+        match self.optional_usize("attention.value_length")? {
+            Some(value) if value != head_dim => {
+                let reason = "must equal the length of the keys";
+                Err(self.problem("attention.value_length", reason))
+            }
+            _ if head_dim == 0 => Err(self.problem("attention.key_length", "must not be zero")),
+            _ => Ok(head_dim),
+        }
+    }
+
+    fn rotary_dims(&self, head_dim: usize) -> Result<usize, FileProblem> {
+        const KEY: &str = "rope.dimension_count";
+        let dims = self.optional_usize(KEY)?.unwrap_or(head_dim);
+        if dims != head_dim && !self.architecture.rotates_partly {
+            return Err(self.problem(KEY, "rotating a part of a head is not supported"));
+        }
+        if dims == 0 || dims > head_dim {
+            return Err(self.problem(KEY, format!("{dims} of {head_dim} elements of a head")));
+        }
+        Ok(dims)
+    }
+
+    fn vocab_size(&self) -> Result<usize, FileProblem> {
+        let embeddings = self.tensor("token_embd.weight");
+        match embeddings.and_then(|tensor| tensor.shape.first().copied()) {
+            Some(rows) => Ok(rows),
+            None => self.usize("vocab_size"),
+        }
+    }
+
+    fn eos_token_ids(&self) -> Result<Value, FileProblem> {
+        let mut ids = Vec::new();
+        for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
+            let id = self.metadata.optional_u32(key)?;
+            ids.extend(id.filter(|id| !ids.contains(id)));
+        }
+        Ok(json!(ids))
+    }
+
+    /// The narrowest type that holds what is stored exactly: the scales of
+    /// quantized matrices are f16.
+    fn compute_dtype(&self) -> &'static str {
+        let matrices = || self.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+        let all = |dtype| matrices().all(|tensor| tensor.kind == TensorKind::Plain(dtype));
+        if all(mlx::Dtype::Float32) {
+            "float32"
+        } else if all(mlx::Dtype::Bfloat16) {
+            "bfloat16"
+        } else {
+            "float16"
+        }
+    }
+
+    /// Tokens of the window, if there is one.
+    fn window(&self) -> Result<Option<usize>, FileProblem> {
+        Ok(self.optional_usize("attention.sliding_window")?.filter(|&window| window > 0))
+    }
+
+    /// The kind of each layer: as the file lists them, or all but every nth with a window, where
+    /// n is what the file says or `pattern`.
+    fn layer_types(&self, pattern: usize) -> Result<Value, FileProblem> {
+        const NAME: &str = "attention.sliding_window_pattern";
+        let (key, num_layers) = (self.key(NAME), self.usize("block_count")?);
+        let name = |slides| if slides { "sliding_attention" } else { "full_attention" };
+        if !self.metadata.is_list(&key) {
+            let pattern = self.metadata.optional_usize(&key)?.unwrap_or(pattern);
+            return Ok((1..=num_layers).map(|nth| name(!nth.is_multiple_of(pattern))).collect());
+        }
+        let slides = self.metadata.optional_bools(&key)?.unwrap_or_default();
+        if slides.len() != num_layers {
+            let reason = format!("{} entries for {num_layers} layers", slides.len());
+            return Err(self.problem(NAME, reason));
+        }
+        Ok(slides.into_iter().map(name).collect())
+    }
+
+    /// What queries are scaled by (the inverse root of it): heads' width, or in the largest
+    /// Gemmas, which no key tells from the others, what a head has of the hidden size.
+    fn query_scalar(&self, largest: usize) -> Result<usize, FileProblem> {
+        let (hidden_size, heads) = (self.usize("embedding_length")?, self.head_counts()?);
+        match self.usize("block_count")? == largest {
+            true => Ok(hidden_size / heads.query),
+            false => self.head_dim(hidden_size, heads.query),
+        }
+    }
+}
+
+fn object(fields: Value) -> Map<String, Value> {
+    let Value::Object(fields) = fields else { unreachable!("an object was written") };
+    fields
+}
+
+fn cohere2(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    Ok(json!({
+        "layer_norm_eps": file.float("attention.layer_norm_epsilon")?,
+        "logit_scale": file.float("logit_scale")?,
+        "sliding_window": file.usize("attention.sliding_window")?,
+        "layer_types": file.layer_types(4)?,
+    }))
+}
+
+fn gemma2(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    let cap = |key, default| Ok::<_, FileProblem>(file.optional_float(key)?.unwrap_or(default));
+    Ok(json!({
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attn_logit_softcapping": cap("attn_logit_softcapping", 50.0)?,
+        "final_logit_softcapping": cap("final_logit_softcapping", 30.0)?,
+        "query_pre_attn_scalar": file.query_scalar(46)?,
+        "sliding_window": file.window()?.unwrap_or(4096),
+        "layer_types": file.layer_types(2)?,
+    }))
+}
+
+fn gemma3(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    const CAP: &str = "final_logit_softcapping";
+    if file.optional_float(CAP)?.is_some_and(|cap| cap != 0.0) {
+        return Err(file.problem(CAP, "caps on logits are not supported"));
+    }
+    Ok(json!({
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": file.query_scalar(62)?,
+        "rope_local_base_freq": file.optional_float("rope.freq_base_swa")?.unwrap_or(10_000.0),
+        "sliding_window": file.usize("attention.sliding_window")?,
+        "layer_types": file.layer_types(6)?,
+    }))
+}
+
+fn granite(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    let head_dim = file.head_dim(file.usize("embedding_length")?, file.head_counts()?.query)?;
+    let scale = |key, default| Ok::<_, FileProblem>(file.optional_float(key)?.unwrap_or(default));
+    Ok(json!({
+        "attention_multiplier": scale("attention.scale", (head_dim as f64).sqrt().recip())?,
+        "embedding_multiplier": scale("embedding_scale", 1.0)?,
+        "residual_multiplier": scale("residual_scale", 1.0)?,
+        "logits_scaling": file.float("logit_scale")?,
+    }))
+}
+
+/// OLMo 3 has the name of OLMo 2, and windows.
+fn olmo2(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    Ok(match file.window()? {
+        None => json!({}),
+        Some(_) => json!({
+            "architectures": ["Olmo3ForCausalLM"],
+            "model_type": "olmo3",
+            "layer_types": file.layer_types(4)?,
+        }),
+    })
+}
+
+/// Qwen's bias is on three of four projections, by a field of its own.
+fn qkv_bias(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    Ok(json!({"qkv_bias": file.has(".attn_q.bias")}))
+}
+
+fn qwen2moe(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    let shared = file.usize("expert_shared_feed_forward_length")?;
+    let mut fields = experts(file, false)?;
+    fields["shared_expert_intermediate_size"] = json!(shared);
+    Ok(fields)
+}
+
+fn qwen3moe(file: &GgufModelFile<'_>) -> Result<Value, FileProblem> {
+    experts(file, true)
+}
+
+/// Qwen's mixtures of experts, in every layer.
+fn experts(file: &GgufModelFile<'_>, norm_topk_prob: bool) -> Result<Value, FileProblem> {
+    let count = file.optional_usize("expert_count")?;
+    Ok(json!({
+        "num_experts": count.unwrap_or(0),
+        "num_experts_per_tok": file.usize("expert_used_count")?,
+        "moe_intermediate_size": file.usize("expert_feed_forward_length")?,
+        "norm_topk_prob": norm_topk_prob,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
-    });
-    let Value::Object(fields) = fields else { unreachable!("an object was written") };
-    Ok(fields)
+        "qkv_bias": file.has(".attn_q.bias"),
+    }))
 }
 
 /// A problem of the metadata, or of reading a tensor for the config.
@@ -252,168 +512,12 @@ impl From<LoadError> for ConfigProblem {
     }
 }
 
-fn head_counts(architecture: &Architecture, metadata: &Metadata) -> Result<Heads, FileProblem> {
-    let key = architecture.key("attention.head_count");
-    let query = metadata.same_for_all_layers(&key)?.ok_or_else(|| missing(&key))?;
-    let kv = metadata.same_for_all_layers(&architecture.key("attention.head_count_kv"))?;
-    let kv = kv.unwrap_or(query);
-    if query == 0 || kv == 0 {
-        return Err(FileProblem::metadata(&key, "must not be zero"));
-    }
-    Ok(Heads { query, kv })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn head_dim(
-    architecture: &Architecture,
-    metadata: &Metadata,
-    hidden_size: usize,
-    heads: usize,
-) -> Result<usize, FileProblem> {
-    let rotary_key = architecture.key("rope.dimension_count");
-    let rotary = metadata.optional_usize(&rotary_key)?;
-    let key = metadata.optional_usize(&architecture.key("attention.key_length"))?;
-    let head_dim = key.or(rotary).unwrap_or(hidden_size / heads);
-    if rotary.is_some_and(|rotary| rotary != head_dim) {
-        let reason = "rotating a part of a head is not supported";
-        return Err(FileProblem::metadata(&rotary_key, reason));
+    #[test]
+    fn architectures_are_sorted() {
+        assert!(ARCHITECTURES.is_sorted_by_key(|architecture| architecture.name));
     }
-    let value_key = architecture.key("attention.value_length");
-    match metadata.optional_usize(&value_key)? {
-        Some(value) if value != head_dim => {
-            Err(FileProblem::metadata(&value_key, "must equal the length of the keys"))
-        }
-        _ => Ok(head_dim),
-    }
-}
-
-fn vocab_size(
-    architecture: &Architecture,
-    metadata: &Metadata,
-    tensors: &[GgufTensor],
-) -> Result<usize, FileProblem> {
-    let embeddings = tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
-    match embeddings.and_then(|tensor| tensor.shape.first().copied()) {
-        Some(rows) => Ok(rows),
-        None => metadata.usize(&architecture.key("vocab_size")),
-    }
-}
-
-fn eos_token_ids(metadata: &Metadata) -> Result<Value, FileProblem> {
-    let mut ids = Vec::new();
-    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
-        let id = metadata.optional_u32(key)?;
-        ids.extend(id.filter(|id| !ids.contains(id)));
-    }
-    Ok(json!(ids))
-}
-
-/// The narrowest type that holds what is stored exactly: the scales of
-/// quantized matrices are f16.
-fn compute_dtype(tensors: &[GgufTensor]) -> &'static str {
-    let matrices = || tensors.iter().filter(|tensor| tensor.shape.len() > 1);
-    let all = |dtype| matrices().all(|tensor| tensor.kind == TensorKind::Plain(dtype));
-    if all(mlx::Dtype::Float32) {
-        "float32"
-    } else if all(mlx::Dtype::Bfloat16) {
-        "bfloat16"
-    } else {
-        "float16"
-    }
-}
-
-fn has(tensors: &[GgufTensor], suffix: &str) -> bool {
-    tensors.iter().any(|tensor| tensor.name.ends_with(suffix))
-}
-
-fn missing(key: &str) -> FileProblem {
-    FileProblem::metadata(key, "is missing")
-}
-
-fn rope_scaling(
-    architecture: &Architecture,
-    metadata: &Metadata,
-    tensors: &[GgufTensor],
-    head_dim: usize,
-    rope_theta: f64,
-) -> Result<Option<Value>, ConfigProblem> {
-    if let Some(tensor) = tensors.iter().find(|tensor| tensor.name == ROPE_FREQS) {
-        let factors = tensor.read_f32()?;
-        return match llama3_scaling(&factors, head_dim, rope_theta) {
-            Some(scaling) => Ok(scaling),
-            None => Err(tensor.problem(TensorProblem::RopeFactors).into()),
-        };
-    }
-    let key = |name: &str| architecture.key(name);
-    let (kind_key, factor_key) = (key("rope.scaling.type"), key("rope.scaling.factor"));
-    let factor = match metadata.optional_float(&factor_key)? {
-        None => metadata.optional_float(&key("rope.scale_linear"))?,
-        found => found,
-    };
-    let kind = metadata.optional_str(&kind_key)?.unwrap_or(match factor {
-        Some(_) => "linear",
-        None => "none",
-    });
-    let factor = || factor.ok_or_else(|| missing(&factor_key));
-    let origin_key = key("rope.scaling.original_context_length");
-    Ok(match kind {
-        "none" => None,
-        // The context length of the file is the stretched one: said so by the
-        // field that stops config readers from stretching it again.
-        "linear" => {
-            let origin = match metadata.optional_usize(&origin_key)? {
-                Some(origin) => origin,
-                None => metadata.usize(&key("context_length"))?,
-            };
-            Some(json!({"rope_type": "linear", "factor": factor()?,
-                        "original_max_position_embeddings": origin}))
-        }
-        "yarn" => {
-            let mut scaling = json!({"rope_type": "yarn", "factor": factor()?,
-                                     "original_max_position_embeddings": metadata.usize(&origin_key)?});
-            if let Some(attn) = metadata.optional_float(&key("rope.scaling.attn_factor"))? {
-                scaling["attention_factor"] = json!(attn);
-            }
-            Some(scaling)
-        }
-        other => {
-            let reason = format!("rope scaling {other:?} is not supported");
-            return Err(FileProblem::metadata(&kind_key, reason).into());
-        }
-    })
-}
-
-/// Parameters whose factors are these; `Some(None)` if they scale nothing.
-fn llama3_scaling(factors: &[f32], head_dim: usize, rope_theta: f64) -> Option<Option<Value>> {
-    const LOW: f64 = 1.0;
-    const HIGH: f64 = 4.0;
-    const ORIGIN: f64 = 8192.0;
-    if factors.len() != head_dim / 2 {
-        return None;
-    }
-    if factors.iter().all(|&factor| factor == 1.0) {
-        return Some(None);
-    }
-    let factor = f64::from(factors.iter().copied().fold(1.0, f32::max));
-    let expected = |index: usize| {
-        let exponent = (2 * index) as f64 / head_dim as f64;
-        let wavelength = std::f64::consts::TAU * rope_theta.powf(exponent);
-        if wavelength < ORIGIN / HIGH {
-            1.0
-        } else if wavelength > ORIGIN / LOW {
-            factor
-        } else {
-            let smooth = (ORIGIN / wavelength - LOW) / (HIGH - LOW);
-            1.0 / ((1.0 - smooth) / factor + smooth)
-        }
-    };
-    let fits = factors.iter().enumerate().all(|(index, &found)| {
-        let expected = expected(index);
-        (f64::from(found) - expected).abs() <= 1e-4 * expected
-    });
-    fits.then(|| {
-        Some(json!({
-            "rope_type": "llama3", "factor": factor, "low_freq_factor": LOW,
-            "high_freq_factor": HIGH, "original_max_position_embeddings": ORIGIN as u64,
-        }))
-    })
 }

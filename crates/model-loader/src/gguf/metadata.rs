@@ -15,6 +15,11 @@ impl Metadata {
         Self(entries.into_iter().collect())
     }
 
+    /// All keys, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Takes an entry out, so that long lists are moved and not copied.
     pub(crate) fn remove(&mut self, key: &str) -> Option<GgufValue> {
         self.0.remove(key)
@@ -70,6 +75,22 @@ impl Metadata {
             let GgufValue::Int(count) = first else { return None };
             let count = usize::try_from(*count).ok()?;
             values.iter().all(|value| value == first).then_some(count)
+        })
+    }
+
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        matches!(self.0.get(key), Some(GgufValue::Array(_)))
+    }
+
+    pub(crate) fn optional_bools(&self, key: &str) -> Result<Option<Vec<bool>>, FileProblem> {
+        let flag = |value: &GgufValue| match value {
+            GgufValue::Bool(flag) => Some(*flag),
+            GgufValue::Int(value @ (0 | 1)) => Some(*value == 1),
+            _ => None,
+        };
+        self.find(key, "expected a list of true and false", |value| match value {
+            GgufValue::Array(values) => values.iter().map(flag).collect(),
+            _ => None,
         })
     }
 

@@ -116,6 +116,16 @@ fn type_name(kind: u32) -> String {
     NAMES.get(kind as usize).map_or_else(|| format!("number {kind}"), ToString::to_string)
 }
 
+/// What is undone that the writers of GGUF files did to a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rewrite {
+    None,
+    /// One was added to the weight of a norm.
+    LessOne,
+    /// Rows of so many heads were put into another order than Hugging Face's.
+    Unpermute(usize),
+}
+
 /// A tensor whose place in the file was checked.
 #[derive(Debug, Clone)]
 pub(crate) struct GgufTensor {
@@ -196,16 +206,19 @@ fn placed(
 }
 
 impl GgufTensor {
-    /// Puts the tensor into the store under the name `{module}.{leaf}`; rows
-    /// of `rotary_heads` heads go back to the order of Hugging Face.
+    /// Puts the tensor into the store under the name `{module}.{leaf}`.
     pub(crate) fn insert(
         self,
         store: &mut WeightStore,
         module: &str,
         leaf: &str,
-        rotary_heads: Option<usize>,
+        rewrite: Rewrite,
     ) -> Result<(), LoadError> {
         let name = format!("{module}.{leaf}");
+        let rotary_heads = match rewrite {
+            Rewrite::Unpermute(heads) => Some(heads),
+            Rewrite::None | Rewrite::LessOne => None,
+        };
         let dtype = match self.kind {
             TensorKind::Plain(dtype) => dtype,
             TensorKind::Blocks(kind) if leaf == "weight" => {
@@ -220,7 +233,9 @@ impl GgufTensor {
                 return Err(self.problem(problem));
             }
         };
-        let source = PlainSource { dtype, source: Source::new(self, name.clone(), rotary_heads)? };
+        let is_less_one = rewrite == Rewrite::LessOne;
+        let source = Source::new(self, name.clone(), rotary_heads)?;
+        let source = PlainSource { dtype, is_less_one, source };
         Ok(store.insert(name, Box::new(source))?)
     }
 
@@ -353,6 +368,7 @@ impl Source {
 
 struct PlainSource {
     dtype: Dtype,
+    is_less_one: bool,
     source: Source,
 }
 
@@ -367,8 +383,15 @@ impl TensorSource for PlainSource {
 
     fn load(&self) -> Result<Array, nn::LoadError> {
         let source = &self.source;
-        upload(&source.name, &source.tensor.shape, self.dtype, |rows, buffer| {
+        let array = upload(&source.name, &source.tensor.shape, self.dtype, |rows, buffer| {
             source.read(rows, buffer)
+        })?;
+        if !self.is_less_one {
+            return Ok(array);
+        }
+        array.add_scalar(-1.0).map_err(|error| {
+            let name = source.name.clone();
+            nn::LoadError::Place { name, source: error }
         })
     }
 }

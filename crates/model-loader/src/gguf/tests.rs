@@ -11,6 +11,8 @@ use tempfile::tempdir;
 use super::*;
 use crate::test_files::{GgufWriter, PACKED, gguf_string};
 
+mod architectures;
+
 const DENSE: LoadOptions = LoadOptions { compute_dtype: Dtype::Float32, unpack: Unpack::Always };
 const Q4_0: u32 = 2;
 const Q4_1: u32 = 3;
@@ -287,7 +289,11 @@ fn rotary_rows_are_unpermuted_packed_or_not() {
 
 #[test]
 fn config_vocabulary_and_names() {
-    let model = opened(&llama(), PACKED);
+    let writer = llama()
+        .str("tokenizer.chat_template.tool_use", "T")
+        .str("tokenizer.chat_template.rag", "R")
+        .strings("tokenizer.chat_templates", &["rag", "tool_use"]);
+    let model = opened(&writer, PACKED);
     let expected = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
         "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -303,7 +309,9 @@ fn config_vocabulary_and_names() {
     assert_eq!((vocab.tokens.len(), vocab.merges.as_slice()), (3, &["a b".to_owned()][..]));
     assert_eq!((vocab.bos_token_id, vocab.eos_token_id), (Some(0), Some(1)));
     assert_eq!((vocab.add_bos, vocab.scores), (Some(false), None));
-    assert_eq!(vocab.chat_template.as_deref(), Some("{{ messages }}"));
+    let named = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let templates = [named("default", "{{ messages }}"), named("rag", "R"), named("tool_use", "T")];
+    assert_eq!(vocab.chat_templates, templates);
     let names: Vec<_> = model.store.names().filter(|name| name.ends_with(".weight")).collect();
     assert_eq!(
         names,
@@ -492,7 +500,7 @@ fn settings_that_cannot_run_are_refused_by_name() {
     check(vec![
         (
             llama().str("general.architecture", "mamba").bytes(),
-            "GGUF architecture \"mamba\" is not supported (supported: llama, qwen2, qwen3, qwen3moe)",
+            "GGUF architecture \"mamba\" is not supported (supported: cohere2, gemma2, gemma3, glm4, granite, llama, olmo2, phi3, qwen2, qwen2moe, qwen3, qwen3moe, seed_oss, smollm3)",
         ),
         (
             llama().without("general.architecture").bytes(),

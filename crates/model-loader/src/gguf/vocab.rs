@@ -44,6 +44,22 @@ pub(super) fn vocab(metadata: &mut Metadata) -> Result<GgufVocab, FileProblem> {
         add_bos: metadata.optional_bool("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.optional_bool("tokenizer.ggml.add_eos_token")?,
         add_space_prefix: metadata.optional_bool("tokenizer.ggml.add_space_prefix")?,
-        chat_template: owned(metadata.optional_str("tokenizer.chat_template")?),
+        chat_templates: chat_templates(metadata)?,
     })
+}
+
+/// All templates by name. `tokenizer.chat_templates`, which lists the names, says no more.
+fn chat_templates(metadata: &Metadata) -> Result<Vec<(String, String)>, FileProblem> {
+    const KEY: &str = "tokenizer.chat_template";
+    let mut templates = Vec::new();
+    for key in metadata.keys().filter(|key| key.starts_with(KEY)) {
+        let name = match key[KEY.len()..].strip_prefix('.') {
+            Some(name) => name,
+            None if key == KEY => "default",
+            None => continue,
+        };
+        let text = metadata.optional_str(key)?.unwrap_or_default();
+        templates.push((name.to_owned(), text.to_owned()));
+    }
+    Ok(templates)
 }

@@ -10,15 +10,15 @@ use crate::{ImportProblem, LoadError};
 /// All tensors of a checkpoint, by name.
 pub(crate) type Sources = BTreeMap<String, Rc<dyn TensorSource>>;
 
-type Make = Box<dyn Fn(&[Array]) -> Result<Array, nn::LoadError>>;
+pub(super) type Make = Box<dyn Fn(&[Array]) -> Result<Array, nn::LoadError>>;
 
 /// A tensor made from others, which are read for it alone and then dropped.
-struct Derived {
-    name: String,
-    shape: Vec<usize>,
-    dtype: Dtype,
-    parts: Vec<Rc<dyn TensorSource>>,
-    make: Make,
+pub(super) struct Derived {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: Dtype,
+    pub(super) parts: Vec<Rc<dyn TensorSource>>,
+    pub(super) make: Make,
 }
 
 impl TensorSource for Derived {
@@ -47,6 +47,18 @@ pub(super) struct Module<'a> {
     method: &'static str,
     path: String,
     sources: &'a mut Sources,
+}
+
+/// Adds a tensor.
+pub(super) fn insert(
+    sources: &mut Sources,
+    name: String,
+    source: Rc<dyn TensorSource>,
+) -> Result<(), LoadError> {
+    match sources.insert(name.clone(), source) {
+        None => Ok(()),
+        Some(_) => Err(nn::LoadError::Duplicate { name }.into()),
+    }
 }
 
 /// Calls `rewrite` for each module that has a tensor called `part`.
@@ -130,10 +142,7 @@ impl Module<'_> {
     ) -> Result<(), LoadError> {
         let name = self.name(part);
         let derived = Derived { name: name.clone(), shape, dtype, parts, make };
-        match self.sources.insert(name.clone(), Rc::new(derived)) {
-            None => Ok(()),
-            Some(_) => Err(nn::LoadError::Duplicate { name }.into()),
-        }
+        insert(self.sources, name, Rc::new(derived))
     }
 
     pub(super) fn wrong_shape(&self, part: &str, found: &Rc<dyn TensorSource>) -> LoadError {

@@ -277,6 +277,17 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
         let expected = format!("quantization method {method}: tensor {QUERY}.{problem}");
         assert!(error.starts_with(&expected), "{case}: {error}");
     }
+    for (part, dtype, shape, problem) in [
+        ("blocks", "I32", &[128, 4, 16][..], "has an element type that"),
+        ("blocks", "U8", &[128, 4, 8], "has shape [128, 4, 8], which"),
+        ("blocks", "U8", &[128, 3, 16], "has shape [128, 3, 16], which"),
+        ("scales", "F32", &[128, 4], "has an element type that"),
+    ] {
+        let (mut golden, name) = (golden("mxfp4-blocks"), format!("{QUERY}_{part}"));
+        golden.stored.insert(name.clone(), (dtype.to_owned(), shape.to_vec()));
+        let (error, expected) = (golden.error(), format!("method mxfp4: tensor {name} {problem}"));
+        assert!(error.contains(&expected), "{error}");
+    }
     let mut golden = golden("gptq");
     golden.stored.remove(&format!("{QUERY}.scales")).unwrap();
     let expected = format!("quantization method gptq: tensor {QUERY}.scales is missing");

@@ -33,21 +33,20 @@ fn a_plain_folder() {
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     let model = open(&folder, &LoaderOptions::new(PACKED)).unwrap();
     assert_eq!(model.eos_token_ids(), [2]);
-    assert_eq!((model.chat_template, model.generation_config), (None, GenerationConfig::default()));
+    assert_eq!(model.generation_config, GenerationConfig::default());
     assert!(matches!(model.tokenizer, TokenizerSource::Dir(path) if path == folder.path()));
     let values = model.weights.at("fc").take("weight", &[2, 32]).unwrap().to_vec::<f32>().unwrap();
     assert_eq!(values, [0.5; 64]);
     model.weights.finish(&[]).unwrap();
 
     write("generation_config.json", r#"{"eos_token_id": [3, 4], "temperature": 0.5}"#);
-    write("chat_template.jinja", "T");
     let options = LoaderOptions {
         override_args: r#"{"architectures": ["Y"]}"#.to_owned(),
         ..LoaderOptions::new(PACKED)
     };
     let model = open(&folder, &options).unwrap();
     assert_eq!(model.config.architectures(), ["Y"]);
-    assert_eq!((model.eos_token_ids(), model.chat_template.as_deref()), (&[3, 4][..], Some("T")));
+    assert_eq!(model.eos_token_ids(), [3, 4]);
     assert_eq!(model.generation_config.temperature, Some(0.5));
 }
 

@@ -170,7 +170,10 @@ impl Llama4Config {
 
     fn check_layers(&self) -> Result<(), LoadError> {
         let num_layers = self.num_hidden_layers;
-        if let Some(layers) = self.no_rope_layers.as_ref().filter(|layers| !layers.is_empty()) {
+        // A smaller model may have the list of a larger one.
+        if let Some(layers) = self.no_rope_layers.as_ref().filter(|layers| !layers.is_empty())
+            && layers.len() < num_layers
+        {
             check_length("no_rope_layers", layers.len(), num_layers)?;
         }
         if let Some(types) = &self.layer_types {

@@ -27,6 +27,8 @@ fn chunks_are_where_the_config_has_them() {
     assert_eq!(chunks("llama4", &json!({})), [Some(8), Some(8), Some(8), None, Some(8)]);
     assert_eq!(chunks("llama4-text-nope-q4", &json!({})), [Some(512), None, Some(512), None]);
     assert_eq!(chunks("llama4-text", &json!({"attention_chunk_size": null})), [None; 4]);
+    let longer = json!({"no_rope_layers": [1, 1, 0, 1, 1, 0]});
+    assert_eq!(chunks("llama4-text", &longer), [Some(512), Some(512), None, Some(512)]);
     let listed = json!({"layer_types":
         ["full_attention", "chunked_attention", "full_attention", "full_attention"]});
     assert_eq!(chunks("llama4-text", &listed), [None, Some(512), None, None]);

@@ -212,6 +212,25 @@ fn config_values_of_nemotron_h() {
 }
 
 #[test]
+fn config_values_of_gpt_oss() {
+    let cases = [
+        (json!({"attention_bias": false}), "attention_bias \"false\" is not supported"),
+        (json!({"hidden_act": "gelu"}), "hidden_act \"gelu\" is not supported"),
+        (json!({"tie_word_embeddings": true}), "tie_word_embeddings \"true\" is not supported"),
+        (json!({"swiglu_limit": 0.0}), "config.json: swiglu_limit: must be positive"),
+        (json!({"sliding_window": 0}), "config.json: sliding_window: must be positive"),
+        (json!({"layer_types": ["full_attention"]}), "config.json: layer_types: 1 entries for 3"),
+        (json!({"num_experts_per_tok": 7}), "experts of a token \"7 of 6\""),
+        (json!({"num_attention_heads": 2}), "weight model.layers.0.self_attn.sinks has shape [4]"),
+        (json!({"head_dim": 31}), "rotary width \"31\""),
+    ];
+    for (fields, expected) in cases {
+        let text = refusal_of("gpt-oss", fields.clone());
+        assert!(text.starts_with(expected), "{fields}: {text}");
+    }
+}
+
+#[test]
 fn config_values_of_gemma_4() {
     let cases = [
         ("shared", json!({"num_kv_shared_layers": 6}), "config.json: num_kv_shared_layers: 6 of 6"),

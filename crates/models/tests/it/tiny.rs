@@ -13,6 +13,7 @@ use serde_json::Value;
 
 mod bailing_moe;
 mod gemma4;
+mod gpt_oss;
 mod granite_hybrid;
 mod kimi_linear;
 mod lfm2_moe;
@@ -50,7 +51,7 @@ pub(crate) fn golden(name: &str) -> Golden {
 }
 
 impl Golden {
-    fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let mut file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let numbers = |field: &str| -> Vec<f32> {
             let list = file[field].as_array().unwrap().iter();
@@ -105,32 +106,34 @@ pub(crate) fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     for (name, shape) in shapes(config) {
         let array = Array::from_slice(&values(&name, shape.iter().product()), &shape).unwrap();
         let module = name.strip_suffix(".weight").unwrap_or(&name);
-        let Some((group_size, bits)) = packing(config, module).filter(|_| {
+        let Some((group_size, bits, mode)) = packing(config, module).filter(|_| {
             let is_matrix = shape.len() >= 2 && name.ends_with(".weight");
             is_matrix && !name.contains("conv1d") && !name.contains("conv.conv")
         }) else {
             tensors.insert(name, array);
             continue;
         };
-        let packed = quantize(&array, group_size, bits, QuantMode::Affine).unwrap();
+        let packed = quantize(&array, group_size, bits, mode).unwrap();
         tensors.insert(format!("{module}.scales"), packed.scales);
-        tensors.insert(format!("{module}.biases"), packed.biases.unwrap());
+        tensors.extend(packed.biases.map(|biases| (format!("{module}.biases"), biases)));
         tensors.insert(name, packed.weight);
     }
     tensors
 }
 
-/// Group size and bits of a module, if it is quantized.
-fn packing(config: &Value, module: &str) -> Option<(usize, usize)> {
+/// Group size, bits and mode of a module, if it is quantized.
+fn packing(config: &Value, module: &str) -> Option<(usize, usize, QuantMode)> {
     let default = config.get("quantization")?;
     let spec = default.get(module).unwrap_or(default);
     let number = |field: &str| spec.get(field)?.as_u64().map(|value| value as usize);
-    Some((number("group_size")?, number("bits")?))
+    let mode = spec.get("mode").map_or("affine", |mode| mode.as_str().unwrap());
+    Some((number("group_size")?, number("bits")?, mode.parse().unwrap()))
 }
 
 fn shapes(config: &Value) -> Modules {
     match config["model_type"].as_str() {
         Some("bailing_moe") => return bailing_moe::shapes(config),
+        Some("gpt_oss") => return gpt_oss::shapes(config),
         Some("granitemoe" | "granitemoehybrid") => return granite_hybrid::shapes(config),
         Some("kimi_linear") => return kimi_linear::shapes(config),
         Some("minimax" | "minimax_m2") => return minimax::shapes(config),
@@ -429,6 +432,13 @@ fn values(name: &str, len: usize) -> Vec<f32> {
             _ if name.ends_with("norm.weight") => 1.0 + unit * 0.25,
             _ if name.ends_with("layer_scalar") => 0.75 + unit * 0.25,
             _ if name.contains("embed_tokens") => unit,
+            // Beyond the limit of gpt-oss's gates and values.
+            _ if name.contains(".experts.")
+                && name.ends_with("bias")
+                && !name.contains("down_proj") =>
+            {
+                unit * 8.0
+            }
             _ => unit * 0.25,
         }
     };

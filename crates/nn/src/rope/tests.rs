@@ -152,6 +152,24 @@ fn yarn_scales_q_and_k_too() {
     }
 }
 
+/// The fields of gpt-oss, by the formulas of its reference implementation in NumPy: the ramp
+/// lies between pairs 8.09 and 17.40. mlx-lm has it between 8 and 18.
+#[test]
+fn yarn_may_leave_its_ramp_between_pairs() {
+    let fields = json!({"rope_theta": 150_000, "rope_scaling": {
+        "rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096,
+        "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+    }});
+    let config = config(fields).unwrap();
+    let RopeScaling::Yarn(yarn) = &config.scaling else { panic!("{config:?}") };
+    let inverse = yarn.inverse_frequencies(64, config.theta);
+    let expected = [(8, 19.679_896_7), (9, 31.540_073_9), (16, 2_190.657_67), (17, 7_732.833_61)];
+    for (pair, expected) in expected {
+        assert!((inverse[pair] / expected - 1.0).abs() < 1e-7, "{pair}: {}", inverse[pair]);
+    }
+    assert!((config.scaling.mscale() - 1.346_573_6).abs() < 1e-6);
+}
+
 /// The fields of DeepSeek-V2-Lite: nothing on what rotates, 1.5896 on all of attention.
 #[test]
 fn longrope_slows_each_pair_and_part_of_a_head_may_rotate() {

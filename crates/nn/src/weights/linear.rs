@@ -274,12 +274,17 @@ impl LinearWeight {
 
     /// As a stack of one.
     pub(crate) fn expand_dims(&self) -> mlx::Result<Self> {
+        self.map(|part| part.expand_dims(0))
+    }
+
+    /// With every part changed in the same way, which must leave columns alone.
+    pub(crate) fn map(&self, change: impl Fn(&Array) -> mlx::Result<Array>) -> mlx::Result<Self> {
         Ok(match self {
-            Self::Dense(weight) => Self::Dense(weight.expand_dims(0)?),
+            Self::Dense(weight) => Self::Dense(change(weight)?),
             Self::Quantized { weight, scales, biases, spec } => Self::Quantized {
-                weight: weight.expand_dims(0)?,
-                scales: scales.expand_dims(0)?,
-                biases: biases.as_ref().map(|biases| biases.expand_dims(0)).transpose()?,
+                weight: change(weight)?,
+                scales: change(scales)?,
+                biases: biases.as_ref().map(change).transpose()?,
                 spec: *spec,
             },
         })

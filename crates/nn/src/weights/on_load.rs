@@ -117,6 +117,14 @@ impl Weights {
         }
     }
 
+    /// The same of a `bias`.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn report_bias(&self, bias: &Array) -> Result<(), LoadError> {
+        self.report_tensor("bias", bias)
+    }
+
     pub(super) fn report_tensor(&self, name: &str, array: &Array) -> Result<(), LoadError> {
         self.with_sink(|sink| sink.tensor(&below(self.told(), name), array))
     }

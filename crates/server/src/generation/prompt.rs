@@ -75,8 +75,7 @@ pub(crate) struct ChatPrompt {
     pub(crate) kwargs: Option<Map<String, Value>>,
 }
 
-/// Renders the chat template and encodes the result. The template writes BOS
-/// itself, so none is added.
+/// Renders the chat template and encodes the result.
 pub(crate) async fn tokenize_chat(
     state: &AppState,
     prompt: ChatPrompt,
@@ -112,7 +111,7 @@ pub(crate) async fn tokenize_chat(
             let text = render(&template, &messages, options)
                 .map_err(|error| ApiError::value(error.to_string()))?;
             check_text(&job_state, &text)?;
-            let ids = job_state.tokenizer.encode(&text, false);
+            let ids = job_state.tokenizer.encode(&text, template.adds_special_tokens());
             ids.map_err(|error| ApiError::value(error.to_string()))
         })
         .await

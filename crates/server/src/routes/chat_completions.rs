@@ -52,6 +52,11 @@ pub(crate) async fn chat_completions(
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
+    if let Some(template) = state.chat_template.as_ref().filter(|_| request.input_ids.is_none())
+        && !spec.params.ignore_eos
+    {
+        spec.text.stop.extend_from_slice(template.stop_strings());
+    }
     spec.logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs.unwrap_or(0)) {
         (true, num_top) => Some(LogprobSpec::of_output(num_top, "top_logprobs")?),
         (false, 0) => None,

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use server::{AppState, SamplingDefaults};
+use tokenizer::ChatTemplate;
 use types::FinishReason;
 
 use crate::support::{Answer, FakeEngine, Server, config, tokenizer};
@@ -121,6 +122,29 @@ async fn stop_strings_and_lengths_are_reported() {
         (&choice["finish_reason"], &choice["matched_stop"]),
         (&json!("length"), &json!(null))
     );
+}
+
+#[tokio::test]
+async fn a_named_template_stops_where_it_says() {
+    let engine = FakeEngine::start(|_| Answer::text("one[INST]two</s>"));
+    let template =
+        ChatTemplate::from_argument("llama-2".as_ref(), tokenizer().special_tokens().clone());
+    let server = Server::with_template(engine, template.unwrap());
+    let choice = server.post(PATH, json!({"messages": hello()})).await.json()["choices"][0].clone();
+    assert_eq!(
+        (&choice["message"]["content"], &choice["matched_stop"]),
+        (&json!("one"), &json!("[INST]"))
+    );
+    let prompt = tokenizer().decode(&server.engine.next_req().await.input_ids, false);
+    assert_eq!(prompt, "[INST] Hi [/INST]");
+    // Not where the request is to go on, nor where it brings the prompt itself.
+    for more in [
+        json!({"messages": hello(), "ignore_eos": true}),
+        json!({"messages": hello(), "input_ids": [97]}),
+    ] {
+        let choice = server.post(PATH, more).await.json()["choices"][0].clone();
+        assert_eq!(choice["message"]["content"], "one[INST]two</s>");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The Jinja environment: what transformers' has, within bounds.
 
-use minijinja::{Environment, Error, ErrorKind, syntax::SyntaxConfig};
+use minijinja::{Environment, Error, ErrorKind, Value, syntax::SyntaxConfig, value::ValueKind};
 
 use super::{ChatTemplateError, json, methods};
 
@@ -29,6 +29,8 @@ pub(super) fn new(default: &str, tool_use: Option<&str>) -> Result<Environment<'
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.add_filter("tojson", json::tojson);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
     });
@@ -37,6 +39,17 @@ pub(super) fn new(default: &str, tool_use: Option<&str>) -> Result<Environment<'
         environment.add_template_owned(TOOL_USE, strip_generation_tags(tool_use))?;
     }
     Ok(environment)
+}
+
+/// Python's: null is not, what is undefined is.
+fn is_iterable(value: &Value) -> bool {
+    value.is_undefined() || (!value.is_none() && value.try_iter().is_ok())
+}
+
+/// What has a length and elements by index or key.
+fn is_sequence(value: &Value) -> bool {
+    let has_elements = matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map);
+    value.is_undefined() || has_elements
 }
 
 /// Which template renders a request with or without tools.

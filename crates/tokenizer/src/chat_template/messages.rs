@@ -6,7 +6,7 @@ use super::{ChatTemplateError, ContentFormat};
 
 /// Joins lists of text parts where the template takes strings only, turns a
 /// missing content into an empty one and the JSON text of tool call arguments
-/// into the value it spells.
+/// into the value it spells, leaves out what is null and names thoughts.
 pub(super) fn normalize(
     messages: &[Value],
     format: ContentFormat,
@@ -44,6 +44,8 @@ fn normalize_one(
         Some(_) => return Err(problem("has a content that is neither text nor a list of parts")),
     };
     message.insert("content".to_owned(), content);
+    message.retain(|_, value| !value.is_null());
+    name_thoughts(&mut message);
     parse_arguments(&mut message);
     Ok(Value::Object(message))
 }
@@ -60,6 +62,15 @@ fn part_text(index: usize, part: &Value) -> Result<&str, ChatTemplateError> {
     }
 }
 
+/// Thoughts have the name that most templates read, and the one that gpt-oss' reads, whichever
+/// of them the client used.
+fn name_thoughts(message: &mut Map<String, Value>) {
+    const NAMES: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let Some(thoughts) = NAMES.iter().find_map(|name| message.get(*name)).cloned() else { return };
+    message.entry("thinking").or_insert_with(|| thoughts.clone());
+    message.insert("reasoning_content".to_owned(), thoughts);
+}
+
 /// Templates print the arguments as JSON themselves. Text that is none stays.
 fn parse_arguments(message: &mut Map<String, Value>) {
     let Some(Value::Array(calls)) = message.get_mut("tool_calls") else { return };
@@ -74,11 +85,14 @@ fn parse_arguments(message: &mut Map<String, Value>) {
     }
 }
 
-/// Removes the last message if it is the assistant's, and returns its text.
-pub(super) fn take_final_assistant(messages: &mut Vec<Value>) -> Option<String> {
-    let last = messages.pop_if(|message| message["role"] == "assistant")?;
-    Some(match &last["content"] {
+pub(super) fn is_assistant(message: &Value) -> bool {
+    message["role"] == "assistant"
+}
+
+/// The text of a normalized message.
+pub(super) fn text(message: &Value) -> String {
+    match &message["content"] {
         Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
         content => content.as_str().unwrap_or_default().to_owned(),
-    })
+    }
 }

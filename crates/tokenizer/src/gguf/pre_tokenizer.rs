@@ -33,6 +33,11 @@ enum Split {
     Gpt2,
 }
 
+const SEED: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
 const PLAIN: PreTokenizer = PreTokenizer {
     names: &[],
     splits: &[Split::Gpt2],
@@ -52,7 +57,7 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         ],
         ..PLAIN
     },
-    PreTokenizer { names: &["gpt-2", "phi-2"], ..PLAIN },
+    PreTokenizer { names: &["gpt-2", "granite-docling", "olmo", "phi-2"], ..PLAIN },
     PreTokenizer {
         names: &["llama-bpe", "llama-v3", "llama3"],
         splits: &[Split::Regex(LLAMA3)],
@@ -60,6 +65,19 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         adds_bos: true,
         ..PLAIN
     },
+    PreTokenizer {
+        names: &["chatglm-bpe", "dbrx", "smaug-bpe"],
+        splits: &[Split::Regex(LLAMA3)],
+        ..PLAIN
+    },
+    PreTokenizer {
+        names: &["glm4"],
+        splits: &[Split::Regex(LLAMA3)],
+        ignores_merges: true,
+        ..PLAIN
+    },
+    PreTokenizer { names: &["seed-coder"], splits: &[Split::Regex(SEED)], ..PLAIN },
+    PreTokenizer { names: &["deepseek-r1-qwen"], splits: &[Split::Regex(QWEN2)], ..PLAIN },
     PreTokenizer { names: &["qwen2"], splits: &[Split::Regex(QWEN2)], nfc: true, ..PLAIN },
     PreTokenizer {
         names: &["command-r", "refact", "smollm", "starcoder"],

@@ -31,6 +31,9 @@ fn names_stand_for_their_regular_expressions() {
     assert_eq!(joined(Some("smollm")), "I|'|LL| pay| $|1|2|3|4|.|5|0|,| | ok|?|\n\n | x|=|٣");
     assert_eq!(joined(Some("llama-bpe")), "I|'LL| pay| $|123|4|.|50|,| | ok|?\n\n| | x|=|٣");
     assert_eq!(joined(Some("qwen2")), "I|'LL| pay| $|1|2|3|4|.|5|0|,| | ok|?\n\n| | x|=|٣");
+    // Llama 3's, of others that keep to the merges.
+    assert_eq!(joined(Some("dbrx")), joined(Some("llama-bpe")));
+    assert_eq!(joined(Some("seed-coder")), "I|'LL| pay| $|1|2|3|4|.|5|0|,| | ok|?|\n\n| | x|=|٣");
     let default = "I|'|LL| pay| |$|123|4|.|50|,| | ok|?|\n\n | x|=|٣";
     assert_eq!(joined(Some("default")), default);
     assert_eq!(joined(None), default);
@@ -103,7 +106,7 @@ fn what_is_unknown_is_refused_by_name() {
         "unsupported GGUF tokenizer model 'bert' (supported: gpt2, llama)"
     );
     assert!(error(|vocab| vocab.pre = Some("new".into())).starts_with(
-        "unsupported GGUF pre-tokenizer 'new' (supported: command-r, default, gpt-2, llama-bpe,"
+        "unsupported GGUF pre-tokenizer 'new' (supported: chatglm-bpe, command-r, dbrx, deepseek-"
     ));
     assert_eq!(
         error(|vocab| vocab.eos_token_id = Some(999)),

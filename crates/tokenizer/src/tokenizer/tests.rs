@@ -23,7 +23,7 @@ fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
 
 fn rendered(dir: &tempfile::TempDir, options: &RenderOptions) -> Option<String> {
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-    let template = ChatTemplate::for_tokenizer(&tokenizer).unwrap()?;
+    let template = ChatTemplate::for_tokenizer(&tokenizer, None).unwrap()?;
     Some(template.render(&[json!({"role": "user", "content": "hi"})], options).unwrap())
 }
 
@@ -97,6 +97,37 @@ fn named_templates_are_chosen_by_tools() {
     assert_eq!(rendered(&dir, &options).unwrap(), "plain");
     let options = RenderOptions { tools: vec![json!({})], ..options };
     assert_eq!(rendered(&dir, &options).unwrap(), "tools");
+
+    // Newer checkpoints have files instead.
+    let more = dir.path().join("additional_chat_templates");
+    fs::create_dir(&more).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "file").unwrap();
+    assert_eq!(rendered(&dir, &options).unwrap(), "file");
+    fs::write(more.join("tool_use.jinja"), "tool file").unwrap();
+    fs::write(more.join("rag.jinja"), "rag file").unwrap();
+    assert_eq!(rendered(&dir, &options).unwrap(), "tool file");
+
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let named = |name| ChatTemplate::for_tokenizer(&tokenizer, Some(name));
+    let rag = named("rag").unwrap().unwrap();
+    assert_eq!(rag.render(&[], &options).unwrap(), "rag file");
+    assert_eq!(
+        named("raq").unwrap_err().to_string(),
+        "the model has no chat template 'raq' (it has: default, rag, tool_use)"
+    );
+}
+
+#[test]
+fn a_gguf_file_may_name_several_templates() {
+    let named = |name: &str| (name.to_owned(), format!("{name} {{{{ bos_token }}}}"));
+    let chat_templates = vec![named("default"), named("tool_use")];
+    let vocab = GgufVocab { chat_templates, ..testing::byte_level_vocab() };
+    let tokenizer = Tokenizer::from_gguf(&vocab).unwrap();
+    let template = ChatTemplate::for_tokenizer(&tokenizer, None).unwrap().unwrap();
+    let options = RenderOptions::default();
+    assert_eq!(template.render(&[], &options).unwrap(), "default <|im_start|>");
+    let options = RenderOptions { tools: vec![json!({})], ..options };
+    assert_eq!(template.render(&[], &options).unwrap(), "tool_use <|im_start|>");
 }
 
 #[test]
@@ -104,17 +135,21 @@ fn a_template_of_the_users_choice() {
     let dir = folder(&[
         ("mine.jinja", json!("mine {{ eos_token }}")),
         ("mine.json", json!({"chat_template": "json"})),
+        ("empty.json", json!({})),
         ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"})),
     ]);
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     let render = |name| {
-        let template = ChatTemplate::from_file(&dir.path().join(name), &tokenizer)?;
+        let special_tokens = tokenizer.special_tokens().clone();
+        let template = ChatTemplate::from_argument(&dir.path().join(name), special_tokens)?;
         template.render(&[], &RenderOptions::default())
     };
     assert_eq!(render("mine.jinja").unwrap(), "mine <|im_end|>");
     assert_eq!(render("mine.json").unwrap(), "json");
+    let error = render("empty.json").unwrap_err();
+    assert!(error.to_string().ends_with("empty.json holds no chat template"), "{error}");
     let error = render("absent.jinja").unwrap_err();
-    assert!(error.to_string().starts_with("no chat template at "), "{error}");
+    assert!(error.to_string().starts_with("no chat template file "), "{error}");
     assert!(!error.is_request_fault());
 }
 

@@ -53,7 +53,14 @@ impl PagedCpu {
             v_pool,
             writes: !call.reads_only,
         };
-        paged_attention(&self.params[call.shape.layer_id], plan, inputs)
+        let params = &self.params[call.shape.layer_id];
+        match call.sinks.map(|sinks| sinks.values().to_vec()) {
+            None => paged_attention(params, plan, inputs),
+            sinks => {
+                let params = AttentionParams { sinks, ..AttentionParams::clone(params) };
+                paged_attention(&Arc::new(params), plan, inputs)
+            }
+        }
     }
 }
 

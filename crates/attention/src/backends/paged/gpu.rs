@@ -26,7 +26,7 @@ use mlx::{Array, Dtype, Result};
 use super::{NAME, pools};
 use crate::{
     AttentionBackend, AttentionCall, AttentionShape, Extent, ForwardMetadata, ForwardMode,
-    LayerCache, LayoutLayers, Qkv, QkvRows, StepLayout,
+    LayerCache, LayoutLayers, Qkv, QkvRows, Sinks, StepLayout,
     backends::sdpa::{ExtendSeq, extend_one},
 };
 
@@ -166,7 +166,7 @@ impl PagedGpu {
     ) -> Result<Array> {
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
-        let spec = attention_spec(call.shape, tables.page_size, (q.dtype(), self.kv_dtype));
+        let spec = attention_spec(call, tables.page_size, (q.dtype(), self.kv_dtype));
         let tiles = tables.tiles(ExtendTiling::new(&spec)?)?;
         let inputs = ExtendInputs {
             q,
@@ -177,7 +177,7 @@ impl PagedGpu {
             new_lens: &tables.new_lens,
             prefix_lens: &tables.prefix_lens,
             tiles: &tiles,
-            sinks: None,
+            sinks: call.sinks.map(Sinks::array),
             chain,
         };
         let width = spec.num_heads * spec.head_dim;
@@ -191,14 +191,14 @@ impl PagedGpu {
         };
         let pool = call.kv_pool.borrow();
         let (k_pool, v_pool) = pools(pool.layer(call.shape.layer_id))?;
-        let spec = attention_spec(call.shape, tables.page_size, (q.dtype(), self.kv_dtype));
+        let spec = attention_spec(call, tables.page_size, (q.dtype(), self.kv_dtype));
         let inputs = DecodeInputs {
             q,
             k_pool,
             v_pool,
             page_table: &tables.page_table,
             seq_lens: &tables.seq_lens,
-            sinks: None,
+            sinks: call.sinks.map(Sinks::array),
             chain,
         };
         Ok(paged_decode(&self.kernels, &spec, &inputs, tables.max_seq_len)?)
@@ -206,10 +206,11 @@ impl PagedGpu {
 }
 
 fn attention_spec(
-    shape: &AttentionShape,
+    call: &AttentionCall<'_>,
     page_size: usize,
     (dtype, kv_dtype): (Dtype, KvDtype),
 ) -> AttentionSpec {
+    let shape = call.shape;
     AttentionSpec {
         num_heads: shape.num_heads,
         num_kv_heads: shape.num_kv_heads,
@@ -218,7 +219,7 @@ fn attention_spec(
         scale: shape.scale,
         reach: shape.reach(),
         soft_cap: shape.soft_cap,
-        has_sinks: false,
+        has_sinks: call.sinks.is_some(),
         dtype,
         kv_dtype,
     }

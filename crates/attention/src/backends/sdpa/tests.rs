@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use crate::{
     AttentionShape, BACKENDS, BatchInputs, CacheKind, Extent, ForwardBatch, ForwardMode, KvPool,
-    KvPoolConfig, RadixAttention, WindowInputs,
+    KvPoolConfig, RadixAttention, Sinks, WindowInputs,
     reference::{Sequence, attend},
 };
 
@@ -25,6 +25,8 @@ struct Case {
     sequences: Vec<Sequence>,
     /// `[num_tokens, num_heads, head_dim]`.
     q: Vec<f32>,
+    /// `[num_heads]`.
+    sinks: Option<Vec<f32>>,
     num_pages: usize,
 }
 
@@ -84,6 +86,10 @@ impl Case {
         let q = numbers(start * shape.num_heads * head_dim);
         let head_bytes = num_pages * page_size * head_dim * 4;
         let max_buffer_bytes = rng.random_bool(0.3).then(|| head_bytes * rng.random_range(1..4));
+        let sinks = rng.random_bool(0.3).then(|| {
+            // Of a size that matters, whatever the number of keys is.
+            (0..shape.num_heads).map(|_| rng.random_range(-2.0..6.0)).collect()
+        });
         let windows = shape.kept_tokens().filter(|_| rng.random_bool(0.5)).map(|window| {
             let mut free: Vec<u32> = (0..num_pages as u32).collect();
             free.shuffle(rng);
@@ -95,7 +101,18 @@ impl Case {
             };
             extents.iter().map(kept).collect()
         });
-        Self { shape, mode, page_size, max_buffer_bytes, extents, windows, sequences, q, num_pages }
+        Self {
+            shape,
+            mode,
+            page_size,
+            max_buffer_bytes,
+            extents,
+            windows,
+            sequences,
+            q,
+            sinks,
+            num_pages,
+        }
     }
 
     /// Where the layer's tokens are: for each request the tokens that it does not have, and
@@ -166,14 +183,14 @@ impl Case {
     /// What a backend makes of the step, `[num_tokens, num_heads * head_dim]`.
     fn run(&self, backend: &crate::BackendEntry) -> Vec<f32> {
         let (batch, [q, k, v]) = self.step(backend);
-        self.values(&RadixAttention::new(self.shape.clone()).forward(&q, &k, &v, &batch).unwrap())
+        self.values(&self.layer().forward(&q, &k, &v, &batch).unwrap())
     }
 
     /// The same by a layer that shares the cache of one with other queries. What it is told
     /// of K and V is wrong where a backend must read the pool.
     fn run_shared(&self, backend: &crate::BackendEntry) -> Vec<f32> {
         let (batch, [q, k, v]) = self.step(backend);
-        let layer = RadixAttention::new(self.shape.clone());
+        let layer = self.layer();
         let owner = layer.forward(&q.negative().unwrap(), &k, &v, &batch).unwrap();
         // As hidden states are: after the owner's result, and of the same values.
         let nothing = owner.sum(&[0, 1], false).unwrap().mul_scalar(0.0).unwrap();
@@ -184,6 +201,17 @@ impl Case {
         }
         let wrong = |x: &Array| x.add_scalar(1.0).unwrap();
         self.values(&layer.forward_shared(&q, (&wrong(&k), &wrong(&v)), &batch).unwrap())
+    }
+
+    fn layer(&self) -> RadixAttention {
+        let layer = RadixAttention::new(self.shape.clone());
+        match &self.sinks {
+            None => layer,
+            Some(sinks) => {
+                let sinks = Array::from_slice(sinks, &[sinks.len()]).unwrap();
+                layer.with_sinks(Sinks::new(&sinks).unwrap())
+            }
+        }
     }
 
     fn values(&self, out: &Array) -> Vec<f32> {
@@ -238,7 +266,8 @@ impl Case {
         let mut out = Vec::new();
         for (extent, sequence) in self.extents.iter().zip(&self.sequences) {
             for position in extent.prefix_len..extent.seq_len() {
-                out.extend(attend(&self.shape, queries.next().unwrap(), sequence, position));
+                let layer = (&self.shape, self.sinks.as_deref());
+                out.extend(attend(layer, queries.next().unwrap(), sequence, position));
             }
         }
         out

@@ -12,6 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use server::{AnswerParsers, AppState, ServerConfig, router};
+use tokenizer::ChatTemplate;
 use tower::ServiceExt;
 use types::EngineHandle;
 
@@ -90,8 +91,16 @@ impl Server {
     }
 
     pub(crate) fn with_config(engine: FakeEngine, config: ServerConfig) -> Self {
+        Self::with_all(engine, config, chat_template())
+    }
+
+    pub(crate) fn with_template(engine: FakeEngine, template: ChatTemplate) -> Self {
+        Self::with_all(engine, config(), template)
+    }
+
+    fn with_all(engine: FakeEngine, config: ServerConfig, template: ChatTemplate) -> Self {
         let handle: EngineHandle = engine.handle();
-        let state = AppState::new(config, handle, tokenizer(), Some(chat_template()));
+        let state = AppState::new(config, handle, tokenizer(), Some(template));
         Self::of_state(state, engine)
     }
 
