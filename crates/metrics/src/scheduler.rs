@@ -34,15 +34,10 @@ pub struct SchedulerMetrics {
     kv_evictable_tokens: Gauge,
     kv_used_tokens: Gauge,
     max_total_num_tokens: Gauge,
-    max_total_num_tokens_swa: Gauge,
-    swa_available_tokens: Gauge,
-    swa_evictable_tokens: Gauge,
-    swa_used_tokens: Gauge,
+    windows: WindowMetrics,
     context_len: Gauge,
     num_retracted_reqs: Gauge,
     token_usage: Float,
-    full_token_usage: Float,
-    swa_token_usage: Float,
     cache_hit_rate: Float,
     gen_throughput: Float,
     utilization: Float,
@@ -53,6 +48,63 @@ pub struct SchedulerMetrics {
     evicted_tokens: Counter,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
+}
+
+/// Gauges of the layers with a sliding window, and of the others beside them.
+#[derive(Debug)]
+struct WindowMetrics {
+    max_total_num_tokens_swa: Gauge,
+    swa_available_tokens: Gauge,
+    swa_evictable_tokens: Gauge,
+    swa_used_tokens: Gauge,
+    full_token_usage: Float,
+    swa_token_usage: Float,
+}
+
+impl WindowMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            max_total_num_tokens_swa: gauge(
+                registry,
+                "max_total_num_tokens_swa",
+                "Maximum total number of tokens in the KV cache pool of sliding window layers",
+            ),
+            swa_available_tokens: gauge(
+                registry,
+                "swa_available_tokens",
+                "Number of free token slots for sliding window layers",
+            ),
+            swa_evictable_tokens: gauge(
+                registry,
+                "swa_evictable_tokens",
+                "Number of evictable (radix-cached) token slots for sliding window layers",
+            ),
+            swa_used_tokens: gauge(
+                registry,
+                "swa_used_tokens",
+                "Number of actively used token slots for sliding window layers",
+            ),
+            full_token_usage: float(
+                registry,
+                "full_token_usage",
+                "The token usage for full attention layers",
+            ),
+            swa_token_usage: float(
+                registry,
+                "swa_token_usage",
+                "The token usage for sliding window layers",
+            ),
+        }
+    }
+
+    fn observe(&self, stats: &SchedulerStats) {
+        self.max_total_num_tokens_swa.set(stats.max_total_num_tokens_swa as i64);
+        self.swa_available_tokens.set(stats.num_free_tokens_swa as i64);
+        self.swa_evictable_tokens.set(stats.num_evictable_tokens_swa as i64);
+        self.swa_used_tokens.set(stats.num_used_tokens_swa() as i64);
+        self.full_token_usage.set(stats.token_usage());
+        self.swa_token_usage.set(stats.token_usage_swa());
+    }
 }
 
 impl SchedulerMetrics {
@@ -85,26 +137,7 @@ impl SchedulerMetrics {
                 "max_total_num_tokens",
                 "Maximum total number of tokens in the KV cache pool",
             ),
-            max_total_num_tokens_swa: gauge(
-                registry,
-                "max_total_num_tokens_swa",
-                "Maximum total number of tokens in the KV cache pool of sliding window layers",
-            ),
-            swa_available_tokens: gauge(
-                registry,
-                "swa_available_tokens",
-                "Number of free token slots for sliding window layers",
-            ),
-            swa_evictable_tokens: gauge(
-                registry,
-                "swa_evictable_tokens",
-                "Number of evictable (radix-cached) token slots for sliding window layers",
-            ),
-            swa_used_tokens: gauge(
-                registry,
-                "swa_used_tokens",
-                "Number of actively used token slots for sliding window layers",
-            ),
+            windows: WindowMetrics::register(registry),
             context_len: gauge(registry, "context_len", "Maximum context length"),
             num_retracted_reqs: gauge(
                 registry,
@@ -112,16 +145,6 @@ impl SchedulerMetrics {
                 "Retractions since the last scrape",
             ),
             token_usage: float(registry, "token_usage", "The token usage"),
-            full_token_usage: float(
-                registry,
-                "full_token_usage",
-                "The token usage for full attention layers",
-            ),
-            swa_token_usage: float(
-                registry,
-                "swa_token_usage",
-                "The token usage for sliding window layers",
-            ),
             cache_hit_rate: float(registry, "cache_hit_rate", "The prefix cache hit rate"),
             gen_throughput: float(
                 registry,
@@ -165,14 +188,9 @@ impl SchedulerMetrics {
         self.kv_available_tokens.set(stats.num_free_tokens as i64);
         self.kv_evictable_tokens.set(stats.num_evictable_tokens as i64);
         self.max_total_num_tokens.set(facts.max_total_num_tokens as i64);
-        self.max_total_num_tokens_swa.set(stats.max_total_num_tokens_swa as i64);
-        self.swa_available_tokens.set(stats.num_free_tokens_swa as i64);
-        self.swa_evictable_tokens.set(stats.num_evictable_tokens_swa as i64);
-        self.swa_used_tokens.set(stats.num_used_tokens_swa() as i64);
-        self.swa_token_usage.set(stats.token_usage_swa());
+        self.windows.observe(stats);
         self.context_len.set(facts.context_len as i64);
         self.token_usage.set(stats.token_usage());
-        self.full_token_usage.set(stats.token_usage());
         self.cache_hit_rate.set(stats.cache_hit_rate());
         self.gen_throughput.set(gen_throughput);
         self.new_token_ratio.set(stats.new_token_ratio);

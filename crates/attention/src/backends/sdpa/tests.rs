@@ -30,6 +30,47 @@ struct Case {
     num_pages: usize,
 }
 
+/// The window pages of each request, and how many tokens come before the first.
+fn window_pages(
+    rng: &mut SmallRng,
+    extents: &[Extent],
+    (window, page_size, num_pages): (usize, usize, usize),
+) -> Vec<(usize, Extent)> {
+    let mut free: Vec<u32> = (0..num_pages as u32).collect();
+    free.shuffle(rng);
+    let kept = |extent: &Extent| {
+        let first = (extent.prefix_len + 1).saturating_sub(window) / page_size;
+        let prefix_len = extent.prefix_len - first * page_size;
+        let pages = free.split_off(free.len() + first - extent.pages.len());
+        (first * page_size, Extent { prefix_len, pages, ..*extent })
+    };
+    extents.iter().map(kept).collect()
+}
+
+fn random_shape(
+    rng: &mut SmallRng,
+    (num_kv_heads, num_heads, head_dim): (usize, usize, usize),
+    latent: bool,
+) -> AttentionShape {
+    AttentionShape {
+        layer_id: 1,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
+        sliding_window: (!latent && rng.random_bool(0.4)).then(|| rng.random_range(1..40)),
+        attention_chunk: (!latent && rng.random_bool(0.3)).then(|| {
+            let most = [4, 40][rng.random_range(0..2)];
+            rng.random_range(1..=most)
+        }),
+        soft_cap: rng.random_bool(0.2).then(|| rng.random_range(0.2..5.0)),
+        cache: match latent {
+            true => CacheKind::Latent { value_dim: head_dim - 16 },
+            false => CacheKind::Full,
+        },
+    }
+}
+
 impl Case {
     fn random(rng: &mut SmallRng) -> Self {
         let latent = rng.random_bool(0.2);
@@ -37,23 +78,7 @@ impl Case {
         let group = [1, 2, 3, 4, 7, 16][rng.random_range(0..6)];
         let head_dim = [64, 80, 96, 128, 512][rng.random_range(0..5)];
         let mode = if rng.random_bool(0.5) { ForwardMode::Decode } else { ForwardMode::Extend };
-        let shape = AttentionShape {
-            layer_id: 1,
-            num_heads: num_kv_heads * group,
-            num_kv_heads,
-            head_dim,
-            scale: rng.random_range(0.5..2.0) / (head_dim as f32).sqrt(),
-            sliding_window: (!latent && rng.random_bool(0.4)).then(|| rng.random_range(1..40)),
-            attention_chunk: (!latent && rng.random_bool(0.3)).then(|| {
-                let most = [4, 40][rng.random_range(0..2)];
-                rng.random_range(1..=most)
-            }),
-            soft_cap: rng.random_bool(0.2).then(|| rng.random_range(0.2..5.0)),
-            cache: match latent {
-                true => CacheKind::Latent { value_dim: head_dim - 16 },
-                false => CacheKind::Full,
-            },
-        };
+        let shape = random_shape(rng, (num_kv_heads, num_kv_heads * group, head_dim), latent);
         let page_size = [1, 2, 4, 16][rng.random_range(0..4)];
         let num_reqs = rng.random_range(1..6);
         let lens: Vec<(usize, usize)> = (0..num_reqs)
@@ -90,17 +115,10 @@ impl Case {
             // Of a size that matters, whatever the number of keys is.
             (0..shape.num_heads).map(|_| rng.random_range(-2.0..6.0)).collect()
         });
-        let windows = shape.kept_tokens().filter(|_| rng.random_bool(0.5)).map(|window| {
-            let mut free: Vec<u32> = (0..num_pages as u32).collect();
-            free.shuffle(rng);
-            let kept = |extent: &Extent| {
-                let first = (extent.prefix_len + 1).saturating_sub(window) / page_size;
-                let prefix_len = extent.prefix_len - first * page_size;
-                let pages = free.split_off(free.len() + first - extent.pages.len());
-                (first * page_size, Extent { prefix_len, pages, ..*extent })
-            };
-            extents.iter().map(kept).collect()
-        });
+        let windows = shape
+            .kept_tokens()
+            .filter(|_| rng.random_bool(0.5))
+            .map(|window| window_pages(rng, &extents, (window, page_size, num_pages)));
         Self {
             shape,
             mode,
