@@ -147,7 +147,8 @@ impl<E: Executor> Scheduler<E> {
         Budget {
             input: self.limits.max_prefill_tokens,
             chunk: self.limits.chunked_prefill_size.unwrap_or(usize::MAX),
-            logits: MAX_INPUT_LOGPROBS,
+            // A piece has a page at least.
+            logits: MAX_INPUT_LOGPROBS.max(self.limits.page_size),
             reserved: expected as usize,
         }
     }

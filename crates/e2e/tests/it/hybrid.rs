@@ -3,7 +3,9 @@
 
 use e2e::{start, tiny_hybrid};
 use serde_json::json;
-use test_kit::{Client, ServerProcess};
+use test_kit::ServerProcess;
+
+use crate::toy::{generate, prompt};
 
 const PAGE_SIZE: usize = 16;
 /// Tokens of a prompt between two snapshots.
@@ -15,19 +17,6 @@ fn server(folder: &tempfile::TempDir, more: &[&str]) -> ServerProcess {
     let page_size = PAGE_SIZE.to_string();
     let args = ["--model-path", path, "--skip-tokenizer-init", "--page-size", &page_size];
     start(&[&args, more].concat()).unwrap()
-}
-
-fn prompt(salt: u32, len: usize) -> Vec<u32> {
-    (0..len as u32).map(|i| (i * i * 7 + i * 31 + salt * 53) % 256).collect()
-}
-
-/// The completion, and the prompt tokens that were cached.
-fn generate(client: &Client, input_ids: &[u32]) -> (Vec<u32>, usize) {
-    let sampling = json!({ "temperature": 0, "max_new_tokens": 24, "ignore_eos": true });
-    let answer = e2e::generate(client, input_ids, &sampling);
-    let ids = answer["output_ids"].as_array().unwrap();
-    let ids = ids.iter().map(|id| id.as_u64().unwrap() as u32).collect();
-    (ids, answer["meta_info"]["cached_tokens"].as_u64().unwrap() as usize)
 }
 
 #[test]

@@ -15,4 +15,5 @@ mod load_errors;
 mod openai;
 mod parity;
 mod streaming;
+mod toy;
 mod windows;

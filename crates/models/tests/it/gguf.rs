@@ -7,13 +7,7 @@ use mlx::Dtype;
 use model_loader::{LoaderOptions, ModelSource, Quiet};
 use nn::{LoadOptions, Unpack};
 
-use crate::{
-    runner::{Runner, distance},
-    tiny::Golden,
-};
-
-/// A token whose lead is smaller may turn into the runner-up by rounding.
-const MARGIN: f32 = 1e-3;
+use crate::{goldens::assert_golden, tiny::Golden};
 
 fn files() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model-loader/testdata/gguf");
@@ -37,15 +31,7 @@ fn gguf_files_compute_what_mlx_lm_computes() {
             let loaded = loaded.unwrap_or_else(|error| panic!("{}: {error}", golden.name));
             let model = models::load(&loaded.config, &loaded.weights);
             let model = model.unwrap_or_else(|error| panic!("{}: {error}", golden.name));
-            let mut runner = Runner::new(model, 4);
-            let mut seq = runner.seq(&golden.prompt);
-            let logits = runner.prefill(&mut seq, usize::MAX);
-            let off = distance(&logits, &golden.logits);
-            assert!(off < 2e-4, "{}: logits off by {off}", golden.name);
-            let tokens = runner.decode(&mut seq, logits, golden.output_ids.len());
-            let sure = golden.margins.iter().take_while(|&&margin| margin > MARGIN).count();
-            assert!(sure >= 8, "{}: {sure} sure tokens", golden.name);
-            assert_eq!(tokens[..sure], golden.output_ids[..sure], "{}", golden.name);
+            assert_golden(model, &golden);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mlx::{Array, Dtype};
-use models::MODELS;
+use models::{CausalLm, MODELS};
 use nn::{LoadOptions, Unpack};
 
 use crate::{
@@ -14,19 +14,24 @@ use crate::{
 /// A token whose lead is smaller may turn into the runner-up by rounding.
 const MARGIN: f32 = 1e-3;
 
+/// Logits after the prompt, and the greedy tokens up to the first that rounding may change.
+pub(crate) fn assert_golden(model: Box<dyn CausalLm>, golden: &Golden) {
+    let mut runner = Runner::new(model, 4);
+    let mut seq = runner.seq(&golden.prompt);
+    let logits = runner.prefill(&mut seq, usize::MAX);
+    let off = distance(&logits, &golden.logits);
+    assert!(off < 2e-4, "{}: logits off by {off}", golden.name);
+    let tokens = runner.decode(&mut seq, logits, golden.output_ids.len());
+    let sure = golden.margins.iter().take_while(|&&margin| margin > MARGIN).count();
+    assert!(sure >= 8, "{}: {sure} sure tokens", golden.name);
+    assert_eq!(tokens[..sure], golden.output_ids[..sure], "{}", golden.name);
+}
+
 #[test]
 fn logits_and_greedy_tokens_are_those_of_mlx_lm() {
     for golden in goldens() {
         for unpack in [Unpack::Always, Unpack::WithoutKernel, Unpack::Never] {
-            let mut runner = Runner::new(golden.load(unpack), 4);
-            let mut seq = runner.seq(&golden.prompt);
-            let logits = runner.prefill(&mut seq, usize::MAX);
-            let off = distance(&logits, &golden.logits);
-            assert!(off < 2e-4, "{}: logits off by {off}", golden.name);
-            let tokens = runner.decode(&mut seq, logits, golden.output_ids.len());
-            let sure = golden.margins.iter().take_while(|&&margin| margin > MARGIN).count();
-            assert!(sure >= 8, "{}: {sure} sure tokens", golden.name);
-            assert_eq!(tokens[..sure], golden.output_ids[..sure], "{}", golden.name);
+            assert_golden(golden.load(unpack), &golden);
         }
     }
 }

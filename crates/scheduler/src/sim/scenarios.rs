@@ -1,7 +1,11 @@
 //! Named situations, each with its exact outcome.
 
+use std::sync::Arc;
+
 use mem_cache::PageTables;
-use types::{FinishReason, GenerateReq, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId};
+use types::{
+    FinishReason, GenerateReq, LogprobParams, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId,
+};
 
 use crate::{
     BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, ScheduleBatch,
@@ -448,4 +452,19 @@ fn after_a_device_error_the_scheduler_can_go_on() {
     scheduler.executor_mut().fails_at = None;
     let events = run_to_idle(&mut scheduler, vec![send(req("c", prompt(40), 2))]);
     assert_eq!(answer(&events, "c").0, [100, 101]);
+}
+
+/// Their positions come in pieces, which are whole pages however large these are.
+#[test]
+fn log_probabilities_of_a_prompt_come_in_pieces() {
+    for (page_size, pieces) in [(16, vec![512, 512, 476]), (1024, vec![1024, 476])] {
+        let limits = SchedulerLimits { page_size, num_pages: 2048 / page_size, ..limits() };
+        let mut scheduler = scheduler(SchedulerLimits { context_length: 2000, ..limits });
+        let logprobs = LogprobParams { start_len: Some(0), ..LogprobParams::default() };
+        let req = GenerateReq { logprobs: Some(Arc::new(logprobs)), ..req("a", prompt(1500), 1) };
+        let events = run_to_idle(&mut scheduler, vec![send(req)]);
+        assert_eq!(answer(&events, "a").0, [100]);
+        let lens = scheduler.executor().batches.iter().map(|batch| batch.rows[0].extend_len);
+        assert_eq!(lens.collect::<Vec<_>>(), pieces);
+    }
 }
