@@ -1,4 +1,4 @@
-//! Bearer authentication.
+//! Authentication by a key: a bearer token, or `x-api-key`.
 //!
 //! Upstream: `sglang/srt/utils/auth.py`.
 
@@ -7,7 +7,7 @@ use std::hint::black_box;
 use axum::{
     Json,
     extract::{Request, State},
-    http::{Method, StatusCode, header::AUTHORIZATION},
+    http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -27,12 +27,18 @@ pub(crate) async fn require_api_key(
     let path = request.uri().path();
     let is_open = request.method() == Method::OPTIONS
         || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
-    let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-    let token = header.and_then(|value| value.strip_prefix(b"Bearer "));
+    let token = key_of(request.headers());
     if is_open || token.is_some_and(|token| same_bytes(token, key.as_bytes())) {
         return next.run(request).await;
     }
     (StatusCode::UNAUTHORIZED, Json(json!({"error": "Unauthorized"}))).into_response()
+}
+
+/// Anthropic's clients send no bearer token, but a header of their own.
+fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let bearer = bearer.and_then(|value| value.strip_prefix(b"Bearer "));
+    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
 }
 
 /// Takes as long for a wrong key as for the right one of the same length.

@@ -15,11 +15,14 @@ mod config;
 mod error;
 mod generation;
 mod http_metrics;
+mod response_store;
+mod route_table;
 mod router;
 mod routes;
 mod serve;
 mod sse;
 mod state;
+mod timestamp;
 mod warmup;
 
 pub use answer_parsers::AnswerParsers;

@@ -12,6 +12,7 @@ use crate::{AppState, auth, http_metrics, routes::*};
 pub fn router(state: AppState) -> Router {
     Router::new()
         .merge(generation_routes())
+        .merge(dialect_routes())
         .merge(info_routes())
         .fallback(root::not_found)
         .method_not_allowed_fallback(root::method_not_allowed)
@@ -36,6 +37,22 @@ fn generation_routes() -> Router<AppState> {
         .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
 }
 
+fn dialect_routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/messages", post(messages::messages))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/invocations", post(chat_completions::chat_completions))
+        .route("/vertex_generate", post(vertex_generate::vertex_generate))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+}
+
 fn info_routes() -> Router<AppState> {
     Router::new()
         .route("/", get(root::root))
@@ -51,4 +68,5 @@ fn info_routes() -> Router<AppState> {
         .route("/get_server_info", get(server_info::server_info))
         .route("/v1/loads", get(loads::loads))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
 }

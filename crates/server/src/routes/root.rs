@@ -1,15 +1,22 @@
 //! `/`, and what there is not.
 
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, route_table::reason_left_out};
 
 pub(crate) async fn root() -> &'static str {
     "SGLang is running"
 }
 
-pub(crate) async fn not_found() -> ApiError {
-    not_found_error()
+/// 501 for what SGLang serves and this server does not, 404 for what nobody does.
+pub(crate) async fn not_found(uri: Uri) -> ApiError {
+    match reason_left_out(uri.path()) {
+        Some(reason) => {
+            let message = format!("{} is not served here: {reason}.", uri.path());
+            ApiError::http(StatusCode::NOT_IMPLEMENTED, message)
+        }
+        None => not_found_error(),
+    }
 }
 
 pub(crate) fn not_found_error() -> ApiError {
