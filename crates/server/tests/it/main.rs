@@ -15,5 +15,6 @@ mod reasoning;
 mod responses;
 mod serving;
 mod support;
+mod tls;
 mod tools;
 mod unsupported;
