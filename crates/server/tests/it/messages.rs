@@ -39,10 +39,6 @@ async fn one_answer() {
                       "temperature": 0.5, "top_k": 7, "metadata": {"user_id": "u"}});
     let mut answer = server.post(PATH, body(more)).await.json();
     assert!(answer["id"].take().as_str().unwrap().starts_with("msg_"));
-    let prompt_len = "<|im_start|>system\nBe\nkind<|im_end|>\n".len() - 10 - 12
-        + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n".len()
-        - 10
-        - 2 * 11;
     let cached = answer["usage"]["cache_read_input_tokens"].as_u64().unwrap() as usize;
     let input = answer["usage"]["input_tokens"].as_u64().unwrap() as usize;
     let usage = answer["usage"].take();
@@ -60,7 +56,6 @@ async fn one_answer() {
     );
     let req = server.engine.next_req().await;
     assert_eq!((req.input_ids.len(), req.input_ids.len() / 2), (cached + input, cached));
-    assert!(prompt_len > 0);
     let prompt = tokenizer().decode(&req.input_ids, false);
     assert_eq!(
         prompt,
@@ -114,7 +109,7 @@ async fn a_stream_with_reasoning_text_and_a_call() {
     assert!(!is_open);
     assert_eq!(blocks.len(), 3, "{blocks:?}");
     assert_eq!(blocks[0], (json!({"type": "thinking", "thinking": ""}), "Hmm.".to_owned()));
-    assert_eq!(blocks[1], (json!({"type": "text", "text": ""}), "See: ".to_owned()));
+    assert_eq!(blocks[1], (json!({"type": "text", "text": ""}), "See:".to_owned()));
     let call = &blocks[2];
     assert_eq!((&call.0["type"], &call.0["name"]), (&json!("tool_use"), &json!("now")));
     assert_eq!(serde_json::from_str::<Value>(&call.1).unwrap(), json!({"zone": "CET"}));
@@ -156,7 +151,7 @@ async fn a_conversation_with_tools_becomes_a_prompt() {
     assert_eq!(turns[1], "user\nTime?<|im_end|>\n");
     assert!(
         turns[2].starts_with("assistant\n")
-            && turns[2].contains(r#""arguments":{"zone":"CET","a":1}"#),
+            && turns[2].contains(r#""arguments": {"zone": "CET", "a": 1}"#),
         "{}",
         turns[2]
     );
@@ -209,6 +204,7 @@ async fn tokens_are_counted_as_the_prompt_has_them() {
 async fn what_cannot_be_is_refused_in_anthropics_words() {
     let server = Server::answering("x");
     let image = json!([{"role": "user", "content": [{"type": "image", "source": {}}]}]);
+    let misplaced = json!([{"role": "user", "content": [{"type": "thinking", "thinking": "Hm."}]}]);
     let search = json!([{"type": "web_search_20250305", "name": "web_search"}]);
     for (more, name) in [
         (json!({"max_tokens": null}), "max_tokens"),
@@ -216,6 +212,7 @@ async fn what_cannot_be_is_refused_in_anthropics_words() {
         (json!({"model": null}), "string"),
         (json!({"messages": []}), "Messages"),
         (json!({"messages": image}), "image"),
+        (json!({"messages": misplaced}), "thinking"),
         (json!({"tools": search}), "web_search_20250305"),
         (json!({"tools": [{"name": "f"}]}), "input_schema"),
         (

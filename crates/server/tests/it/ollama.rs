@@ -86,7 +86,7 @@ async fn a_stream_with_reasoning_text_and_a_call() {
     let text = |key: &str| -> String {
         lines.iter().filter_map(|line| line["message"][key].as_str()).collect()
     };
-    assert_eq!((text("thinking"), text("content")), ("Hmm.".to_owned(), "See: ".to_owned()));
+    assert_eq!((text("thinking"), text("content")), ("Hmm.".to_owned(), "See:".to_owned()));
     let calls: Vec<&Value> =
         lines.iter().map(|line| &line["message"]["tool_calls"]).filter(|c| c.is_array()).collect();
     let call = json!([{"function": {"name": "now", "arguments": {"zone": "CET"}}}]);
@@ -115,7 +115,7 @@ async fn a_conversation_becomes_a_prompt() {
     assert_eq!(server.post(CHAT, body).await.status, 200);
     let prompt = prompt_of(&server).await;
     assert!(prompt.starts_with("high effort\n<|im_start|>user\nTime?"), "{prompt}");
-    assert!(prompt.contains(r#""arguments":{"zone":"CET"}"#), "{prompt}");
+    assert!(prompt.contains(r#""arguments": {"zone": "CET"}"#), "{prompt}");
     assert!(prompt.ends_with("tool\nnoon<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");
 }
 

@@ -103,7 +103,7 @@ async fn a_stream_with_reasoning_text_and_a_call() {
     let kinds: Vec<_> = output.iter().map(|item| item["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["reasoning", "message", "function_call"]);
     assert_eq!(output[0]["content"], json!([{"type": "reasoning_text", "text": "Hmm."}]));
-    assert_eq!(output[1]["content"][0]["text"], "See: ");
+    assert_eq!(output[1]["content"][0]["text"], "See:");
     assert_eq!((&output[2]["name"], &output[2]["status"]), (&json!("now"), &json!("completed")));
     let arguments = output[2]["arguments"].as_str().unwrap();
     assert_eq!(serde_json::from_str::<Value>(arguments).unwrap(), json!({"zone": "CET"}));
@@ -148,12 +148,8 @@ async fn a_conversation_goes_on_without_its_instructions() {
     let prompt = prompt_of(&server).await;
     let turns: Vec<&str> = prompt.split("<|im_start|>").skip(1).collect();
     assert_eq!(turns[0], "user\nHi<|im_end|>\n");
-    assert!(
-        turns[1].starts_with("assistant\nSee: ") && turns[1].contains(r#""zone": "CET""#)
-            || turns[1].contains(r#""zone":"CET""#),
-        "{}",
-        turns[1]
-    );
+    assert!(turns[1].starts_with("assistant\nSee:[{"), "{}", turns[1]);
+    assert!(turns[1].contains(r#""arguments": {"zone": "CET"}"#), "{}", turns[1]);
     assert_eq!(turns[2], "tool\nnoon<|im_end|>\n");
 
     // What is not stored is not there.

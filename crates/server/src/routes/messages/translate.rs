@@ -21,7 +21,7 @@ pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiE
     let effort = config.and_then(|config| config.effort);
     let tools = request.tools.unwrap_or_default().into_iter().map(tool);
     let mut chat = ChatRequest {
-        messages: messages(request.system, request.messages),
+        messages: messages(request.system, request.messages)?,
         model: Some(request.model),
         max_tokens: request.max_tokens,
         stop: request.stop_sequences,
@@ -107,20 +107,23 @@ fn tool_choice(choice: ToolChoice) -> Result<Value, ApiError> {
 }
 
 /// All instructions go into one message at the start: many templates allow no other.
-fn messages(system: Option<TextOr<TextBlock>>, messages: Vec<Message>) -> Vec<ChatMessage> {
+fn messages(
+    system: Option<TextOr<TextBlock>>,
+    messages: Vec<Message>,
+) -> Result<Vec<ChatMessage>, ApiError> {
     let mut instructions: Vec<String> = system.map(texts).unwrap_or_default();
     let mut turns = Vec::new();
     for message in messages {
         match message.role {
-            Role::System => instructions.extend(system_texts(message.content)),
-            Role::User => push_user(message.content, &mut turns),
-            Role::Assistant => turns.push(assistant(message.content)),
+            Role::System => instructions.extend(system_texts(message.content)?),
+            Role::User => push_user(message.content, &mut turns)?,
+            Role::Assistant => turns.push(assistant(message.content)?),
         }
     }
     instructions.retain(|text| !text.trim().is_empty());
     let has_instructions = !instructions.is_empty();
     let system = has_instructions.then(|| text_message("system", instructions.join("\n")));
-    system.into_iter().chain(turns).collect()
+    Ok(system.into_iter().chain(turns).collect())
 }
 
 fn text_message(role: &str, text: String) -> ChatMessage {
@@ -135,14 +138,25 @@ fn texts(content: TextOr<TextBlock>) -> Vec<String> {
     }
 }
 
-fn system_texts(content: TextOr<Block>) -> Vec<String> {
+fn system_texts(content: TextOr<Block>) -> Result<Vec<String>, ApiError> {
+    let text = |block| match block {
+        Block::Text { text } => Ok(text),
+        other => Err(misplaced(&other, "system")),
+    };
     match content {
-        TextOr::Text(text) => vec![text],
-        TextOr::Parts(blocks) => {
-            let text = |block| if let Block::Text { text } = block { Some(text) } else { None };
-            blocks.into_iter().filter_map(text).collect()
-        }
+        TextOr::Text(text) => Ok(vec![text]),
+        TextOr::Parts(blocks) => blocks.into_iter().map(text).collect(),
     }
+}
+
+fn misplaced(block: &Block, role: &str) -> ApiError {
+    let kind = match block {
+        Block::Text { .. } => "text",
+        Block::Thinking { .. } => "thinking",
+        Block::ToolUse { .. } => "tool_use",
+        Block::ToolResult { .. } => "tool_result",
+    };
+    ApiError::value(format!("A `{kind}` block cannot be in a message of the {role}."))
 }
 
 /// One text as it is, several as parts.
@@ -158,9 +172,9 @@ fn content(mut texts: Vec<String>) -> Option<Content> {
 }
 
 /// Results of tools are messages of their own, in the order of the blocks.
-fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) {
+fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) -> Result<(), ApiError> {
     let blocks = match user {
-        TextOr::Text(text) => return turns.push(text_message("user", text)),
+        TextOr::Text(text) => vec![Block::Text { text }],
         TextOr::Parts(blocks) => blocks,
     };
     let mut said = Vec::new();
@@ -187,16 +201,16 @@ fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) {
                     ..ChatMessage::default()
                 });
             }
-            // A user neither thinks nor calls.
-            Block::Thinking { .. } | Block::ToolUse { .. } => {}
+            other => return Err(misplaced(&other, "user")),
         }
     }
     flush(&mut said, turns);
+    Ok(())
 }
 
-fn assistant(answer: TextOr<Block>) -> ChatMessage {
+fn assistant(answer: TextOr<Block>) -> Result<ChatMessage, ApiError> {
     let blocks = match answer {
-        TextOr::Text(text) => return text_message("assistant", text),
+        TextOr::Text(text) => return Ok(text_message("assistant", text)),
         TextOr::Parts(blocks) => blocks,
     };
     let (mut said, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
@@ -208,15 +222,15 @@ fn assistant(answer: TextOr<Block>) -> ChatMessage {
                 let function = json!({"name": name, "arguments": Value::Object(input).to_string()});
                 calls.push(json!({"id": id, "type": "function", "function": function}));
             }
-            Block::ToolResult { .. } => {}
+            other @ Block::ToolResult { .. } => return Err(misplaced(&other, "assistant")),
         }
     }
     let nothing = calls.is_empty().then(|| Content::Text(String::new()));
-    ChatMessage {
+    Ok(ChatMessage {
         role: "assistant".to_owned(),
         content: content(said).or(nothing),
         reasoning_content: Some(thoughts.join("\n")).filter(|text| !text.is_empty()),
         tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
         ..ChatMessage::default()
-    }
+    })
 }
