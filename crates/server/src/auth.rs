@@ -13,7 +13,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::AppState;
+use crate::{AppState, console};
 
 /// Probes and scrapers carry no key.
 const OPEN_PREFIXES: [&str; 3] = ["/health", "/ready", "/metrics"];
@@ -26,7 +26,8 @@ pub(crate) async fn require_api_key(
     let Some(key) = &state.config.api_key else { return next.run(request).await };
     let path = request.uri().path();
     let is_open = request.method() == Method::OPTIONS
-        || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
+        || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        || console::is_public(request.method(), request.uri(), request.headers());
     let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
     let token = header.and_then(|value| value.strip_prefix(b"Bearer "));
     if is_open || token.is_some_and(|token| same_bytes(token, key.as_bytes())) {

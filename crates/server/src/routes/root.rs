@@ -1,11 +1,18 @@
 //! `/`, and what there is not.
 
-use axum::http::StatusCode;
+use axum::{
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 
-use crate::error::ApiError;
+use crate::{console, error::ApiError};
 
-pub(crate) async fn root() -> &'static str {
-    "SGLang is running"
+/// The console for browsers, a line of text for everybody else.
+pub(crate) async fn root(headers: HeaderMap) -> Response {
+    match console::wants_page(&headers) {
+        true => console::page(),
+        false => ([(header::VARY, "accept")], "SGLang is running").into_response(),
+    }
 }
 
 pub(crate) async fn not_found() -> ApiError {
