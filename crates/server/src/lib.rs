@@ -12,6 +12,7 @@ mod answer_parsers;
 mod auth;
 mod body;
 mod config;
+mod console;
 mod error;
 mod generation;
 mod http_metrics;

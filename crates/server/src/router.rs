@@ -6,7 +6,7 @@ use axum::{
 };
 use tower_http::cors::CorsLayer;
 
-use crate::{AppState, auth, http_metrics, routes::*};
+use crate::{AppState, auth, console, http_metrics, routes::*};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
@@ -58,6 +58,7 @@ fn dialect_routes() -> Router<AppState> {
 fn info_routes() -> Router<AppState> {
     Router::new()
         .route("/", get(root::root))
+        .route("/console/{file}", get(console::file))
         .route("/ping", get(health::health))
         .route("/ready", get(health::ready))
         .route("/health", get(health::health))

@@ -1,11 +1,18 @@
 //! `/`, and what there is not.
 
-use axum::http::{StatusCode, Uri};
+use axum::{
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
 
-use crate::{error::ApiError, route_table::reason_left_out};
+use crate::{console, error::ApiError, route_table::reason_left_out};
 
-pub(crate) async fn root() -> &'static str {
-    "SGLang is running"
+/// The console for browsers, a line of text for everybody else.
+pub(crate) async fn root(headers: HeaderMap) -> Response {
+    match console::wants_page(&headers) {
+        true => console::page(),
+        false => ([(header::VARY, "accept")], "SGLang is running").into_response(),
+    }
 }
 
 /// 501 for what SGLang serves and this server does not, 404 for what nobody does.

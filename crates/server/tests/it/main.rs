@@ -5,6 +5,7 @@
 mod abort;
 mod chat;
 mod completions;
+mod console;
 mod errors;
 mod generate;
 mod info;
