@@ -33,6 +33,19 @@ fn defaults() {
 }
 
 #[test]
+fn deterministic_inference_is_for_the_cpu() {
+    let config = resolve("--enable-deterministic-inference --device cpu").unwrap();
+    assert_eq!(config.random_seed, 42);
+    let words = "--enable-deterministic-inference --device cpu --random-seed 5";
+    assert_eq!(resolve(words).unwrap().random_seed, 5);
+    for device in ["mlx", "metal", "cuda"] {
+        let words = format!("--enable-deterministic-inference --device {device}");
+        let error = resolve(&words).unwrap_err().to_string();
+        assert!(error.contains("--enable-deterministic-inference needs --device cpu"), "{error}");
+    }
+}
+
+#[test]
 fn options_arrive() {
     let config = resolve(
         "--device cpu --dtype half --chunked-prefill-size -1 --max-total-tokens 512 --page-size 4 \

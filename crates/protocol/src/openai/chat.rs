@@ -32,6 +32,8 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
     /// Text that ends it.
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends it; it stays in the text.
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end it.
     pub stop_token_ids: Option<Vec<Option<i64>>>,
     /// Server-sent events.
@@ -188,7 +190,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
         Field::empty("session_params"),
-        Field::empty("stop_regex"),
         Field::empty("task"),
         Field::empty("thinking"),
         Field::off("use_audio_in_video"),

@@ -50,6 +50,9 @@ pub struct CompletionRequest {
     /// Text that ends it.
     #[serde(default)]
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends it; it stays in the text.
+    #[serde(default)]
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end it.
     #[serde(default)]
     pub stop_token_ids: Option<Vec<Option<i64>>>,
@@ -129,7 +132,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::number("routed_dp_rank", 0.0),
         Field::empty("session_id"),
         Field::empty("session_params"),
-        Field::empty("stop_regex"),
         Field::empty("suffix"),
         Field::empty("watermark"),
     ],

@@ -120,6 +120,7 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         max_new_tokens: max_tokens.map_or(MaxNewTokens::Unlimited, MaxNewTokens::Exactly),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        stop_regex: request.stop_regex.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         temperature: request.temperature.or(defaults.temperature),
         top_p: request.top_p.or(defaults.top_p),

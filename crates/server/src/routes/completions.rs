@@ -105,6 +105,7 @@ fn sampling(request: &CompletionRequest) -> SamplingJson {
         max_new_tokens: MaxNewTokens::Exactly(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        stop_regex: request.stop_regex.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         temperature: request.temperature,
         top_p: request.top_p,

@@ -168,6 +168,41 @@ async fn a_stop_string_ends_text_tokens_and_engine() {
 }
 
 #[tokio::test]
+async fn a_pattern_ends_text_tokens_and_engine() {
+    let server = Server::new(FakeEngine::start(|_| Answer::endless("Hello w12 world, hello")));
+    // `12` is held back for the stop string until the pattern decides.
+    for stop_regex in [json!("[0-9]{2}"), json!(["zzz", "[0-9]{2}"])] {
+        let params = json!({"stop_regex": stop_regex, "stop": "12 wool"});
+        let answer =
+            server.post("/generate", json!({"text": "x", "sampling_params": params})).await;
+        let answer = answer.json();
+        assert_eq!(answer["text"], "Hello w12");
+        assert_eq!(answer["output_ids"], json!(bytes_as_ids("Hello w12")));
+        let reason = json!({"type": "stop", "matched": "[0-9]{2}"});
+        assert_eq!(answer["meta_info"]["finish_reason"], reason);
+        assert_eq!(answer["meta_info"]["completion_tokens"], 9);
+    }
+    let body = json!({"prompt": "x", "stop_regex": "l+o"});
+    let choice = &server.post("/v1/completions", body).await.json()["choices"][0];
+    assert_eq!((&choice["text"], &choice["matched_stop"]), (&json!("Hello"), &json!("l+o")));
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let body = json!({"messages": messages, "stop_regex": "l+o", "stop": "lo"});
+    let choice = &server.post("/v1/chat/completions", body).await.json()["choices"][0];
+    assert_eq!(
+        (&choice["message"]["content"], &choice["matched_stop"]),
+        (&json!("Hel"), &json!("lo"))
+    );
+    let refused = json!({"text": "x", "sampling_params": {"stop_regex": "a(?=b)"}});
+    let answer = server.post("/generate", refused).await;
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.text.contains("stop_regex") && answer.text.contains("look-around"),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test]
 async fn text_that_may_become_a_stop_string_is_held_back() {
     let server = Server::answering("abSTOabSTOPxy");
     let body = json!({"text": "x", "stream": true, "sampling_params": {"stop": "STOP"}});
