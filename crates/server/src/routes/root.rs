@@ -1,11 +1,11 @@
 //! `/`, and what there is not.
 
 use axum::{
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 
-use crate::{console, error::ApiError};
+use crate::{console, error::ApiError, route_table::reason_left_out};
 
 /// The console for browsers, a line of text for everybody else.
 pub(crate) async fn root(headers: HeaderMap) -> Response {
@@ -15,8 +15,15 @@ pub(crate) async fn root(headers: HeaderMap) -> Response {
     }
 }
 
-pub(crate) async fn not_found() -> ApiError {
-    not_found_error()
+/// 501 for what SGLang serves and this server does not, 404 for what nobody does.
+pub(crate) async fn not_found(uri: Uri) -> ApiError {
+    match reason_left_out(uri.path()) {
+        Some(reason) => {
+            let message = format!("{} is not served here: {reason}.", uri.path());
+            ApiError::http(StatusCode::NOT_IMPLEMENTED, message)
+        }
+        None => not_found_error(),
+    }
 }
 
 pub(crate) fn not_found_error() -> ApiError {
