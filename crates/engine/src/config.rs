@@ -108,13 +108,13 @@ pub enum KvCacheDtype {
 }
 
 impl KvCacheDtype {
-    /// Not int4, which costs too much yet: see docs/notes/kv-cache-types.md.
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("auto", Self::Auto),
         ("bf16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("bfloat16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("fp8_e4m3", Self::Fixed(KvDtype::Fp8E4m3)),
         ("int8", Self::Fixed(KvDtype::Int8)),
+        ("int4", Self::Fixed(KvDtype::Int4)),
     ];
 
     /// Under a model that computes in `dtype`.

@@ -92,9 +92,9 @@ fn a_bf16_pool_is_that_of_bf16_activations() {
 
 #[test]
 fn a_packed_pool_goes_with_every_dtype() {
-    for (name, kv_dtype) in [("fp8_e4m3", KvDtype::Fp8E4m3), ("int8", KvDtype::Int8)] {
+    for kv_dtype in KvDtype::PACKED {
         for dtype in ["auto", "float16", "float32"] {
-            let config = resolve(&format!("--dtype {dtype} --kv-cache-dtype {name}")).unwrap();
+            let config = resolve(&format!("--dtype {dtype} --kv-cache-dtype {kv_dtype}")).unwrap();
             assert_eq!(config.kv_cache_dtype, KvCacheDtype::Fixed(kv_dtype));
         }
     }
@@ -105,7 +105,6 @@ fn a_packed_pool_goes_with_every_dtype() {
 fn what_cannot_be_honoured_is_named() {
     for (words, text) in [
         ("--quantization bitnet", "--quantization: `bitnet` is not one of mlx_2bit"),
-        ("--kv-cache-dtype int4", "--kv-cache-dtype int4 is not supported (only auto, bf16"),
         (
             "--kv-cache-dtype fp8_e5m2",
             "--kv-cache-dtype fp8_e5m2 is not supported (only auto, bf16",
