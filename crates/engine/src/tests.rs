@@ -9,7 +9,7 @@ use std::{
 };
 
 use mlx::{Array, Dtype};
-use scheduler::{Progress, SchedulePolicy, SchedulerEvent, SchedulerMsg};
+use scheduler::{EvictionPolicy, Progress, QueueRules, SchedulerEvent, SchedulerMsg};
 use types::{
     EngineMsg, EngineStatus, FinishReason, GenerateReq, ReqLogprobs, Rid, SamplingParams, TokenId,
 };
@@ -113,10 +113,11 @@ fn config(folder: &Path) -> EngineConfig {
             ..MemoryOptions::default()
         },
         schedule: ScheduleConfig {
-            policy: SchedulePolicy::Fcfs,
+            queue: QueueRules::default(),
             conservativeness: 1.0,
             max_prefill_tokens: 4096,
             disable_radix_cache: false,
+            eviction_policy: EvictionPolicy::Lru,
             overlap: Overlap::On,
         },
         random_seed: 1,
@@ -157,6 +158,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                priority: None,
             }
         })
         .collect()

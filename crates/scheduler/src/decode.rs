@@ -100,26 +100,27 @@ impl<E: Executor> Scheduler<E> {
         ids.iter().map(lacking).sum()
     }
 
-    /// Those that want a token, the one to keep longest first: most generated,
-    /// then shortest prompt, then oldest.
+    /// Those that want a token, the one to keep longest first: highest priority if that
+    /// counts here, most generated, then shortest prompt, then oldest.
     fn retraction_order(&self) -> Vec<ReqId> {
         let wants_token = |&id: &ReqId| self.reqs[id].num_remaining() > 0;
         let mut order: Vec<_> = self.running.iter().copied().filter(wants_token).collect();
         order.sort_by_key(|&id| {
             let req = &self.reqs[id];
-            (Reverse(req.output_len()), req.prompt_len)
+            (self.retraction_rank(id), Reverse(req.output_len()), req.prompt_len)
         });
         order
     }
 
     /// Back to the head of the queue, without pages. What it wrote stays in the
     /// tree: if eviction spares it, the second prefill is cheap.
-    fn retract(&mut self, id: ReqId) {
+    pub(crate) fn retract(&mut self, id: ReqId) {
         let req = &mut self.reqs[id];
         let row = req.table_row.take().expect("only requests with pages are retracted");
         self.cache.close(row, req.written());
         req.kv_len = 0;
         req.num_retractions += 1;
+        req.waiting_since = self.now;
         req.move_to(ReqState::Waiting);
         self.waiting.push_front(id);
         self.running.retain(|&other| other != id);

@@ -9,6 +9,7 @@
 mod fake_executor;
 mod mutations;
 mod oracle;
+mod queues;
 mod run;
 mod scenarios;
 mod workload;
@@ -68,6 +69,8 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        preemptions: 300,
+        turned_away: 500,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

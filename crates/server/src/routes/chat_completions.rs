@@ -62,6 +62,7 @@ pub(crate) async fn chat_completions(
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
+    spec.priority = request.priority;
     let n = spec.n;
     let ids = prompt(&state, &mut request, tools).await?;
     format::look_at_prompt(&state, &ids, &mut format);
