@@ -20,11 +20,13 @@ mod routes;
 mod serve;
 mod sse;
 mod state;
+mod tls;
 mod warmup;
 
 pub use answer_parsers::AnswerParsers;
 pub use config::{SamplingDefaults, ServerConfig};
 pub use router::router;
-pub use serve::serve;
+pub use serve::{serve, serve_tls};
 pub use state::AppState;
+pub use tls::{TlsError, TlsIdentity};
 pub use warmup::{WarmupError, warmup};

@@ -10,15 +10,19 @@ use crate::{AppState, auth, http_metrics, routes::*};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let counted = middleware::from_fn_with_state(state.clone(), http_metrics::count_requests);
+    let clients = Router::new()
         .merge(generation_routes())
         .merge(info_routes())
         .fallback(root::not_found)
         .method_not_allowed_fallback(root::method_not_allowed)
-        .layer(middleware::from_fn_with_state(state.clone(), http_metrics::count_requests))
-        .layer(middleware::from_fn_with_state(state.clone(), auth::require_api_key))
-        .layer(CorsLayer::permissive())
-        .with_state(state)
+        .layer(counted.clone())
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_api_key));
+    let administrators = control_routes()
+        .method_not_allowed_fallback(root::method_not_allowed)
+        .layer(counted)
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_admin_key));
+    clients.merge(administrators).layer(CorsLayer::permissive()).with_state(state)
 }
 
 fn generation_routes() -> Router<AppState> {
@@ -32,8 +36,6 @@ fn generation_routes() -> Router<AppState> {
         .route("/v1/detokenize", post(detokenize::detokenize))
         .route("/parse_function_call", post(parse_function_call::parse_function_call))
         .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
-        .route("/abort_request", post(abort_request::abort_request))
-        .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
 }
 
 fn info_routes() -> Router<AppState> {
@@ -51,4 +53,11 @@ fn info_routes() -> Router<AppState> {
         .route("/get_server_info", get(server_info::server_info))
         .route("/v1/loads", get(loads::loads))
         .route("/metrics", get(metrics::metrics))
+}
+
+/// What changes the server or other clients' requests.
+fn control_routes() -> Router<AppState> {
+    Router::new()
+        .route("/abort_request", post(abort_request::abort_request))
+        .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
 }

@@ -177,6 +177,33 @@ async fn the_key_opens_all_but_the_probes() {
 }
 
 #[tokio::test]
+async fn administrators_routes_ask_for_the_administrators_key() {
+    let status = async |keys: [Option<&str>; 2], path: &str, given: &str| {
+        let [api_key, admin_api_key] = keys.map(|key| key.map(str::to_owned));
+        let config = server::ServerConfig { api_key, admin_api_key, ..config() };
+        let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+        let request = Request::get(path).header("authorization", format!("Bearer {given}"));
+        server.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    let (client, admin) = (Some("client"), Some("admin"));
+    for (keys, given, [models, flush_cache]) in [
+        ([None, None], "", [200, 200]),
+        ([client, None], "client", [200, 200]),
+        ([client, None], "admin", [401, 401]),
+        ([None, admin], "admin", [200, 200]),
+        ([None, admin], "", [200, 401]),
+        ([client, admin], "client", [200, 401]),
+        ([client, admin], "admin", [401, 200]),
+    ] {
+        assert_eq!(status(keys, "/v1/models", given).await, models, "{keys:?} {given}");
+        assert_eq!(status(keys, "/flush_cache", given).await, flush_cache, "{keys:?} {given}");
+    }
+    // Before the method is looked at, and beside the methods there are.
+    assert_eq!(status([client, admin], "/abort_request", "client").await, 401);
+    assert_eq!(status([client, admin], "/abort_request", "admin").await, 405);
+}
+
+#[tokio::test]
 async fn browsers_may_call() {
     let server = Server::answering("x");
     let request = Request::builder()

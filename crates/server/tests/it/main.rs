@@ -12,5 +12,6 @@ mod logprobs;
 mod reasoning;
 mod serving;
 mod support;
+mod tls;
 mod tools;
 mod unsupported;
