@@ -165,6 +165,7 @@ impl ScheduleArgs {
             max_prefill_tokens: self.max_prefill_tokens,
             disable_radix_cache: memory.disable_radix_cache,
             eviction_policy: memory.eviction_policy()?,
+            mixed_chunk: self.enable_mixed_chunk,
             overlap: if self.disable_overlap_schedule { Overlap::Off } else { Overlap::Auto },
         })
     }

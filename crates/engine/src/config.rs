@@ -230,6 +230,8 @@ pub struct ScheduleConfig {
     pub disable_radix_cache: bool,
     /// Which cached prefix goes first when pages run out.
     pub eviction_policy: scheduler::EvictionPolicy,
+    /// Those that run take a token in every prefill step, too.
+    pub mixed_chunk: bool,
     /// Whether step n + 1 is launched before step n is read.
     pub overlap: Overlap,
 }

@@ -97,6 +97,8 @@ pub(crate) fn load(
         schedule_conservativeness: config.schedule.conservativeness,
         disable_radix_cache: config.schedule.disable_radix_cache,
         eviction_policy: config.schedule.eviction_policy,
+        // Without chunks a prompt would hold up whoever rides on it.
+        mixed_chunk: config.schedule.mixed_chunk && plan.chunked_prefill_size.is_some(),
         overlap: platform.overlap(config.schedule.overlap),
         states: plan.states,
         windows: plan.windows,

@@ -34,6 +34,8 @@ pub struct SchedulerLimits {
     pub disable_radix_cache: bool,
     /// Which cached prefix goes first when pages run out.
     pub eviction_policy: EvictionPolicy,
+    /// Those that run take a token in every prefill batch, too.
+    pub mixed_chunk: bool,
     /// Launch a batch before the one before it is read.
     pub overlap: bool,
     /// The state pool of a model with recurrent layers.
@@ -57,6 +59,7 @@ impl Default for SchedulerLimits {
             schedule_conservativeness: 1.0,
             disable_radix_cache: false,
             eviction_policy: EvictionPolicy::Lru,
+            mixed_chunk: false,
             overlap: true,
             states: None,
             windows: None,

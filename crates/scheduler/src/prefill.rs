@@ -153,9 +153,12 @@ impl<E: Executor> Scheduler<E> {
             .iter()
             .map(|&id| expected_new_tokens(&self.reqs[id]) as f64 * self.new_token_ratio.get())
             .sum();
+        let chunk = self.limits.chunked_prefill_size.unwrap_or(usize::MAX);
+        let riders = self.num_riders();
         Budget {
-            input: self.limits.max_prefill_tokens,
-            chunk: self.limits.chunked_prefill_size.unwrap_or(usize::MAX),
+            input: self.limits.max_prefill_tokens.saturating_sub(riders),
+            // However many ride along, a prompt gets on.
+            chunk: chunk.saturating_sub(riders).max(self.limits.page_size),
             // A piece has a page at least.
             logits: MAX_INPUT_LOGPROBS.max(self.limits.page_size),
             reserved: expected as usize,

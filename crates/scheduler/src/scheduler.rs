@@ -49,6 +49,8 @@ pub struct Scheduler<E: Executor> {
     decodes_per_piece: usize,
     /// A request came since the last prefill batch was filled.
     pub(crate) has_newcomer: bool,
+    /// Memory was too short for those that run to ride on the last prefill batch.
+    pub(crate) running_left_out: bool,
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
@@ -105,6 +107,7 @@ impl<E: Executor> Scheduler<E> {
             decodes_since_piece: 0,
             decodes_per_piece: 1,
             has_newcomer: false,
+            running_left_out: false,
             running: Vec::new(),
             in_flight: None,
             spare: Vec::new(),
@@ -235,6 +238,7 @@ impl<E: Executor> Scheduler<E> {
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Extend);
             self.fill_prefill_batch(&mut batch, out);
+            self.mix_decode_rows(&mut batch);
         }
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Decode);
@@ -248,6 +252,9 @@ impl<E: Executor> Scheduler<E> {
     }
 
     fn is_turn_of_running(&self) -> bool {
+        if self.limits.mixed_chunk {
+            return self.running_left_out && !self.running.is_empty();
+        }
         let shares = self.limits.prefill_sharing.is_some() && self.chunked.is_some();
         // A newcomer may be short enough to overtake the long prompt.
         let turns = if self.has_newcomer { 1 } else { self.decodes_per_piece };
@@ -261,12 +268,10 @@ impl<E: Executor> Scheduler<E> {
             req.num_pending += 1;
             req.pending_row = sampled_row;
         }
-        if batch.mode == ForwardMode::Extend {
-            // Not written yet, but whoever reads these pages is launched later.
-            for row in &batch.rows {
-                let written = self.reqs[row.req].written();
-                self.cache.commit(row.table_row, written);
-            }
+        // Not written yet, but whoever reads these pages is launched later.
+        for row in batch.prefill_rows() {
+            let written = self.reqs[row.req].written();
+            self.cache.commit(row.table_row, written);
         }
         Ok(InFlight { batch, handle })
     }

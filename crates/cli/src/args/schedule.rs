@@ -58,6 +58,10 @@ pub(crate) struct ScheduleArgs {
     #[arg(long, default_value_t = 16384, value_name = "TOKENS")]
     pub(crate) max_prefill_tokens: usize,
 
+    /// Requests that run take a token in every step that prefills a prompt, or a chunk of one.
+    #[arg(long)]
+    pub(crate) enable_mixed_chunk: bool,
+
     /// Read each step before the next is launched. On the CPU that is always so.
     #[arg(long)]
     pub(crate) disable_overlap_schedule: bool,

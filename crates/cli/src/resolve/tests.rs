@@ -28,7 +28,7 @@ fn defaults() {
     assert_eq!(config.schedule.queue, engine::QueueRules::default());
     assert_eq!(config.schedule.max_prefill_tokens, 16384);
     assert_eq!(config.schedule.overlap, Overlap::Auto);
-    assert!(!config.schedule.disable_radix_cache);
+    assert!(!config.schedule.disable_radix_cache && !config.schedule.mixed_chunk);
     assert_eq!((config.random_seed, config.decode_log_interval), (5, 40));
 }
 
@@ -39,6 +39,7 @@ fn options_arrive() {
          --max-running-requests 3 --context-length 99 --mem-fraction-static 0.5 \
          --swa-full-tokens-ratio 0.25 --disable-hybrid-swa-memory \
          --schedule-policy lpm --disable-radix-cache --disable-overlap-schedule \
+         --enable-mixed-chunk \
          --mlx-wired-limit-gb 0.5 --json-model-override-args {\"rope_theta\":5}",
     )
     .unwrap();
@@ -59,7 +60,7 @@ fn options_arrive() {
     );
     assert_eq!(config.schedule.queue.policy, engine::SchedulePolicy::Lpm);
     assert_eq!(config.schedule.overlap, Overlap::Off);
-    assert!(config.schedule.disable_radix_cache);
+    assert!(config.schedule.disable_radix_cache && config.schedule.mixed_chunk);
     assert_eq!(config.load.config_overrides["rope_theta"], 5);
 }
 

@@ -7,6 +7,7 @@
 //! without any scheduler. A failing seed prints the line that replays it.
 
 mod fake_executor;
+mod mixed;
 mod mutations;
 mod oracle;
 mod queues;
@@ -71,6 +72,7 @@ fn run_quarter(quarter: u64) {
         pending_penalties: 2_000,
         preemptions: 300,
         turned_away: 500,
+        riders: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

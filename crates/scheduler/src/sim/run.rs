@@ -47,10 +47,12 @@ pub(super) struct Coverage {
     pub(super) preemptions: u64,
     /// Ended because the queue was full or time was up.
     pub(super) turned_away: u64,
+    /// Tokens of running requests in prefill batches.
+    pub(super) riders: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 19] {
+    fn fields(&self) -> [u64; 20] {
         [
             self.finished,
             self.stopped,
@@ -71,6 +73,7 @@ impl Coverage {
             self.pending_penalties,
             self.preemptions,
             self.turned_away,
+            self.riders,
         ]
     }
 
@@ -98,6 +101,7 @@ impl Coverage {
         self.pending_penalties += other.pending_penalties;
         self.preemptions += other.preemptions;
         self.turned_away += other.turned_away;
+        self.riders += other.riders;
     }
 }
 
@@ -343,6 +347,7 @@ impl Simulation {
         self.coverage.preemptions = stats.num_preemptions;
         self.coverage.evicted_tokens = stats.evicted_tokens;
         let executor = self.scheduler.executor();
+        self.coverage.riders = executor.num_riders;
         self.coverage.suppressed = executor.num_suppressed;
         self.coverage.pending_penalties = executor.num_pending_penalties;
         self.coverage.snapshots_read = executor.num_snapshots_read;

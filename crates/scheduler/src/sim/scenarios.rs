@@ -108,7 +108,7 @@ pub(super) fn answer(
 }
 
 /// `(prefix_len, extend_len, sampled)` of each row of a batch.
-fn shape(batch: &ScheduleBatch) -> Vec<(usize, usize, bool)> {
+pub(super) fn shape(batch: &ScheduleBatch) -> Vec<(usize, usize, bool)> {
     batch.rows.iter().map(|row| (row.prefix_len, row.extend_len, row.sampled)).collect()
 }
 

@@ -112,6 +112,7 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
             EvictionPolicy::Slru { protected_threshold: 2 },
             EvictionPolicy::Priority,
         ]),
+        mixed_chunk: rng.one_in(3),
         overlap: !rng.one_in(4),
         states,
         windows: None,
