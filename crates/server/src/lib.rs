@@ -12,14 +12,18 @@ mod answer_parsers;
 mod auth;
 mod body;
 mod config;
+mod console;
 mod error;
 mod generation;
 mod http_metrics;
+mod response_store;
+mod route_table;
 mod router;
 mod routes;
 mod serve;
 mod sse;
 mod state;
+mod timestamp;
 mod tls;
 mod warmup;
 

@@ -5,11 +5,15 @@
 mod abort;
 mod chat;
 mod completions;
+mod console;
 mod errors;
 mod generate;
 mod info;
 mod logprobs;
+mod messages;
+mod ollama;
 mod reasoning;
+mod responses;
 mod serving;
 mod support;
 mod tls;
