@@ -13,19 +13,19 @@ fn a_stream_gets_a_token_with_every_chunk() {
     for overlap in [false, true] {
         let mut scheduler = scheduler(SchedulerLimits { overlap, ..mixed(48) });
         let mut events = step(&mut scheduler, vec![send(req("s", vec![7; 8], 9))]);
-        events.extend(step(&mut scheduler, vec![send(req("long", prompt(100), 3))]));
+        events.extend(step(&mut scheduler, vec![send(req("long", prompt(120), 3))]));
         events.extend(run_to_idle(&mut scheduler, Vec::new()));
         let batches = &scheduler.executor().batches;
         // A token of the 48 is the stream's, and chunks are whole pages.
         assert_eq!(shape(&batches[1]), [(0, 32, false), (8, 1, true)]);
         assert_eq!(shape(&batches[2]), [(32, 32, false), (9, 1, true)]);
         assert_eq!(shape(&batches[3]), [(64, 32, false), (10, 1, true)]);
-        assert_eq!(shape(&batches[4]), [(96, 4, true), (11, 1, true)]);
+        assert_eq!(shape(&batches[4]), [(96, 24, true), (11, 1, true)]);
         for batch in &batches[1..5] {
             assert_eq!((batch.mode, batch.num_decode_rows), (ForwardMode::Extend, 1));
             assert_eq!(batch.prefill_rows().len(), 1);
         }
-        assert_eq!(shape(&batches[5]), [(12, 1, true), (100, 1, true)]);
+        assert_eq!(shape(&batches[5]), [(12, 1, true), (120, 1, true)]);
         assert_eq!(batches[5].mode, ForwardMode::Decode);
         let rider = if overlap { InputId::Previous { row: 0 } } else { InputId::Host(102) };
         assert_eq!(batches[3].input_ids.last(), Some(&rider));
