@@ -115,6 +115,7 @@ fn sequence(
         sampling_params: spec.params_of(sample),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        priority: spec.priority,
     };
     let parts = SequenceParts {
         state: state.clone(),
