@@ -1,6 +1,9 @@
 //! From what was typed to what is run: every option checked and combined once,
 //! before anything heavy is touched.
 
+mod eviction;
+mod queue;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -175,18 +178,13 @@ impl ScheduleArgs {
             "--schedule-conservativeness must be positive, got {conservativeness}"
         );
         ensure!(self.max_prefill_tokens >= 1, "--max-prefill-tokens must be at least 1");
-        let policy = match self.schedule_policy.as_str() {
-            "fcfs" => engine::SchedulePolicy::Fcfs,
-            "lpm" => engine::SchedulePolicy::Lpm,
-            other => {
-                bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}")
-            }
-        };
         Ok(ScheduleConfig {
-            policy,
+            queue: self.queue_rules()?,
             conservativeness,
             max_prefill_tokens: self.max_prefill_tokens,
             disable_radix_cache: memory.disable_radix_cache,
+            eviction_policy: memory.eviction_policy()?,
+            mixed_chunk: self.enable_mixed_chunk,
             overlap: if self.disable_overlap_schedule { Overlap::Off } else { Overlap::Auto },
         })
     }

@@ -86,6 +86,8 @@ pub struct ChatRequest {
     pub input_ids: Option<Vec<i64>>,
     /// Names for the sequences.
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// One turn.
@@ -172,7 +174,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("priority"),
         Field::empty("regex"),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),

@@ -101,6 +101,9 @@ pub struct CompletionRequest {
     /// Names for the sequences.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
 
 /// What a completion body may not set.
@@ -121,7 +124,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("json_schema"),
         Field::empty("lora_path"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("priority"),
         Field::empty("regex"),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),

@@ -24,6 +24,7 @@ pub(crate) struct SamplingSpec {
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
     pub(crate) logprobs: Option<LogprobSpec>,
+    pub(crate) priority: Option<i64>,
 }
 
 /// What happens to the text after sampling.
@@ -95,7 +96,7 @@ impl SamplingSpec {
             stream_interval: interval as usize,
         };
         let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
-        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None })
+        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None, priority: None })
     }
 
     /// The parameters of sample `sample`: with a seed, the request's or `default_seed`, each has

@@ -117,6 +117,7 @@ fn sequence(
         sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        priority: spec.priority,
     };
     let parts = SequenceParts {
         state: state.clone(),

@@ -96,6 +96,7 @@ pub(crate) async fn start(
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
+    spec.priority = request.priority;
     let n = spec.n;
     let ids = prompt(state, request, tools).await?;
     format::look_at_prompt(state, &ids, &mut format);

@@ -55,6 +55,7 @@ pub(crate) async fn completions(
         let start_len = if request.echo.unwrap_or(false) { 0 } else { -1 };
         spec.logprobs = Some(LogprobSpec::of_output(num_top, "logprobs")?.with_input(start_len)?);
     }
+    spec.priority = request.priority;
     let n = spec.n;
     let specs = vec![spec; prompts.len()];
     let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags };

@@ -19,6 +19,25 @@ async fn one_answer() {
 }
 
 #[tokio::test]
+async fn a_priority_reaches_the_scheduler() {
+    let server = Server::answering("x");
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for (route, mut body) in [
+        ("/generate", json!({"text": "a"})),
+        ("/v1/completions", json!({"model": "m", "prompt": "a"})),
+        ("/v1/chat/completions", json!({"model": "m", "messages": messages})),
+    ] {
+        assert_eq!(server.post(route, body.clone()).await.status, 200, "{route}");
+        assert_eq!(server.engine.next_req().await.priority, None, "{route}");
+        body["priority"] = json!(-7);
+        assert_eq!(server.post(route, body.clone()).await.status, 200, "{route}");
+        assert_eq!(server.engine.next_req().await.priority, Some(-7), "{route}");
+        body["priority"] = json!("high");
+        assert_eq!(server.post(route, body).await.status, 400, "{route}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_cumulative() {
     let server = Server::answering("né");
     let body = json!({"input_ids": [65, 66], "stream": true, "rid": "r"});
