@@ -13,7 +13,7 @@ use nn::{HfConfig, LoadOptions, QuantSpec, Unpack, Weights};
 use scheduler::{
     PrefillSharing, Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
-use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
+use types::{GenerateReq, ModelInfo, Pooling, Rid, SamplingParams};
 
 use crate::{
     Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
@@ -21,6 +21,7 @@ use crate::{
     kv::{Kv, StatePool},
     model_runner::ModelRunner,
     platform::PlatformEntry,
+    pooling,
     quantization::Quantization,
 };
 
@@ -109,9 +110,11 @@ pub(crate) fn load(
     };
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
     let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
+    let pooling = info.pooled.as_ref().map(|pooled| pooled.pooling);
+    let runner = if pooling.is_some() { runner.pooled() } else { runner };
     let mut scheduler = Scheduler::new(runner, limits)?;
     if config.warm_up {
-        warm_up(&mut scheduler, platform.entry)?;
+        warm_up(&mut scheduler, platform.entry, pooling)?;
     }
     info.context_length = plan.context_length;
     info.max_total_num_tokens = plan.max_total_num_tokens();
@@ -144,7 +147,9 @@ pub fn dump_prompt_logits(
     file: &Path,
     progress: &dyn LoadProgress,
 ) -> Result<(), EngineError> {
-    let OnDevice { platform, model, dtype, kv_dtype, shape, .. } = load_model(config, progress)?;
+    let OnDevice { platform, model, dtype, kv_dtype, shape, info, .. } =
+        load_model(config, progress)?;
+    pooling::check_gives_tokens(&info)?;
     if let Some(&id) = prompt.iter().find(|&&id| id as usize >= shape.vocab_size) {
         return Err(EngineError::TokenId { id, vocab_size: shape.vocab_size });
     }
@@ -228,9 +233,9 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     let opened = open_for(config, &platform, progress)?;
     let text = text_source(&opened);
     let eos_token_ids = opened.eos_token_ids().to_vec();
-    let LoadedModel { config: hf_config, weights, .. } = opened;
-    check_room(&platform, config, &hf_config, &weights)?;
-    let model = models::load(&hf_config, &weights)?;
+    check_room(&platform, config, &opened.config, &opened.weights)?;
+    let (model, pooled) = pooling::load(&opened, config.load.is_embedding)?;
+    let LoadedModel { config: hf_config, .. } = opened;
     let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
     tracing::info!("weights loaded: {}", Bytes(weight_bytes));
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
@@ -242,6 +247,7 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
         architectures: hf_config.architectures().to_vec(),
         vocab_size: model.vocab_size(),
         eos_token_ids,
+        pooled,
         device: platform.device_name.clone(),
         ..ModelInfo::default()
     };
@@ -400,6 +406,7 @@ fn apply_limits(plan: &MemoryPlan, options: &MemoryOptions) -> Result<(), Engine
 fn warm_up(
     scheduler: &mut Scheduler<ModelRunner>,
     platform: &PlatformEntry,
+    pooling: Option<Pooling>,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
     tracing::info!("warming up ({}); new kernels may take a while to compile", platform.name);
@@ -409,12 +416,13 @@ fn warm_up(
     let most = limits.max_running_requests.min(limits.num_pages / 4);
     let buckets = scheduler.executor().row_buckets().to_vec();
     // The largest first: the others run in its memory.
-    for num_reqs in buckets.into_iter().rev().filter(|&rows| rows > 1 && rows <= most) {
-        run_together(scheduler, num_reqs, 0.0, &mut events)?;
+    let is_wanted = |&rows: &usize| rows > 1 && rows <= most && pooling.is_none();
+    for num_reqs in buckets.into_iter().rev().filter(is_wanted) {
+        run_together(scheduler, num_reqs, (0.0, pooling), &mut events)?;
         tracing::info!("decode steps of {num_reqs} rows are ready");
     }
     for temperature in [0.0, 1.0] {
-        run_together(scheduler, 1, temperature, &mut events)?;
+        run_together(scheduler, 1, (temperature, pooling), &mut events)?;
     }
     scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
     tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());
@@ -426,7 +434,7 @@ fn warm_up(
 fn run_together(
     scheduler: &mut Scheduler<ModelRunner>,
     num_reqs: usize,
-    temperature: f32,
+    (temperature, pooling): (f32, Option<Pooling>),
     events: &mut Vec<SchedulerEvent>,
 ) -> Result<(), EngineError> {
     let sampling_params = SamplingParams {
@@ -446,6 +454,7 @@ fn run_together(
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
                 logprobs: None,
+                pooling,
             }))
         })
         .collect();

@@ -182,12 +182,13 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 
 /// Files that serving reads; weights of other frameworks stay where they are.
 fn is_wanted(name: &str, with_weights: bool) -> bool {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 14] = [
         "added_tokens.json",
         "config.json",
         "generation_config.json",
         "hf_quant_config.json",
         "merges.txt",
+        "modules.json",
         "special_tokens_map.json",
         "spiece.model",
         "tiktoken.model",
@@ -199,6 +200,10 @@ fn is_wanted(name: &str, with_weights: bool) -> bool {
     ];
     let is_weight = name.starts_with("model")
         && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+    // Of sentence-transformers: the only one in a folder of its own.
+    if let Some(folder) = name.strip_suffix("_Pooling/config.json") {
+        return is_plain_name(folder);
+    }
     is_plain_name(name)
         && (NAMES.contains(&name)
             || name.starts_with("chat_template")

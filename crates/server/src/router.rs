@@ -12,6 +12,7 @@ use crate::{AppState, auth, http_metrics, routes::*};
 pub fn router(state: AppState) -> Router {
     Router::new()
         .merge(generation_routes())
+        .merge(vector_routes())
         .merge(info_routes())
         .fallback(root::not_found)
         .method_not_allowed_fallback(root::method_not_allowed)
@@ -34,6 +35,16 @@ fn generation_routes() -> Router<AppState> {
         .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
         .route("/abort_request", post(abort_request::abort_request))
         .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
+}
+
+fn vector_routes() -> Router<AppState> {
+    Router::new()
+        .route("/encode", post(encode::encode).put(encode::encode))
+        .route("/classify", post(encode::encode).put(encode::encode))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/score", post(score::score))
+        .route("/v1/rerank", post(rerank::rerank).put(rerank::rerank))
+        .route("/v1/classify", post(classify::classify))
 }
 
 fn info_routes() -> Router<AppState> {

@@ -131,12 +131,14 @@ fn serve(
             "HTTP/1.1 200 OK\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
         );
     }
-    let name = request.path.rsplit('/').next().unwrap();
+    // After the commit, or what a redirect has in its place.
+    let name = request.path.split_once(&format!("{SHA}/")).or(request.path.split_once("/cdn/"));
+    let name = name.map_or("", |(_, name)| name);
     let Some(body) = files.get(name) else {
         return write!(stream, "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     };
     let total = body.len();
-    let etag = format!("etag-{}", name.replace('.', "-"));
+    let etag = format!("etag-{}", name.replace(['.', '/'], "-"));
     if let Some(cdn) = quirks.cdn.as_ref().filter(|_| name.ends_with(".safetensors")) {
         return write!(
             stream,
@@ -235,6 +237,20 @@ fn fetches_what_serving_needs_into_the_shared_layout() {
     let offline = HubOptions { offline: true, ..hub.options(&cache) };
     assert_eq!(snapshot(offline, true).unwrap(), folder);
     assert!(hub.seen().is_empty());
+}
+
+#[test]
+fn the_pooling_of_sentence_transformers_keeps_its_folder() {
+    let mut files = files();
+    files.insert("1_Pooling/config.json", b"pool".to_vec());
+    files.insert("2_Dense/config.json", b"dense".to_vec());
+    let (hub, cache) = (FakeHub::start(files, Quirks::default()), tempdir().unwrap());
+    let folder = snapshot(hub.options(&cache), true).unwrap();
+    let pooling = folder.join("1_Pooling/config.json");
+    assert_eq!(fs::read_to_string(&pooling).unwrap(), "pool");
+    let link = fs::read_link(pooling).unwrap();
+    assert_eq!(link, Path::new("../../../blobs/etag-1_Pooling-config-json"));
+    assert!(!folder.join("2_Dense").exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod gguf;
 mod goldens;
 mod llama4;
 mod page;
+mod pooled;
 mod refusals;
 mod runner;
 mod tiny;

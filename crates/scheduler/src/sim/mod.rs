@@ -68,6 +68,7 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        pooled: 100,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

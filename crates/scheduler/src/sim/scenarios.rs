@@ -58,6 +58,7 @@ fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> GenerateReq
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        pooling: None,
     }
 }
 

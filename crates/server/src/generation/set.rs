@@ -41,6 +41,13 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
+        if state.engine.model().pooled.is_some() && specs.iter().any(|spec| spec.pooling.is_none())
+        {
+            return Err(ApiError::value(
+                "This model gives embeddings or scores and no tokens: use /v1/embeddings, \
+                 /encode or /classify.",
+            ));
+        }
         if !state.tokenizer.is_there() && specs.iter().any(|spec| !spec.text.stop.is_empty()) {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
@@ -115,6 +122,7 @@ fn sequence(
         sampling_params: spec.params_of(sample),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        pooling: spec.pooling,
     };
     let parts = SequenceParts {
         state: state.clone(),

@@ -5,11 +5,13 @@
 mod abort;
 mod chat;
 mod completions;
+mod embeddings;
 mod errors;
 mod generate;
 mod info;
 mod logprobs;
 mod reasoning;
+mod scoring;
 mod serving;
 mod support;
 mod tools;
