@@ -182,6 +182,8 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 
 /// Files that serving reads; weights of other frameworks stay where they are.
 fn is_wanted(name: &str, with_weights: bool) -> bool {
+    // A model's further templates, by name.
+    const TEMPLATES: &str = "additional_chat_templates";
     const NAMES: [&str; 14] = [
         "added_tokens.json",
         "config.json",
@@ -200,16 +202,20 @@ fn is_wanted(name: &str, with_weights: bool) -> bool {
     ];
     let is_weight = name.starts_with("model")
         && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-    // Of sentence-transformers: the only one in a folder of its own.
-    if let Some(folder) = name.strip_suffix("_Pooling/config.json") {
-        return is_plain_name(folder);
+    match name.split_once('/') {
+        Some((TEMPLATES, name)) => is_plain_name(name) && name.ends_with(".jinja"),
+        // Of sentence-transformers, as `1_Pooling`.
+        Some((folder, "config.json")) => is_plain_name(folder) && folder.ends_with("_Pooling"),
+        Some(_) => false,
+        None => {
+            is_plain_name(name)
+                && (NAMES.contains(&name)
+                    || name.starts_with("chat_template")
+                    || name.ends_with(".jinja")
+                    || name.ends_with(".tiktoken")
+                    || (is_weight && with_weights))
+        }
     }
-    is_plain_name(name)
-        && (NAMES.contains(&name)
-            || name.starts_with("chat_template")
-            || name.ends_with(".jinja")
-            || name.ends_with(".tiktoken")
-            || (is_weight && with_weights))
 }
 
 fn is_commit(sha: &str) -> bool {
