@@ -95,7 +95,7 @@ impl Kv {
         &self.row_buckets
     }
 
-    #[cfg(test)]
+    /// Tokens of the largest prefill that runs as a decode step from now on.
     pub(crate) fn set_flat_rows(&mut self, flat_rows: usize) {
         self.flat_rows = flat_rows;
     }

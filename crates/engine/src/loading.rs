@@ -44,6 +44,7 @@ struct OnDevice {
     shape: ModelShape,
     info: ModelInfo,
     text: TextSource,
+    is_encoder: bool,
 }
 
 /// Checks the value of an option that names an attention backend.
@@ -77,8 +78,12 @@ pub(crate) fn load(
     progress: &dyn LoadProgress,
 ) -> Result<Loaded, EngineError> {
     let start = Instant::now();
-    let OnDevice { platform, model, dtype, kv_dtype, shape, mut info, text } =
+    let OnDevice { platform, model, dtype, kv_dtype, shape, mut info, text, is_encoder } =
         load_model(config, progress)?;
+    let config = &match is_encoder {
+        true => pooling::encoder_config(config, platform.entry, shape.context_length),
+        false => config.clone(),
+    };
     let plan =
         MemoryPlan::new(&platform, &shape, &config.memory, config.schedule.max_prefill_tokens)?;
     apply_limits(&plan, &config.memory)?;
@@ -234,7 +239,8 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     let text = text_source(&opened);
     let eos_token_ids = opened.eos_token_ids().to_vec();
     check_room(&platform, config, &opened.config, &opened.weights)?;
-    let (model, pooled) = pooling::load(&opened, config.load.is_embedding)?;
+    let pooling::Loaded { model, pooled, is_encoder } =
+        pooling::load(&opened, config.load.is_embedding)?;
     let LoadedModel { config: hf_config, .. } = opened;
     let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
     tracing::info!("weights loaded: {}", Bytes(weight_bytes));
@@ -251,7 +257,7 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
         device: platform.device_name.clone(),
         ..ModelInfo::default()
     };
-    Ok(OnDevice { platform, model, dtype, kv_dtype, shape, info, text })
+    Ok(OnDevice { platform, model, dtype, kv_dtype, shape, info, text, is_encoder })
 }
 
 /// Opens the model in the dtype to compute in. That may depend on the model's

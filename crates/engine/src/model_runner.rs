@@ -106,8 +106,10 @@ impl ModelRunner {
         }
     }
 
-    /// For a model of [`models::load_pooled`]: no token is sampled.
-    pub(crate) fn pooled(self) -> Self {
+    /// For a model of [`models::load_pooled`]: no token is sampled, and texts stay whole, as
+    /// encoders want them.
+    pub(crate) fn pooled(mut self) -> Self {
+        self.kv.set_flat_rows(0);
         Self { is_pooled: true, ..self }
     }
 

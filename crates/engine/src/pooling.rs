@@ -5,36 +5,76 @@
 
 use mlx::{Array, Dtype, Result};
 use model_loader::LoadedModel;
-use models::{CausalLm, HfConfig, PooledRows};
+use models::{CausalLm, HfConfig, Pooled, PooledRows};
 use scheduler::{BatchRow, ScheduleBatch};
 use serde_json::Value;
 use types::{Matryoshka, ModelInfo, PooledModel, PooledOutput, Pooling};
 
-use crate::EngineError;
+use crate::{
+    ChunkedPrefill, EngineConfig, EngineError, MemoryOptions, ScheduleConfig,
+    platform::PlatformEntry,
+};
 
-/// Loads the model, and says what its vectors are if it gives those: because of its
-/// architecture, of its folder's `modules.json`, or because `--is-embedding` asks for it.
+/// A model, and what its vectors are if it gives those.
+pub(crate) struct Loaded {
+    pub(crate) model: Box<dyn CausalLm>,
+    pub(crate) pooled: Option<PooledModel>,
+    /// A prompt has to come in one step, with nothing cached.
+    pub(crate) is_encoder: bool,
+}
+
+/// Loads the model. It gives vectors because of its architecture, of its folder's
+/// `modules.json`, or because `--is-embedding` asks for it.
 pub(crate) fn load(
     opened: &LoadedModel,
     is_embedding: bool,
-) -> std::result::Result<(Box<dyn CausalLm>, Option<PooledModel>), EngineError> {
+) -> std::result::Result<Loaded, EngineError> {
     let config = &opened.config;
     let is_pooled = is_embedding || models::is_pooled(config);
     if !is_pooled && opened.pooling.is_none() {
-        return Ok((models::load(config, &opened.weights)?, None));
+        let model = models::load(config, &opened.weights)?;
+        return Ok(Loaded { model, pooled: None, is_encoder: false });
     }
     if !is_pooled {
         tracing::info!("modules.json says that this is an embedding model: it gives no tokens");
     }
-    let (model, rows) = models::load_pooled(config, &opened.weights)?;
+    let Pooled { model, rows, is_encoder } = models::load_pooled(config, &opened.weights)?;
+    let has_labels = matches!(rows, PooledRows::Scores { .. });
     let output = match rows {
         PooledRows::Scores { labels } => PooledOutput::Scores { labels },
         PooledRows::Hidden => {
             PooledOutput::Embedding { size: model.hidden_size(), shorter: matryoshka(config)? }
         }
     };
-    let pooling = opened.pooling.unwrap_or(Pooling::Last);
-    Ok((model, Some(PooledModel { pooling, output })))
+    let pooling = match (is_encoder, opened.pooling) {
+        (true, _) if has_labels => Pooling::First,
+        (_, Some(pooling)) => pooling,
+        (true, None) => Pooling::First,
+        (false, None) => Pooling::Last,
+    };
+    Ok(Loaded { model, pooled: Some(PooledModel { pooling, output }), is_encoder })
+}
+
+/// The configuration that an encoder can run with: prompts come whole, nothing is kept of
+/// them, and the pool is no larger than its requests.
+pub(crate) fn encoder_config(
+    config: &EngineConfig,
+    platform: &PlatformEntry,
+    context_length: usize,
+) -> EngineConfig {
+    let memory = &config.memory;
+    let num_reqs = memory.max_running_requests.unwrap_or(platform.max_running_requests).max(1);
+    let context_length = memory.context_length.unwrap_or(context_length);
+    let all = num_reqs * context_length.next_multiple_of(memory.page_size.max(1)).max(2);
+    EngineConfig {
+        memory: MemoryOptions {
+            chunked_prefill: ChunkedPrefill::Off,
+            max_total_tokens: memory.max_total_tokens.or(Some(all)),
+            ..memory.clone()
+        },
+        schedule: ScheduleConfig { disable_radix_cache: true, ..config.schedule.clone() },
+        ..config.clone()
+    }
 }
 
 /// For commands that generate.

@@ -6,6 +6,7 @@
 //! Upstream: `sglang/srt/models/`.
 
 mod bailing_moe;
+mod bert;
 mod causal_lm;
 mod cohere2;
 mod config;
@@ -66,7 +67,7 @@ mod sparse_moe;
 pub use causal_lm::{Body, CausalLm};
 pub use mixed_recipe::{MixedRecipe, UnknownRecipe};
 pub use nn::HfConfig;
-pub use pooled::{PooledRows, is_pooled, load_pooled};
+pub use pooled::{Pooled, PooledRows, is_pooled, load_pooled};
 pub use registry::{
     LoadModel, MODELS, ModelEntry, QuantRule, check, known_architectures, load, quant_rule,
 };

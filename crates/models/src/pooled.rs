@@ -1,5 +1,5 @@
-//! Decoders that give a vector for each prompt instead of tokens: embeddings from the
-//! hidden states, or scores from a head of a few labels.
+//! Models that give a vector for each prompt instead of tokens: embeddings from the hidden
+//! states, or scores from a head of a few labels. Decoders of the registry, and encoders.
 //!
 //! Upstream: `LlamaEmbeddingModel`, `llama_classification.py`, `qwen2_rm.py` and their
 //! siblings in `sglang/srt/models/`.
@@ -9,9 +9,9 @@ use mlx::{Array, Result};
 use nn::{Activation, HfConfig, LeftOver, Linear, LoadError, Weights};
 use serde_json::{Value, json};
 
-use crate::{CausalLm, config::config_error, registry};
+use crate::{CausalLm, bert, config::config_error, registry};
 
-/// The rows that [`load_pooled`]'s model gives in the place of logits.
+/// The rows that such a model gives in the place of logits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PooledRows {
     /// Hidden states, `[num_sampled, hidden_size]`.
@@ -21,6 +21,16 @@ pub enum PooledRows {
         /// From `id2label`, or `LABEL_0` and so on.
         labels: Vec<String>,
     },
+}
+
+/// A model of [`load_pooled`].
+pub struct Pooled {
+    /// Its `forward` gives [`PooledRows`] of the sampled rows.
+    pub model: Box<dyn CausalLm>,
+    /// What they are.
+    pub rows: PooledRows,
+    /// Every token sees all others: a prompt has to come in one step, with nothing cached.
+    pub is_encoder: bool,
 }
 
 /// What stands in the head's place.
@@ -58,7 +68,7 @@ struct Head(Vec<Linear>);
 
 /// Whether a model of this config gives vectors whatever else is asked for.
 pub fn is_pooled(config: &HfConfig) -> bool {
-    find(config).is_some()
+    find(config).is_some() || bert::is_encoder(config)
 }
 
 /// Builds the model of a checkpoint up to its last norm, and its head of labels if it has
@@ -66,10 +76,14 @@ pub fn is_pooled(config: &HfConfig) -> bool {
 ///
 /// # Errors
 /// As [`crate::load`]; a family that does not run without its head.
-pub fn load_pooled(
-    config: &HfConfig,
-    weights: &Weights,
-) -> std::result::Result<(Box<dyn CausalLm>, PooledRows), LoadError> {
+pub fn load_pooled(config: &HfConfig, weights: &Weights) -> std::result::Result<Pooled, LoadError> {
+    if bert::is_encoder(config) {
+        let (model, num_labels) = bert::load(config, weights)?;
+        let rows = num_labels.map_or(PooledRows::Hidden, |count| PooledRows::Scores {
+            labels: labels(config, count),
+        });
+        return Ok(Pooled { model, rows, is_encoder: true });
+    }
     let (config, kind) = body_config(config)?;
     let entry = registry::find(&config)?;
     let is_bare = weights.at("model").is_empty();
@@ -89,7 +103,7 @@ pub fn load_pooled(
     let mut left_over = (entry.left_over)(&config);
     left_over.push(LeftOver::Module("lm_head"));
     weights.finish(&left_over)?;
-    Ok((Box::new(PooledLm { model, head }), rows))
+    Ok(Pooled { model: Box::new(PooledLm { model, head }), rows, is_encoder: false })
 }
 
 fn find(config: &HfConfig) -> Option<(&'static str, HeadKind)> {

@@ -148,3 +148,71 @@ fn a_folder_of_sentence_transformers_is_an_embedding_model() {
     let error = crate::OneBatch::load(&config, &Quiet).err().unwrap().to_string();
     assert!(error.ends_with("is an embedding or classification model: it gives no tokens"));
 }
+
+/// A folder with a tiny random BERT.
+fn tiny_bert() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_size": HIDDEN,
+        "intermediate_size": INNER, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "vocab_size": VOCAB, "max_position_embeddings": 512, "type_vocab_size": 2,
+        "hidden_act": "gelu", "layer_norm_eps": 1e-12, "torch_dtype": "float32",
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    mlx::device::set_default(mlx::device::DeviceKind::Cpu).unwrap();
+    let mut weights = BTreeMap::new();
+    let mut add = |name: &str, shape: &[usize]| {
+        let key = mlx::random::key(weights.len() as u64).unwrap();
+        let values = mlx::random::normal(shape, Dtype::Float32, Some(&key));
+        weights.insert(name.to_owned(), values.and_then(|x| x.mul_scalar(0.2)).unwrap());
+    };
+    for (name, rows) in [("word", VOCAB), ("position", 512), ("token_type", 2)] {
+        add(&format!("embeddings.{name}_embeddings.weight"), &[rows, HIDDEN]);
+    }
+    let layer = "encoder.layer.0";
+    let attention = format!("{layer}.attention");
+    for norm in ["embeddings", &format!("{attention}.output"), &format!("{layer}.output")] {
+        add(&format!("{norm}.LayerNorm.weight"), &[HIDDEN]);
+        add(&format!("{norm}.LayerNorm.bias"), &[HIDDEN]);
+    }
+    let square = ["self.query", "self.key", "self.value", "output.dense"];
+    let square = square.map(|name| (format!("{attention}.{name}"), HIDDEN, HIDDEN));
+    let mlp = [
+        (format!("{layer}.intermediate.dense"), INNER, HIDDEN),
+        (format!("{layer}.output.dense"), HIDDEN, INNER),
+    ];
+    for (name, rows, cols) in square.into_iter().chain(mlp) {
+        add(&format!("{name}.weight"), &[rows, cols]);
+        add(&format!("{name}.bias"), &[rows]);
+    }
+    let file = folder.path().join("model.safetensors");
+    mlx::io::save_safetensors(&file, &weights, &BTreeMap::new()).unwrap();
+    folder
+}
+
+/// Whatever was asked for, prompts come whole and nothing is kept: a token sees those after it.
+#[test]
+fn an_encoder_reads_whole_prompts() {
+    let _alone = alone();
+    let folder = tiny_bert();
+    let memory = MemoryOptions {
+        max_total_tokens: None,
+        chunked_prefill: ChunkedPrefill::Tokens(16),
+        ..config(folder.path()).memory
+    };
+    let config = EngineConfig { memory, ..config(folder.path()) };
+    let info = loading::load(&config, &Quiet).unwrap().info;
+    assert_eq!(info.pooled.map(|pooled| pooled.pooling), Some(Pooling::First));
+    assert_eq!(info.max_total_num_tokens, 16 * 512);
+    for pooling in [Pooling::First, Pooling::Mean] {
+        let requests = asking(pooling);
+        let (expected, _) = vectors(&config, &requests, false);
+        let (found, cached) = vectors(&config, &requests, true);
+        assert_eq!(cached, 0);
+        assert_same(&found, &expected, "in a batch");
+        let mut shorter = requests[4].clone();
+        shorter.input_ids.pop();
+        let (shorter, _) = vectors(&config, &[shorter], true);
+        assert!(shorter[0] != expected[4], "the last token is seen from everywhere");
+    }
+}

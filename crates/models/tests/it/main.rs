@@ -4,6 +4,7 @@
 mod contract;
 mod convert;
 mod dummy;
+mod encoders;
 mod gguf;
 mod goldens;
 mod llama4;
