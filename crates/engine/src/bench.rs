@@ -225,6 +225,7 @@ impl OneBatch {
             eos_token_ids: Vec::new(),
             logprobs: None,
             pooling: None,
+            priority: None,
         }))
     }
 }

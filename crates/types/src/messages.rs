@@ -28,6 +28,8 @@ pub struct GenerateReq {
     pub logprobs: Option<Arc<LogprobParams>>,
     /// Set: a vector is wanted and no token, and the model is a [`PooledModel`].
     pub pooling: Option<Pooling>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// To the engine thread, over a bounded channel: full means 503.

@@ -56,7 +56,6 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("node-rank", "0", "one machine"),
     neutral("num-continuous-decode-steps", "1", "new requests are looked for every step"),
     neutral("pp-size", "1", "one device"),
-    neutral("radix-eviction-policy", "lru", "the policy there is"),
     neutral("scheduler-recv-interval", "1", "new requests are looked for every step"),
     neutral("sleep-on-idle", "", "an idle engine always sleeps"),
     neutral("tokenizer-backend", "huggingface", "the tokenizer there is"),

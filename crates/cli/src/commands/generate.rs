@@ -156,6 +156,7 @@ fn submit(
         eos_token_ids,
         logprobs: None,
         pooling: None,
+        priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;
     Ok(events)

@@ -7,8 +7,10 @@
 //! without any scheduler. A failing seed prints the line that replays it.
 
 mod fake_executor;
+mod mixed;
 mod mutations;
 mod oracle;
+mod queues;
 mod run;
 mod scenarios;
 mod workload;
@@ -69,6 +71,9 @@ fn run_quarter(quarter: u64) {
         input_logprobs: 5_000,
         pending_penalties: 2_000,
         pooled: 100,
+        preemptions: 300,
+        turned_away: 500,
+        riders: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

@@ -6,6 +6,7 @@ mod prompt;
 mod sampling;
 mod sequence;
 mod set;
+mod stop_regex;
 
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
 pub(crate) use pooled::{VectorForm, label_plan, pooled_plan, softmax};

@@ -48,7 +48,9 @@ impl GenerationPlan {
                  /encode or /classify.",
             ));
         }
-        if !state.tokenizer.is_there() && specs.iter().any(|spec| !spec.text.stop.is_empty()) {
+        let looks_at_text =
+            |spec: &SamplingSpec| !spec.text.stop.is_empty() || !spec.text.stop_regex.is_empty();
+        if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
         let prompts = prompts.tokenize(state).await?;
@@ -119,10 +121,11 @@ fn sequence(
     let req = GenerateReq {
         rid: rid.clone(),
         input_ids: ids.to_vec(),
-        sampling_params: spec.params_of(sample),
+        sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
         pooling: spec.pooling,
+        priority: spec.priority,
     };
     let parts = SequenceParts {
         state: state.clone(),
