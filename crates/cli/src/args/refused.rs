@@ -48,6 +48,7 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("disable-custom-all-reduce", "", "there is one device"),
     neutral("disaggregation-mode", "null", "prefill and decode share the engine"),
     neutral("dp-size", "1", "one replica"),
+    neutral("enable-response-store", "", "responses are always stored"),
     neutral("ep-size", "1", "one device"),
     neutral("grammar-backend", "none", "constrained output is not supported yet"),
     neutral("mlx-enable-sampling", "", "sampling is always on"),
