@@ -446,6 +446,7 @@ fn run_together(
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
                 logprobs: None,
+                grammar: None,
             }))
         })
         .collect();

@@ -9,6 +9,9 @@
 //! `wait` when that one is done: a running step holds the K/V buffers it reads,
 //! and MLX's own write to a buffer that is held copies the whole pool.
 //!
+//! A batch with constrained rows is handed over up to its logits; its tokens follow when
+//! their masks are there, and until then the device computes.
+//!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
 use std::collections::BTreeMap;
@@ -17,7 +20,8 @@ use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
 use scheduler::{
-    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
+    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, RowMask, SamplingRow,
+    ScheduleBatch,
 };
 use types::{EngineState, Stage, TokenId};
 
@@ -26,7 +30,7 @@ use crate::{
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
-    sampler::{PositionLogprobs, edit, sample},
+    sampler::{PositionLogprobs, edit, restrict, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
 };
@@ -52,13 +56,21 @@ pub(crate) struct ModelRunner {
 
 /// A batch on its way.
 pub(crate) struct Launch {
-    /// `[num_sampled]` int32. Depends on every write of the batch.
-    ids: Array,
+    /// What its tokens come to.
+    result: LaunchResult,
     /// Rows that somebody asked for, the first ones. With none `ids` only tells
     /// when the batch is done.
     num_sampled: usize,
     logprobs: StepLogprobs,
     mode: ForwardMode,
+}
+
+#[derive(Debug)]
+enum LaunchResult {
+    /// `[num_sampled, vocab]`, of a batch that waits for [`Executor::sample`].
+    Logits(Array),
+    /// `[num_sampled]` int32. Depends on every write of the batch.
+    Ids(Array),
 }
 
 /// Log-probabilities of a step, on their way.
@@ -112,6 +124,37 @@ impl ModelRunner {
         self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())
+    }
+
+    /// Hands results of the batch that is launched to the device, now or when the batch
+    /// before it is done.
+    fn hand_over(&mut self, results: Vec<Array>, fence: Option<Array>) -> mlx::Result<()> {
+        if self.is_running && !self.kv.writes_in_place() {
+            self.built = Some(results);
+            return Ok(());
+        }
+        self.submit(&results.iter().chain(&fence).collect::<Vec<_>>())
+    }
+
+    /// Tokens of the batch launched last, `[num_sampled]` int32, from their logits.
+    fn sample_rows(
+        &mut self,
+        logits: &Array,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+        logprobs: &mut StepLogprobs,
+    ) -> mlx::Result<Array> {
+        let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
+        let logits = edit(logits, &sampling, self.last_ids.as_ref())?;
+        let logits = restrict(logits, masks)?;
+        let ids = sample(&logits, &sampling)?;
+        logprobs.add_sampled(batch, (&logits, &ids), &sampling)?;
+        let fence = self.kv.fence(&ids)?;
+        self.clock.mark(Stage::Graph);
+        let results = std::iter::once(&ids).chain(logprobs.arrays()).cloned().collect();
+        self.hand_over(results, fence)?;
+        self.last_ids = Some(ids.clone());
+        Ok(ids)
     }
 
     /// Logits of every token of a prompt, `[num_tokens, vocab]` f32. Takes the
@@ -179,8 +222,7 @@ impl Executor for ModelRunner {
         self.launched = Some(batch.into());
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
-        let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
-        let num_sampled = sampling.len();
+        let num_sampled = batch.sampled_rows().count();
         let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
         let all_logits = self.graph.run(self.model.as_ref(), &step.forward)?;
@@ -188,27 +230,43 @@ impl Executor for ModelRunner {
             Some(rows) => all_logits.take(rows, 0)?,
             None => all_logits.clone(),
         };
-        let logits = edit(&logits, &sampling, self.last_ids.as_ref())?;
-        let ids = sample(&logits, &sampling)?;
-        let mut logprobs = StepLogprobs::of_sampled(batch, (&logits, &ids), &sampling)?;
+        let mut logprobs = StepLogprobs::default();
         if let Some(rows) = &step.inputs {
             logprobs.add_inputs(batch, &all_logits.take(rows, 0)?)?;
         }
-        let fence = self.kv.fence(&ids)?;
-        self.clock.mark(Stage::Graph);
-        let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
-        if self.is_running && !self.kv.writes_in_place() {
-            self.built = Some(results.into_iter().cloned().collect());
-        } else {
-            self.submit(&results.into_iter().chain(&fence).collect::<Vec<_>>())?;
-        }
-        self.last_ids = Some(ids.clone());
-        Ok(Launch { ids, num_sampled, logprobs, mode: batch.mode })
+        let result = match batch.is_constrained() {
+            true => {
+                self.clock.mark(Stage::Graph);
+                let results = std::iter::once(&logits).chain(logprobs.arrays());
+                self.hand_over(results.cloned().collect(), None)?;
+                LaunchResult::Logits(logits)
+            }
+            false => LaunchResult::Ids(self.sample_rows(&logits, batch, &[], &mut logprobs)?),
+        };
+        Ok(Launch { result, num_sampled, logprobs, mode: batch.mode })
+    }
+
+    fn sample(
+        &mut self,
+        handle: &mut Launch,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+    ) -> Result<(), EngineError> {
+        let LaunchResult::Logits(logits) = &handle.result else {
+            unreachable!("a constrained batch is sampled once");
+        };
+        let logits = logits.clone();
+        let ids = self.sample_rows(&logits, batch, masks, &mut handle.logprobs)?;
+        handle.result = LaunchResult::Ids(ids);
+        Ok(())
     }
 
     fn wait(&mut self, handle: Launch) -> Result<BatchOutput, EngineError> {
         self.clock.mark(Stage::Schedule);
-        let ids: Vec<i32> = handle.ids.to_vec()?;
+        let LaunchResult::Ids(ids) = &handle.result else {
+            unreachable!("a constrained batch is sampled before it is waited for");
+        };
+        let ids: Vec<i32> = ids.to_vec()?;
         self.clock.mark(Stage::Wait);
         self.is_running = false;
         self.read = Some(handle.mode);
@@ -222,17 +280,18 @@ impl Executor for ModelRunner {
 }
 
 impl StepLogprobs {
-    fn of_sampled(
+    fn add_sampled(
+        &mut self,
         batch: &ScheduleBatch,
         (logits, ids): (&Array, &Array),
         sampling: &[&SamplingRow],
-    ) -> mlx::Result<Self> {
-        let output = PositionLogprobs::of_sampled(logits, ids, sampling)?;
+    ) -> mlx::Result<()> {
+        self.output = PositionLogprobs::of_sampled(logits, ids, sampling)?;
         let asks = |(place, row): (usize, &BatchRow)| {
             (row.sampled && row.sampling.logprobs.is_some()).then_some(place)
         };
-        let output_rows = batch.rows.iter().enumerate().filter_map(asks).collect();
-        Ok(Self { output_rows, output, ..Self::default() })
+        self.output_rows = batch.rows.iter().enumerate().filter_map(asks).collect();
+        Ok(())
     }
 
     /// `logits` are those of all positions with input log-probabilities.

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod broken_checkpoints;
+mod grammars;
 mod logprobs;
 mod packed_kv;
 
@@ -157,6 +158,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                grammar: None,
             }
         })
         .collect()

@@ -3,7 +3,7 @@
 use types::{FinishReason, GenerateReq, ReqEvent, Rid};
 
 /// To the scheduler.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum SchedulerMsg {
     /// Queue a request.
     Generate(Box<GenerateReq>),

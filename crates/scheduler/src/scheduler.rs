@@ -6,6 +6,9 @@
 //! dropped, and its pages change hands at once; see [`Executor`] for why its
 //! stray K/V write harms nobody.
 //!
+//! Where a row follows a grammar, only the forward pass of `n` runs ahead: its tokens are
+//! sampled when those of `n - 1` are read and say what may come (see `grammars`).
+//!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
 mod stats;
@@ -52,7 +55,7 @@ pub struct Scheduler<E: Executor> {
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
-    in_flight: Option<InFlight<E::Handle>>,
+    pub(crate) in_flight: Option<InFlight<E::Handle>>,
     /// Settled batches, kept for their memory.
     spare: Vec<ScheduleBatch>,
     pub(crate) new_token_ratio: NewTokenRatio,
@@ -69,9 +72,9 @@ pub(crate) struct News {
 }
 
 #[derive(Debug)]
-struct InFlight<H> {
-    batch: ScheduleBatch,
-    handle: H,
+pub(crate) struct InFlight<H> {
+    pub(crate) batch: ScheduleBatch,
+    pub(crate) handle: H,
 }
 
 impl<E: Executor> Scheduler<E> {
@@ -131,6 +134,7 @@ impl<E: Executor> Scheduler<E> {
         };
         let previous = mem::replace(&mut self.in_flight, launched);
         self.settle(previous, out)?;
+        self.sample_constrained(out)?;
         if !self.limits.overlap {
             let launched = self.in_flight.take();
             self.settle(launched, out)?;

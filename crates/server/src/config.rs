@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::AnswerParsers;
+use crate::{AnswerParsers, GrammarConfig};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,8 @@ pub struct ServerConfig {
     pub chat_template_kwargs: Map<String, Value>,
     /// `--reasoning-parser` and `--tool-call-parser`.
     pub parsers: AnswerParsers,
+    /// `--grammar-backend` and `--constrained-json-*`.
+    pub grammar: GrammarConfig,
     /// False: `/health` answers 200 without asking the engine for a token.
     pub health_generation: bool,
     /// How long a health probe waits for a token.
@@ -85,6 +87,7 @@ impl Default for ServerConfig {
             sampling_defaults: SamplingDefaults::default(),
             chat_template_kwargs: Map::new(),
             parsers: AnswerParsers::default(),
+            grammar: GrammarConfig::default(),
             health_generation: true,
             health_timeout: Duration::from_secs(20),
             max_body_bytes: 32 << 20,

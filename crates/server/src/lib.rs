@@ -24,6 +24,7 @@ mod warmup;
 
 pub use answer_parsers::AnswerParsers;
 pub use config::{SamplingDefaults, ServerConfig};
+pub use generation::GrammarConfig;
 pub use router::router;
 pub use serve::serve;
 pub use state::AppState;

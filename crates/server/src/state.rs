@@ -15,7 +15,7 @@ use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
 use types::{EngineHandle, EngineMsg, EngineState, EngineStatus, Rid, TokenId};
 
-use crate::{ServerConfig, error::ApiError};
+use crate::{ServerConfig, error::ApiError, generation::Grammars};
 
 /// How long an information route waits for a busy engine.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,10 +32,13 @@ pub struct Shared {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) metrics: Metrics,
+    pub(crate) grammars: Grammars,
     /// The model's EOS tokens and the tokenizer's.
     pub(crate) eos_token_ids: Vec<TokenId>,
     /// What ends reasoning, if a reasoning parser is there.
     pub(crate) reasoning_end: Option<Arc<[TokenId]>>,
+    /// What comes right before an answer, if a reasoning parser is there.
+    pub(crate) answer_begin: Option<Arc<[TokenId]>>,
     /// The longest token: a text of `k` times as many bytes has `k` tokens.
     pub(crate) max_token_bytes: usize,
     /// Unix time of the server's start, seconds.
@@ -69,11 +72,16 @@ impl AppState {
         eos_token_ids.dedup();
         let ids = 0..tokenizer.vocab_size() as TokenId;
         let max_token_bytes = ids.map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1);
-        let end_of = |entry: &ReasoningEntry| tokenizer.encode(entry.end, false).ok();
-        let reasoning_end = config.parsers.reasoning.and_then(end_of);
+        let mark = |text: fn(&ReasoningEntry) -> &'static str| {
+            let entry = config.parsers.reasoning?;
+            let ids = tokenizer.encode(text(entry), false).ok();
+            ids.filter(|ids| !ids.is_empty()).map(Arc::from)
+        };
         Self(Arc::new(Shared {
-            reasoning_end: reasoning_end.filter(|ids| !ids.is_empty()).map(Arc::from),
+            reasoning_end: mark(|entry| entry.end),
+            answer_begin: mark(|entry| entry.answer_begin),
             metrics: Metrics::new(&config.served_model_name),
+            grammars: Grammars::new(config.grammar.clone()),
             eos_token_ids,
             max_token_bytes: max_token_bytes.max(1),
             created: unix_seconds() as u64,

@@ -8,6 +8,7 @@
 
 mod engine_handle;
 mod finish;
+mod grammar;
 mod ids;
 mod logprobs;
 mod messages;
@@ -17,6 +18,7 @@ mod stats;
 
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
+pub use grammar::{GrammarError, NextTokens, TokenGrammar};
 pub use ids::{PageId, Rid, SlotId, StateId, TokenId};
 pub use logprobs::{LogprobParams, ReqLogprobs, TokenLogprobs};
 pub use messages::{

@@ -7,14 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     FinishReason, LogprobParams, ReqLogprobs, Rid, SamplingParams, SchedulerStats, StepProfiles,
-    TokenId,
+    TokenGrammar, TokenId,
 };
 
 /// Answers a control message once.
 pub type Reply<T> = oneshot::Sender<T>;
 
 /// One sequence to generate. Batches and `n > 1` are several of these.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GenerateReq {
     /// Unique among live requests.
     pub rid: Rid,
@@ -26,6 +26,8 @@ pub struct GenerateReq {
     pub eos_token_ids: Vec<TokenId>,
     /// Log-probabilities to report.
     pub logprobs: Option<Arc<LogprobParams>>,
+    /// What the completion has to follow, at its beginning.
+    pub grammar: Option<Box<dyn TokenGrammar>>,
 }
 
 /// To the engine thread, over a bounded channel: full means 503.

@@ -5,6 +5,7 @@
 
 mod device;
 mod exec;
+mod grammar;
 mod memory;
 mod model;
 mod observability;
@@ -20,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use device::DeviceArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use grammar::GrammarArgs;
 pub(crate) use memory::MemoryArgs;
 pub(crate) use model::ModelArgs;
 pub(crate) use observability::ObservabilityArgs;

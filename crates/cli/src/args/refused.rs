@@ -49,7 +49,6 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("disaggregation-mode", "null", "prefill and decode share the engine"),
     neutral("dp-size", "1", "one replica"),
     neutral("ep-size", "1", "one device"),
-    neutral("grammar-backend", "none", "constrained output is not supported yet"),
     neutral("mlx-enable-sampling", "", "sampling is always on"),
     neutral("model-impl", "auto", "there is one implementation of each model"),
     neutral("nnodes", "1", "one machine"),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::GrammarArgs;
+
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct ServingArgs {
@@ -83,4 +85,8 @@ pub(crate) struct ServingArgs {
     /// Do not send a request to oneself before reporting readiness.
     #[arg(long)]
     pub(crate) skip_server_warmup: bool,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) grammar: GrammarArgs,
 }

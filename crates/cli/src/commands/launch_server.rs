@@ -199,6 +199,7 @@ impl ServingArgs {
             ChatTemplate::from_argument(argument, SpecialTokens::default())
                 .context("--chat-template")?;
         }
+        self.grammar.resolve()?;
         // Names only: there is no template yet.
         self.parsers(None, &Tokenizer::skipped()).map(drop)
     }
@@ -240,6 +241,7 @@ fn server_config(
     server_args.insert("tool_call_parser".to_owned(), tool_call);
     let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
     Ok(ServerConfig {
+        grammar: serving.grammar.resolve()?,
         host: serving.host.clone(),
         port: serving.port,
         api_key: serving.api_key.clone(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mem_cache::PageTables;
-use scheduler::{BatchOutput, InputId, ScheduleBatch, SchedulerLimits};
+use scheduler::{BatchOutput, InputId, RowMask, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
 use types::{EngineHandle, ModelInfo, SamplingParams, SchedulerStats, SubmitError, TokenId};
 
@@ -55,6 +55,15 @@ impl Executor for CountingDevice {
         self.last.clone_from(&sampled);
         self.launched = Some(batch.into());
         Ok((sampled, batch.mode))
+    }
+
+    fn sample(
+        &mut self,
+        _: &mut Self::Handle,
+        _: &ScheduleBatch,
+        _: &[RowMask],
+    ) -> Result<(), String> {
+        unreachable!("no request follows a grammar")
     }
 
     fn wait(&mut self, (sampled, mode): Self::Handle) -> Result<BatchOutput, String> {
@@ -136,6 +145,7 @@ impl Bench {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            grammar: None,
         };
         self.handle.submit(EngineMsg::Generate { req: Box::new(req), events }).unwrap();
         receiver

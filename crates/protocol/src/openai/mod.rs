@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod error;
 mod models;
+mod response_format;
 mod tools;
 mod usage;
 
@@ -18,6 +19,7 @@ pub use completions::{
 };
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
+pub use response_format::{AnswerGrammar, JsonSchemaFormat, ResponseFormat};
 pub use tools::{FunctionCall, ToolCall};
 pub use usage::{PromptTokensDetails, StreamOptions, Usage};
 

@@ -7,6 +7,7 @@
 //! without any scheduler. A failing seed prints the line that replays it.
 
 mod fake_executor;
+mod fake_grammar;
 mod mutations;
 mod oracle;
 mod run;
@@ -68,6 +69,7 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        masked: 5_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

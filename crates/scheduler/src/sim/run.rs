@@ -40,10 +40,12 @@ pub(super) struct Coverage {
     pub(super) input_logprobs: u64,
     /// Penalties for a token that the host had not read.
     pub(super) pending_penalties: u64,
+    /// Tokens that a grammar had a say in.
+    pub(super) masked: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 17] {
+    fn fields(&self) -> [u64; 18] {
         [
             self.finished,
             self.stopped,
@@ -62,6 +64,7 @@ impl Coverage {
             self.full_windows,
             self.input_logprobs,
             self.pending_penalties,
+            self.masked,
         ]
     }
 
@@ -87,6 +90,7 @@ impl Coverage {
         self.full_windows += other.full_windows;
         self.input_logprobs += other.input_logprobs;
         self.pending_penalties += other.pending_penalties;
+        self.masked += other.masked;
     }
 }
 
@@ -320,6 +324,7 @@ impl Simulation {
         self.coverage.evicted_tokens = stats.evicted_tokens;
         let executor = self.scheduler.executor();
         self.coverage.suppressed = executor.num_suppressed;
+        self.coverage.masked = executor.num_masked;
         self.coverage.pending_penalties = executor.num_pending_penalties;
         self.coverage.snapshots_read = executor.num_snapshots_read;
         self.coverage.dropped_tokens = executor.num_sampled - self.num_published;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use mem_cache::{StateConfig, WindowConfig};
 use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenId};
 
-use super::oracle::{VOCAB_SIZE, mix};
+use super::{
+    fake_grammar::FakeGrammar,
+    oracle::{VOCAB_SIZE, mix},
+};
 use crate::{PrefillSharing, SchedulePolicy, SchedulerLimits};
 
 /// What the clients do.
@@ -145,7 +148,9 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
             let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
             Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
         });
+        let grammar = rng.one_in(5).then(|| Box::new(FakeGrammar::new(rng.between(0, 2))) as _);
         reqs.push(GenerateReq {
+            grammar,
             logprobs,
             rid: Rid::new(format!("r{rid}")),
             input_ids,

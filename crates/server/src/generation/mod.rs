@@ -1,11 +1,14 @@
 //! From a validated request to tokens and text, for every endpoint alike.
 
+mod grammar;
 mod logprobs;
 mod prompt;
 mod sampling;
 mod sequence;
 mod set;
 
+pub use grammar::GrammarConfig;
+pub(crate) use grammar::{Constraint, Grammars, response_grammar};
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};
 pub(crate) use sampling::SamplingSpec;

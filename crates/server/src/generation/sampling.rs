@@ -8,7 +8,10 @@ use protocol::{
 };
 use types::{Penalties, SamplingParams, TOP_K_ALL, TokenId};
 
-use super::LogprobSpec;
+use super::{
+    LogprobSpec,
+    grammar::{self, Constraint},
+};
 use crate::error::ApiError;
 
 /// Stop tokens are compared with every token made, so there is a limit.
@@ -24,6 +27,8 @@ pub(crate) struct SamplingSpec {
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
     pub(crate) logprobs: Option<LogprobSpec>,
+    /// What the completion follows.
+    pub(crate) grammar: Option<Constraint>,
 }
 
 /// What happens to the text after sampling.
@@ -39,10 +44,11 @@ impl SamplingSpec {
     /// # Errors
     /// A value outside its range, by name.
     pub(crate) fn new(
-        json: SamplingJson,
+        mut json: SamplingJson,
         vocab_size: usize,
         stream_interval: usize,
     ) -> Result<Self, ApiError> {
+        let grammar = grammar::constraint_of(&mut json)?;
         let refuse = |message: String| Err(ApiError::value(message));
         let defaults = SamplingParams::default();
         let max_new_tokens = match json.max_new_tokens {
@@ -93,7 +99,7 @@ impl SamplingSpec {
             stream_interval: interval as usize,
         };
         let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
-        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None })
+        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None, grammar })
     }
 
     /// The parameters of sample `sample`: with a seed given, each has its own.
@@ -240,6 +246,15 @@ mod tests {
             let error = spec(json).unwrap_err();
             assert!(error.contains(name), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_completion_follows_one_grammar_at_most() {
+        assert_eq!(spec(r#"{"regex":"","ebnf":null}"#).unwrap().grammar, None);
+        let grammar = spec(r#"{"regex":"a+","json_schema":""}"#).unwrap().grammar.unwrap().spec;
+        assert_eq!((grammar.kind.to_string(), &*grammar.text), ("regex".to_owned(), "a+"));
+        let error = spec(r#"{"regex":"a+","structural_tag":"{}"}"#).unwrap_err();
+        assert_eq!(error, "Only one of regex, json_schema, ebnf, or structural_tag can be set.");
     }
 
     #[test]

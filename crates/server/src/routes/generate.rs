@@ -79,12 +79,27 @@ fn plan(
     let (prompts, is_batch) = prompts(state, request.text, request.input_ids)?;
     let mut specs = specs(state, request.sampling_params, prompts.len())?;
     wanted.apply(state, &mut specs)?;
+    if request.require_reasoning.unwrap_or(false) {
+        begin_after_reasoning(state, &mut specs)?;
+    }
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
     }
     let plan = GenerationPlan { prompts, specs, rid: request.rid, flags };
     Ok((plan, is_batch || n > 1))
+}
+
+/// # Errors
+/// There is no reasoning parser to tell where reasoning ends.
+fn begin_after_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+    for grammar in specs.iter_mut().filter_map(|spec| spec.grammar.as_mut()) {
+        let Some(begin) = &state.answer_begin else {
+            return Err(ApiError::value("require_reasoning needs a --reasoning-parser."));
+        };
+        grammar.after = Some(begin.clone());
+    }
+    Ok(())
 }
 
 fn prompts(

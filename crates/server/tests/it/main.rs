@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod errors;
 mod generate;
+mod grammars;
 mod info;
 mod logprobs;
 mod reasoning;
