@@ -182,6 +182,8 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 
 /// Files that serving reads; weights of other frameworks stay where they are.
 fn is_wanted(name: &str, with_weights: bool) -> bool {
+    // A model's further templates, by name.
+    const TEMPLATES: &str = "additional_chat_templates";
     const NAMES: [&str; 13] = [
         "added_tokens.json",
         "config.json",
@@ -199,12 +201,19 @@ fn is_wanted(name: &str, with_weights: bool) -> bool {
     ];
     let is_weight = name.starts_with("model")
         && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-    is_plain_name(name)
-        && (NAMES.contains(&name)
-            || name.starts_with("chat_template")
-            || name.ends_with(".jinja")
-            || name.ends_with(".tiktoken")
-            || (is_weight && with_weights))
+    match name.split_once('/') {
+        Some((folder, name)) => {
+            folder == TEMPLATES && is_plain_name(name) && name.ends_with(".jinja")
+        }
+        None => {
+            is_plain_name(name)
+                && (NAMES.contains(&name)
+                    || name.starts_with("chat_template")
+                    || name.ends_with(".jinja")
+                    || name.ends_with(".tiktoken")
+                    || (is_weight && with_weights))
+        }
+    }
 }
 
 fn is_commit(sha: &str) -> bool {

@@ -15,6 +15,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// `--api-key`: required as a bearer token on all but the health routes.
     pub api_key: Option<String>,
+    /// `--admin-api-key`: required instead of the other on routes that change the server.
+    pub admin_api_key: Option<String>,
     /// `--served-model-name`.
     pub served_model_name: String,
     /// `--tokenizer-path`.
@@ -76,6 +78,7 @@ impl Default for ServerConfig {
             host: "127.0.0.1".to_owned(),
             port: 30000,
             api_key: None,
+            admin_api_key: None,
             served_model_name: "default".to_owned(),
             tokenizer_path: String::new(),
             weight_version: "default".to_owned(),

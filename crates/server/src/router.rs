@@ -6,19 +6,24 @@ use axum::{
 };
 use tower_http::cors::CorsLayer;
 
-use crate::{AppState, auth, http_metrics, routes::*};
+use crate::{AppState, auth, console, http_metrics, routes::*};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let counted = middleware::from_fn_with_state(state.clone(), http_metrics::count_requests);
+    let clients = Router::new()
         .merge(generation_routes())
+        .merge(dialect_routes())
         .merge(info_routes())
         .fallback(root::not_found)
         .method_not_allowed_fallback(root::method_not_allowed)
-        .layer(middleware::from_fn_with_state(state.clone(), http_metrics::count_requests))
-        .layer(middleware::from_fn_with_state(state.clone(), auth::require_api_key))
-        .layer(CorsLayer::permissive())
-        .with_state(state)
+        .layer(counted.clone())
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_api_key));
+    let administrators = control_routes()
+        .method_not_allowed_fallback(root::method_not_allowed)
+        .layer(counted)
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_admin_key));
+    clients.merge(administrators).layer(CorsLayer::permissive()).with_state(state)
 }
 
 fn generation_routes() -> Router<AppState> {
@@ -32,13 +37,28 @@ fn generation_routes() -> Router<AppState> {
         .route("/v1/detokenize", post(detokenize::detokenize))
         .route("/parse_function_call", post(parse_function_call::parse_function_call))
         .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
-        .route("/abort_request", post(abort_request::abort_request))
-        .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
+}
+
+fn dialect_routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/messages", post(messages::messages))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/invocations", post(chat_completions::chat_completions))
+        .route("/vertex_generate", post(vertex_generate::vertex_generate))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
 }
 
 fn info_routes() -> Router<AppState> {
     Router::new()
         .route("/", get(root::root))
+        .route("/console/{file}", get(console::file))
         .route("/ping", get(health::health))
         .route("/ready", get(health::ready))
         .route("/health", get(health::health))
@@ -51,4 +71,12 @@ fn info_routes() -> Router<AppState> {
         .route("/get_server_info", get(server_info::server_info))
         .route("/v1/loads", get(loads::loads))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+}
+
+/// What changes the server or other clients' requests.
+fn control_routes() -> Router<AppState> {
+    Router::new()
+        .route("/abort_request", post(abort_request::abort_request))
+        .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
 }

@@ -2,11 +2,14 @@
 
 use std::{future::Future, io};
 
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::{TcpListener, TcpStream};
 use types::EngineMsg;
 
-use crate::{AppState, router};
+use crate::{
+    AppState, router,
+    tls::{TlsIdentity, TlsListener},
+};
 
 /// Serves until `shutdown` resolves, then refuses new requests, lets live ones
 /// finish and tells the engine to drain. Returns when all of that is done.
@@ -18,13 +21,28 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    serve_on(state, listener.tap_io(|stream| set_nodelay(stream)), shutdown).await
+}
+
+/// [`serve`] over TLS.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve_tls(
+    state: AppState,
+    listener: TcpListener,
+    identity: TlsIdentity,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    serve_on(state, TlsListener::new(listener, identity), shutdown).await
+}
+
+async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(
+    state: AppState,
+    listener: L,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let draining = state.clone();
-    let listener = listener.tap_io(|stream| {
-        // A token is a small packet that must not wait for the next one.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
     axum::serve(listener, router(state.clone()))
         .with_graceful_shutdown(async move {
             shutdown.await;
@@ -35,4 +53,11 @@ pub async fn serve(
     // An engine that is gone already has nothing to drain.
     let _ = state.engine.send(EngineMsg::Drain).await;
     Ok(())
+}
+
+/// A token is a small packet that must not wait for the next one.
+pub(crate) fn set_nodelay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
 }

@@ -15,7 +15,7 @@ use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
 use types::{EngineHandle, EngineMsg, EngineState, EngineStatus, Rid, TokenId};
 
-use crate::{ServerConfig, error::ApiError, generation::Grammars};
+use crate::{ServerConfig, error::ApiError, generation::Grammars, response_store::ResponseStore};
 
 /// How long an information route waits for a busy engine.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ pub struct Shared {
     /// Answers of the engine since start: a sign of life.
     pub(crate) num_events: AtomicU64,
     pub(crate) text_jobs: Arc<Semaphore>,
+    pub(crate) responses: ResponseStore,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
 }
@@ -88,6 +89,7 @@ impl AppState {
             started: Instant::now(),
             num_events: AtomicU64::new(0),
             text_jobs: Arc::new(Semaphore::new(config.max_text_jobs.max(1))),
+            responses: ResponseStore::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             config,

@@ -23,6 +23,20 @@ pub(crate) struct ServingArgs {
     #[serde(skip)]
     pub(crate) api_key: Option<String>,
 
+    /// Required instead of the API key on routes that change the server (`/flush_cache`,
+    /// `/abort_request`, ...).
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) admin_api_key: Option<String>,
+
+    /// PEM file of the private key to serve HTTPS with; not encrypted.
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub(crate) ssl_keyfile: Option<PathBuf>,
+
+    /// PEM file of the certificate chain that goes with it, the server's own first.
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    pub(crate) ssl_certfile: Option<PathBuf>,
+
     /// Name in `/v1/models`; by default the model path.
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Option<String>,

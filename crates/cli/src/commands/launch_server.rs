@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
 use serde_json::Value;
-use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig};
+use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig, TlsIdentity};
 use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 use tokio::{
     net::TcpSocket,
@@ -44,6 +44,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let mut config = args.engine.resolve()?;
     config.profile = args.serving.profile;
     args.serving.check()?;
+    let identity = args.serving.tls_identity()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;
 
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let server_config = server_config(args, &engine, &model_path, parsers)?;
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(args, state, engine, watchdog));
+    let result = runtime.block_on(serve(args, (state, identity), engine, watchdog));
     // Blocking text jobs of requests that are gone must not hold up the exit.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -68,20 +69,26 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
 
 async fn serve(
     args: &ServerArgs,
-    state: AppState,
+    (state, identity): (AppState, Option<TlsIdentity>),
     engine: StartedEngine,
     watchdog: Duration,
 ) -> Result<()> {
     let serving = &args.serving;
     let listener = listen(serving)?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
     tracing::info!("listening on {url}");
 
     tokio::spawn(watch(engine.clock.clone(), watchdog));
     let mut ended = engine_end(engine)?;
     let (stop, stopped) = oneshot::channel();
     let shutdown = shutdown(stopped)?;
-    let mut server = tokio::spawn(server::serve(state.clone(), listener, shutdown));
+    let mut server = match identity {
+        Some(identity) => {
+            tokio::spawn(server::serve_tls(state.clone(), listener, identity, shutdown))
+        }
+        None => tokio::spawn(server::serve(state.clone(), listener, shutdown)),
+    };
 
     if !serving.skip_server_warmup {
         server::warmup(&state).await?;
@@ -204,6 +211,15 @@ impl ServingArgs {
         self.parsers(None, &Tokenizer::skipped()).map(drop)
     }
 
+    /// What HTTPS is served with, if it is.
+    fn tls_identity(&self) -> Result<Option<TlsIdentity>> {
+        let files = self.ssl_keyfile.as_deref().zip(self.ssl_certfile.as_deref());
+        files
+            .map(|(key, certificates)| TlsIdentity::from_files(key, certificates))
+            .transpose()
+            .context("--ssl-keyfile, --ssl-certfile")
+    }
+
     fn parsers(
         &self,
         template: Option<&ChatTemplate>,
@@ -245,6 +261,7 @@ fn server_config(
         host: serving.host.clone(),
         port: serving.port,
         api_key: serving.api_key.clone(),
+        admin_api_key: serving.admin_api_key.clone(),
         served_model_name: serving.served_model_name.clone().unwrap_or(model_path.to_owned()),
         tokenizer_path: tokenizer_path
             .map_or_else(|| model_path.to_owned(), |path| path.display().to_string()),

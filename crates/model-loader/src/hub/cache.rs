@@ -66,8 +66,9 @@ impl RepoCache {
     pub(super) fn link(&self, etag: &str, commit: &str, name: &str) -> Result<(), HubError> {
         let pointer = self.pointer(commit, name);
         let link = || -> io::Result<()> {
-            fs::create_dir_all(self.snapshot_dir(commit))?;
-            let target = Path::new("../../blobs").join(etag);
+            fs::create_dir_all(pointer.parent().expect("a pointer lies in a snapshot"))?;
+            let up = "../".repeat(name.matches('/').count());
+            let target = Path::new(&up).join("../../blobs").join(etag);
             match std::os::unix::fs::symlink(target, &pointer) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 // A file system without links gets a copy.

@@ -51,6 +51,8 @@ type Files = BTreeMap<&'static str, Vec<u8>>;
 fn files() -> Files {
     let weights: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     [
+        ("additional_chat_templates/rag.jinja", b"{{ documents }}".to_vec()),
+        ("additional_chat_templates/../evil.jinja", b"evil".to_vec()),
         ("config.json", b"{}".to_vec()),
         ("model.safetensors", weights),
         ("tokenizer.json", b"tokens".to_vec()),
@@ -131,12 +133,13 @@ fn serve(
             "HTTP/1.1 200 OK\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
         );
     }
-    let name = request.path.rsplit('/').next().unwrap();
+    // "/org/model/resolve/<commit>/<name>".
+    let name = request.path.splitn(6, '/').last().unwrap();
     let Some(body) = files.get(name) else {
         return write!(stream, "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     };
     let total = body.len();
-    let etag = format!("etag-{}", name.replace('.', "-"));
+    let etag = format!("etag-{}", name.replace(['.', '/'], "-"));
     if let Some(cdn) = quirks.cdn.as_ref().filter(|_| name.ends_with(".safetensors")) {
         return write!(
             stream,
@@ -214,6 +217,9 @@ fn fetches_what_serving_needs_into_the_shared_layout() {
     assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), SHA);
     let link = fs::read_link(folder.join("model.safetensors")).unwrap();
     assert_eq!(link, Path::new("../../blobs/etag-model-safetensors"));
+    let link = fs::read_link(folder.join("additional_chat_templates/rag.jinja")).unwrap();
+    assert_eq!(link, Path::new("../../../blobs/etag-additional_chat_templates-rag-jinja"));
+    assert!(!folder.join("evil.jinja").exists());
     let seen = hub.seen();
     assert_eq!(seen[0].path, "/api/models/org/model/revision/main");
     assert!(seen.iter().all(|seen| seen.authorization.as_deref() == Some("Bearer secret")));
@@ -223,6 +229,7 @@ fn fetches_what_serving_needs_into_the_shared_layout() {
     assert_eq!(
         log.0.into_inner(),
         [
+            ("additional_chat_templates/rag.jinja".to_owned(), 0, 15, true),
             ("config.json".to_owned(), 0, 2, true),
             ("model.safetensors".to_owned(), 0, 400_000, true),
             ("tokenizer.json".to_owned(), 0, 6, true),

@@ -241,7 +241,7 @@ pub struct ChatLogprobs {
 }
 
 /// Log-probability of one token.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ChatTokenLogprob {
     /// Its text.
     pub token: String,
@@ -254,7 +254,7 @@ pub struct ChatTokenLogprob {
 }
 
 /// One of the most likely tokens.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ChatTopLogprob {
     /// Its text.
     pub token: String,

@@ -20,11 +20,12 @@ use types::TokenId;
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
+    answer::AnswerFormat,
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
         ChatPrompt, Constraint, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags,
-        response_grammar, tokenize_chat,
+        SequenceSet, response_grammar, tokenize_chat,
     },
     sse,
     state::unix_seconds,
@@ -46,10 +47,44 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
-    let (tools, choice) = tool_choice::take_tools(&mut request)?;
-    let mut format = format::answer_format(&state, &mut request, (&tools, &choice))?;
+    let run = start(&state, &mut request, arrived).await?;
+    let words = Words {
+        usage: run.usage,
+        model: request.model.unwrap_or_else(|| "default".to_owned()),
+        created: unix_seconds() as u64,
+        format: run.format,
+        streams: Vec::new(),
+    };
+    if is_streaming {
+        return Ok(sse::respond(run.set, words));
+    }
+    let sequences = run.set.collect().await?;
+    Ok(words.response(&state, &sequences))
+}
+
+/// A chat request under way, in whatever dialect it came.
+pub(crate) struct ChatRun {
+    pub(crate) set: SequenceSet,
+    /// How answers are taken apart.
+    pub(crate) format: AnswerFormat,
+    pub(crate) usage: UsagePolicy,
+}
+
+/// Checks the request, renders its prompt and hands it to the engine.
+/// Dialects that are not OpenAI's translate theirs and come here too.
+///
+/// # Errors
+/// Whatever is wrong with the request, a full queue, a server that stops.
+pub(crate) async fn start(
+    state: &AppState,
+    request: &mut ChatRequest,
+    arrived: Instant,
+) -> Result<ChatRun, ApiError> {
+    let is_streaming = request.stream.unwrap_or(false);
+    let (tools, choice) = tool_choice::take_tools(request)?;
+    let mut format = format::answer_format(state, request, (&tools, &choice))?;
     let mut spec = SamplingSpec::new(
-        sampling(&request, &state.config.sampling_defaults)?,
+        sampling(request, &state.config.sampling_defaults)?,
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
@@ -63,17 +98,18 @@ pub(crate) async fn chat_completions(
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
-    if let Some(calls) = calls_grammar(&state, &request, &tools, &choice)? {
+    if let Some(calls) = calls_grammar(state, request, &tools, &choice)? {
         if spec.grammar.is_some() {
             return Err(ApiError::value("Calls and another grammar cannot be asked for at once."));
         }
         spec.grammar = Some(Constraint::new(calls));
     }
     let n = spec.n;
-    let ids = prompt(&state, &mut request, tools).await?;
-    format::look_at_prompt(&state, &ids, &mut format);
-    let thinks = format::begins_with_reasoning(&format);
-    if let Some(grammar) = spec.grammar.as_mut().filter(|_| thinks) {
+    let ids = prompt(state, request, tools).await?;
+    format::look_at_prompt(state, &ids, &mut format);
+    if let Some(grammar) = &mut spec.grammar
+        && format::begins_with_reasoning(&format)
+    {
         grammar.after.clone_from(&state.answer_begin);
     }
     let separates = request.separate_reasoning.unwrap_or(true);
@@ -81,24 +117,26 @@ pub(crate) async fn chat_completions(
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
-        rid: request.rid,
+        rid: request.rid.take(),
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
-    let set = plan.start(&state).await?;
+    let set = plan.start(state).await?;
     let counts_reasoning = format::begins_with_reasoning(&format);
-    let words = Words {
-        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n)
-            .with_reasoning(&state, counts_reasoning),
-        model: request.model.unwrap_or_else(|| "default".to_owned()),
-        created: unix_seconds() as u64,
-        format,
-        streams: Vec::new(),
-    };
-    if is_streaming {
-        return Ok(sse::respond(set, words));
-    }
-    let sequences = set.collect().await?;
-    Ok(words.response(&state, &sequences))
+    let usage = UsagePolicy::new(state, request.stream_options.as_ref(), n)
+        .with_reasoning(state, counts_reasoning);
+    Ok(ChatRun { set, format, usage })
+}
+
+/// How many tokens the prompt of a request has.
+///
+/// # Errors
+/// What is wrong with messages, tools or template.
+pub(crate) async fn count_prompt_tokens(
+    state: &AppState,
+    mut request: ChatRequest,
+) -> Result<usize, ApiError> {
+    let (tools, _) = tool_choice::take_tools(&mut request)?;
+    Ok(prompt(state, &mut request, tools).await?.len())
 }
 
 fn calls_grammar(
