@@ -68,9 +68,13 @@ impl Writer<'_> {
             }
             "any_text" => Ok(self.text_until(end.unwrap_or_default())),
             "sequence" => {
-                let parts = list_of(format, "elements")?.iter();
+                let parts = list_of(format, "elements")?;
+                let is_text = |part: &Value| part["type"] == "any_text";
+                if parts.iter().rev().skip(1).any(is_text) {
+                    return Err("`any_text` amid a sequence is not supported".to_owned());
+                }
                 let parts: Result<Vec<_>, _> =
-                    parts.map(|part| self.format(part, None, depth + 1)).collect();
+                    parts.iter().map(|part| self.format(part, None, depth + 1)).collect();
                 Ok(format!("({})", parts?.join(" ")))
             }
             "or" => {
@@ -201,25 +205,29 @@ impl Writer<'_> {
             return format!("{} {}", self.free_text(marks), self.literal(mark));
         }
         let name = self.new_name("up_to");
-        let mark = escaped(mark);
-        self.line(&format!("{name}[lazy]"), &format!("/(.|\\n)*{mark}/"));
+        let others: Vec<&str> = marks.iter().copied().filter(|other| *other != mark).collect();
+        let without = self.without(&others);
+        self.line(&format!("{name}[lazy]"), &format!("/(.|\\n)*{}/{without}", escaped(mark)));
         name
     }
 
     /// Free text with none of `marks` in it.
     fn free_text(&mut self, marks: &[&str]) -> String {
         let name = self.new_name("TEXT");
-        let marks: Vec<_> = marks
-            .iter()
-            .filter(|mark| self.first_special(mark).is_none())
-            .map(|mark| escaped(mark))
-            .collect();
-        let body = match marks.is_empty() {
-            true => "/(.|\\n)*/".to_owned(),
-            false => format!("/(.|\\n)*/ & ~/(.|\\n)*({})(.|\\n)*/", marks.join("|")),
-        };
-        self.line(&name, &body);
+        let without = self.without(marks);
+        self.line(&name, &format!("/(.|\\n)*/{without}"));
         name
+    }
+
+    /// What takes texts with one of `marks` in them out of a terminal. Special tokens are
+    /// in no text anyway.
+    fn without(&self, marks: &[&str]) -> String {
+        let marks = marks.iter().filter(|mark| self.first_special(mark).is_none());
+        let marks: Vec<_> = marks.map(|mark| escaped(mark)).collect();
+        match marks.is_empty() {
+            true => String::new(),
+            false => format!(" & ~/(.|\\n)*({})(.|\\n)*/", marks.join("|")),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Grammars {
 
     /// Blocks while the vocabulary is read.
     fn compiler(&self, state: &AppState) -> Result<&GrammarCompiler, ApiError> {
-        let new = || {
+        let new = || -> Result<GrammarCompiler, String> {
             let new = self.config.backend.new.ok_or_else(|| {
                 "Grammar-based generation (json_schema, regex, ebnf, structural_tag) is not \
                  supported when the server is launched with --grammar-backend none"
@@ -147,10 +147,10 @@ pub(crate) async fn compile(
     let grammar = tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| {
         Err(ApiError::value(format!("Grammar preprocessing timed out: {}", spec.kind)))
     })?;
-    Ok(match after {
-        Some(after) => Box::new(AfterReasoning::new(Arc::clone(after), grammar)),
-        None => grammar,
-    })
+    match after {
+        Some(after) => Ok(Box::new(AfterReasoning::new(Arc::clone(after), grammar))),
+        None => Ok(grammar),
+    }
 }
 
 /// What `response_format` asks for.
