@@ -118,7 +118,7 @@ impl GrammarBackend for LlGuidance {
         let invalid = |reason: String| CompileError::Invalid { kind, reason };
         let grammar = match kind {
             GrammarKind::JsonSchema => self.json_schema(&spec.text).map_err(invalid)?,
-            GrammarKind::Regex => TopLevelGrammar::from_regex(&spec.text),
+            GrammarKind::Regex => TopLevelGrammar::from_regex(without_anchors(&spec.text)),
             GrammarKind::Ebnf => {
                 TopLevelGrammar::from_lark(ebnf::to_lark(&spec.text).map_err(invalid)?)
             }
@@ -135,6 +135,15 @@ impl GrammarBackend for LlGuidance {
                 Ok(Box::new(LlGrammar { matcher, vocabulary, is_terminated: false }))
             }
         }
+    }
+}
+
+/// The whole completion has to match, so anchors at both ends say nothing new.
+fn without_anchors(regex: &str) -> &str {
+    let regex = regex.strip_prefix('^').unwrap_or(regex);
+    match regex.strip_suffix('$') {
+        Some(rest) if rest.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 0 => rest,
+        _ => regex,
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{
 #[test]
 fn a_regular_expression_is_for_the_whole_completion() {
     check(Regex, r"\d{3}-[a-c]+", &["123-a", "000-cab"], &["12-a", "123-", "123-d", "1234-a"]);
+    check(Regex, "^[0-9]+$", &["5", "12"], &["^5", "5$", ""]);
+    check(Regex, r"a\$", &["a$"], &["a", r"a\"]);
     check(Regex, "(yes|no|é)", &["yes", "no", "é"], &["ye", "maybe", "yesno"]);
 }
 
