@@ -89,12 +89,14 @@ impl Writer {
         }
         match expr {
             Expr::Sequence(parts) => {
+                let together = |a: &Expr, b: &Expr| self.is_terminal(a) && self.is_terminal(b);
+                let runs: Vec<&[Expr]> = parts.chunk_by(together).collect();
                 let mut texts = Vec::new();
-                for run in parts.chunk_by(|a, b| self.is_terminal(a) && self.is_terminal(b)) {
-                    match run {
-                        [one] => texts.push(self.expr(one)),
-                        many => texts.push(self.run(&Expr::Sequence(many.to_vec()))),
-                    }
+                for run in runs {
+                    texts.push(match run {
+                        [one] => self.expr(one),
+                        many => self.run(&Expr::Sequence(many.to_vec())),
+                    });
                 }
                 format!("({})", texts.join(" "))
             }
