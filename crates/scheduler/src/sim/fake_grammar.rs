@@ -12,12 +12,14 @@ pub(super) const END: TokenId = 11;
 pub(super) struct FakeGrammar {
     /// Tokens before the grammar begins, as with reasoning.
     num_free: usize,
+    /// [`END`] ends it.
+    ends: bool,
     accepted: Vec<TokenId>,
 }
 
 impl FakeGrammar {
-    pub(super) fn new(num_free: usize) -> Self {
-        Self { num_free, accepted: Vec::new() }
+    pub(super) fn new(num_free: usize, ends: bool) -> Self {
+        Self { num_free, ends, accepted: Vec::new() }
     }
 
     fn allows(&self, token: TokenId) -> bool {
@@ -56,7 +58,8 @@ impl TokenGrammar for FakeGrammar {
     }
 
     fn is_terminated(&self) -> bool {
-        self.accepted.len() > self.num_free && self.accepted.last() == Some(&END)
+        let is_over = self.accepted.len() > self.num_free && self.accepted.last() == Some(&END);
+        self.ends && is_over
     }
 
     fn boxed_clone(&self) -> Box<dyn TokenGrammar> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mem_cache::{StateConfig, WindowConfig};
-use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenId};
+use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenGrammar, TokenId};
 
 use super::{
     fake_grammar::FakeGrammar,
@@ -148,7 +148,7 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
             let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
             Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
         });
-        let grammar = rng.one_in(5).then(|| Box::new(FakeGrammar::new(rng.between(0, 2))) as _);
+        let grammar = grammar(rng.clone(), is_storm);
         reqs.push(GenerateReq {
             grammar,
             logprobs,
@@ -159,6 +159,12 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
         });
     }
     reqs
+}
+
+/// In a storm grammars do not end: completions have to be long.
+fn grammar(mut rng: Rng, is_storm: bool) -> Option<Box<dyn TokenGrammar>> {
+    let num_free = rng.between(0, 2);
+    rng.one_in(5).then(|| Box::new(FakeGrammar::new(num_free, !is_storm)) as _)
 }
 
 fn sampling_params(rng: &mut Rng, index: usize, longest_new: usize) -> SamplingParams {

@@ -143,11 +143,11 @@ fn calls_schema(tools: &[Value], one: bool) -> Value {
     Value::Object(schema)
 }
 
-/// A function without parameters takes an empty object.
+/// A function without parameters takes any object.
 fn parameters(tool: &Value) -> Value {
     match &tool["function"]["parameters"] {
         Value::Object(schema) if !schema.is_empty() => Value::Object(schema.clone()),
-        _ => json!({"type": "object", "properties": {}, "additionalProperties": false}),
+        _ => json!({"type": "object", "properties": {}}),
     }
 }
 
