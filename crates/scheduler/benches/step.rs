@@ -6,7 +6,7 @@
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use mem_cache::{MemCache, MemCacheConfig, PageTables};
+use mem_cache::{EvictionPolicy, MemCache, MemCacheConfig, PageTables};
 use scheduler::{
     BatchOutput, Executor, RowMask, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg,
 };
@@ -55,6 +55,7 @@ fn req(index: usize) -> SchedulerMsg {
         eos_token_ids: vec![0],
         logprobs: None,
         grammar: None,
+        priority: None,
     }))
 }
 
@@ -131,6 +132,7 @@ fn full_cache(page_size: usize) -> MemCache {
         page_size,
         num_rows: NUM_REQS,
         disable_radix_cache: false,
+        eviction_policy: EvictionPolicy::Lru,
         max_step_tokens: PROMPT_LEN,
         states: None,
         windows: None,
@@ -144,7 +146,7 @@ fn full_cache(page_size: usize) -> MemCache {
 
 /// A request's life as the cache sees it.
 fn insert(cache: &mut MemCache, tokens: &[TokenId]) {
-    let (row, _) = cache.open(tokens, tokens.len()).expect("a free row");
+    let (row, _) = cache.open(tokens, tokens.len(), 0).expect("a free row");
     assert!(cache.reserve(row, tokens.len()));
     cache.close(row, tokens);
 }

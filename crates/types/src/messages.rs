@@ -28,6 +28,8 @@ pub struct GenerateReq {
     pub logprobs: Option<Arc<LogprobParams>>,
     /// What the completion has to follow, at its beginning.
     pub grammar: Option<Box<dyn TokenGrammar>>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// To the engine thread, over a bounded channel: full means 503.

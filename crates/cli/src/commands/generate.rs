@@ -155,6 +155,7 @@ fn submit(
         eos_token_ids,
         logprobs: None,
         grammar: None,
+        priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;
     Ok(events)

@@ -9,6 +9,7 @@ mod batching;
 mod cache;
 mod command_line;
 mod convert;
+mod dialects;
 mod grammars;
 mod hybrid;
 mod lifecycle;

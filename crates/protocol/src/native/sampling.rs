@@ -25,6 +25,8 @@ pub struct SamplingJson {
     pub min_new_tokens: Option<i64>,
     /// Text that ends the request.
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends the request; it stays in the text.
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end the request.
     pub stop_token_ids: Option<Vec<Option<i64>>>,
     /// Divides the logits; 0 is greedy.
@@ -90,14 +92,13 @@ pub static SAMPLING_TABLE: Table = Table {
         Field::empty("beam_width"),
         Field::empty("choice"),
         Field::empty("custom_params"),
-        Field::on("spaces_between_special_tokens"),
-        Field::empty("stop_regex"),
         Field::empty("watermark"),
     ],
     supported: Some(&[
         "max_new_tokens",
         "min_new_tokens",
         "stop",
+        "stop_regex",
         "stop_token_ids",
         "temperature",
         "top_p",
@@ -106,6 +107,8 @@ pub static SAMPLING_TABLE: Table = Table {
         "n",
         "ignore_eos",
         "skip_special_tokens",
+        // Of no effect, as upstream with every fast tokenizer.
+        "spaces_between_special_tokens",
         "no_stop_trim",
         "stream_interval",
         "sampling_seed",

@@ -8,8 +8,10 @@
 
 mod fake_executor;
 mod fake_grammar;
+mod mixed;
 mod mutations;
 mod oracle;
+mod queues;
 mod run;
 mod scenarios;
 mod workload;
@@ -70,6 +72,9 @@ fn run_quarter(quarter: u64) {
         input_logprobs: 5_000,
         pending_penalties: 2_000,
         masked: 5_000,
+        preemptions: 300,
+        turned_away: 500,
+        riders: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

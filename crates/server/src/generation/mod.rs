@@ -6,6 +6,7 @@ mod prompt;
 mod sampling;
 mod sequence;
 mod set;
+mod stop_regex;
 
 pub use grammar::GrammarConfig;
 pub(crate) use grammar::{Constraint, Grammars, response_grammar};

@@ -41,7 +41,9 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
-        if !state.tokenizer.is_there() && specs.iter().any(|spec| !spec.text.stop.is_empty()) {
+        let looks_at_text =
+            |spec: &SamplingSpec| !spec.text.stop.is_empty() || !spec.text.stop_regex.is_empty();
+        if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
         let prompts = prompts.tokenize(state).await?;
@@ -129,10 +131,11 @@ fn sequence(
     let req = GenerateReq {
         rid: rid.clone(),
         input_ids: ids.to_vec(),
-        sampling_params: spec.params_of(sample),
+        sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
         grammar: None,
+        priority: spec.priority,
     };
     let parts = SequenceParts {
         state: state.clone(),

@@ -104,6 +104,7 @@ pub(crate) async fn start(
         }
         spec.grammar = Some(Constraint::new(calls));
     }
+    spec.priority = request.priority;
     let n = spec.n;
     let ids = prompt(state, request, tools).await?;
     format::look_at_prompt(state, &ids, &mut format);
@@ -179,6 +180,7 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> Result<Sampli
         max_new_tokens: max_tokens.map_or(MaxNewTokens::Unlimited, MaxNewTokens::Exactly),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        stop_regex: request.stop_regex.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         temperature: request.temperature.or(defaults.temperature),
         top_p: request.top_p.or(defaults.top_p),

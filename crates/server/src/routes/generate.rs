@@ -82,6 +82,7 @@ fn plan(
     if request.require_reasoning.unwrap_or(false) {
         begin_after_reasoning(state, &mut specs)?;
     }
+    specs.iter_mut().for_each(|spec| spec.priority = request.priority);
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
