@@ -30,6 +30,7 @@ use crate::{
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
+    pooling::PooledSums,
     sampler::{PositionLogprobs, edit, restrict, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
@@ -52,25 +53,32 @@ pub(crate) struct ModelRunner {
     clock: StageClock,
     weight_bytes: usize,
     device: DeviceKind,
+    /// The model gives rows to pool instead of logits.
+    is_pooled: bool,
 }
 
 /// A batch on its way.
 pub(crate) struct Launch {
-    /// What its tokens come to.
-    result: LaunchResult,
-    /// Rows that somebody asked for, the first ones. With none `ids` only tells
-    /// when the batch is done.
-    num_sampled: usize,
-    logprobs: StepLogprobs,
+    result: StepResult,
     mode: ForwardMode,
 }
 
-#[derive(Debug)]
-enum LaunchResult {
-    /// `[num_sampled, vocab]`, of a batch that waits for [`Executor::sample`].
-    Logits(Array),
-    /// `[num_sampled]` int32. Depends on every write of the batch.
-    Ids(Array),
+enum StepResult {
+    /// Of a batch that waits for [`Executor::sample`].
+    Logits {
+        /// `[num_sampled, vocab]`.
+        logits: Array,
+        logprobs: StepLogprobs,
+    },
+    Tokens {
+        /// `[num_sampled]` int32. Depends on every write of the batch.
+        ids: Array,
+        /// Rows that somebody asked for, the first ones. With none `ids` only tells
+        /// when the batch is done.
+        num_sampled: usize,
+        logprobs: StepLogprobs,
+    },
+    Pooled(PooledSums),
 }
 
 /// Log-probabilities of a step, on their way.
@@ -104,7 +112,15 @@ impl ModelRunner {
             clock: StageClock::new(),
             weight_bytes,
             device,
+            is_pooled: false,
         }
+    }
+
+    /// For a model of [`models::load_pooled`]: no token is sampled, and texts stay whole, as
+    /// encoders want them.
+    pub(crate) fn pooled(mut self) -> Self {
+        self.kv.set_flat_rows(0);
+        Self { is_pooled: true, ..self }
     }
 
     /// Sizes that decode steps are padded to.
@@ -126,35 +142,41 @@ impl ModelRunner {
         Ok(())
     }
 
-    /// Hands results of the batch that is launched to the device, now or when the batch
-    /// before it is done.
-    fn hand_over(&mut self, results: Vec<Array>, fence: Option<Array>) -> mlx::Result<()> {
+    /// Hands results of the batch launched last over, now or when the one that runs is done.
+    fn hand_over(&mut self, results: &[&Array], fence: Option<Array>) -> mlx::Result<()> {
+        self.clock.mark(Stage::Graph);
         if self.is_running && !self.kv.writes_in_place() {
-            self.built = Some(results);
+            self.built = Some(results.iter().map(|&result| result.clone()).collect());
             return Ok(());
         }
-        self.submit(&results.iter().chain(&fence).collect::<Vec<_>>())
+        self.submit(&results.iter().copied().chain(&fence).collect::<Vec<_>>())
     }
 
-    /// Tokens of the batch launched last, `[num_sampled]` int32, from their logits.
+    /// Samples the batch launched last from its logits, `[num_sampled, vocab]`.
     fn sample_rows(
         &mut self,
         logits: &Array,
         batch: &ScheduleBatch,
         masks: &[RowMask],
-        logprobs: &mut StepLogprobs,
-    ) -> mlx::Result<Array> {
+        mut logprobs: StepLogprobs,
+    ) -> mlx::Result<StepResult> {
         let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
         let logits = edit(logits, &sampling, self.last_ids.as_ref())?;
         let logits = restrict(logits, masks)?;
         let ids = sample(&logits, &sampling)?;
         logprobs.add_sampled(batch, (&logits, &ids), &sampling)?;
         let fence = self.kv.fence(&ids)?;
-        self.clock.mark(Stage::Graph);
-        let results = std::iter::once(&ids).chain(logprobs.arrays()).cloned().collect();
-        self.hand_over(results, fence)?;
+        let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
+        self.hand_over(&results, fence)?;
         self.last_ids = Some(ids.clone());
-        Ok(ids)
+        Ok(StepResult::Tokens { ids, num_sampled: sampling.len(), logprobs })
+    }
+
+    fn launch_pooled(&mut self, batch: &ScheduleBatch, outputs: &Array) -> mlx::Result<StepResult> {
+        let sums = PooledSums::new(batch, outputs)?;
+        let fence = self.kv.fence(&sums.end()?)?;
+        self.hand_over(&[sums.array()], fence)?;
+        Ok(StepResult::Pooled(sums))
     }
 
     /// Logits of every token of a prompt, `[num_tokens, vocab]` f32. Takes the
@@ -222,10 +244,13 @@ impl Executor for ModelRunner {
         self.launched = Some(batch.into());
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
-        let num_sampled = batch.sampled_rows().count();
         let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
         let all_logits = self.graph.run(self.model.as_ref(), &step.forward)?;
+        if self.is_pooled {
+            let result = self.launch_pooled(batch, &all_logits)?;
+            return Ok(Launch { result, mode: batch.mode });
+        }
         let logits = match &step.sampled {
             Some(rows) => all_logits.take(rows, 0)?,
             None => all_logits.clone(),
@@ -236,14 +261,14 @@ impl Executor for ModelRunner {
         }
         let result = match batch.is_constrained() {
             true => {
-                self.clock.mark(Stage::Graph);
-                let results = std::iter::once(&logits).chain(logprobs.arrays());
-                self.hand_over(results.cloned().collect(), None)?;
-                LaunchResult::Logits(logits)
+                let results: Vec<&Array> =
+                    std::iter::once(&logits).chain(logprobs.arrays()).collect();
+                self.hand_over(&results, None)?;
+                StepResult::Logits { logits, logprobs }
             }
-            false => LaunchResult::Ids(self.sample_rows(&logits, batch, &[], &mut logprobs)?),
+            false => self.sample_rows(&logits, batch, &[], logprobs)?,
         };
-        Ok(Launch { result, num_sampled, logprobs, mode: batch.mode })
+        Ok(Launch { result, mode: batch.mode })
     }
 
     fn sample(
@@ -252,21 +277,28 @@ impl Executor for ModelRunner {
         batch: &ScheduleBatch,
         masks: &[RowMask],
     ) -> Result<(), EngineError> {
-        let LaunchResult::Logits(logits) = &handle.result else {
+        let StepResult::Logits { logits, logprobs } = &mut handle.result else {
             unreachable!("a constrained batch is sampled once");
         };
-        let logits = logits.clone();
-        let ids = self.sample_rows(&logits, batch, masks, &mut handle.logprobs)?;
-        handle.result = LaunchResult::Ids(ids);
+        let (logits, logprobs) = (logits.clone(), std::mem::take(logprobs));
+        handle.result = self.sample_rows(&logits, batch, masks, logprobs)?;
         Ok(())
     }
 
     fn wait(&mut self, handle: Launch) -> Result<BatchOutput, EngineError> {
         self.clock.mark(Stage::Schedule);
-        let LaunchResult::Ids(ids) = &handle.result else {
-            unreachable!("a constrained batch is sampled before it is waited for");
+        let output = match &handle.result {
+            StepResult::Logits { .. } => {
+                unreachable!("a constrained batch is sampled before it is waited for")
+            }
+            StepResult::Tokens { ids, num_sampled, .. } => {
+                let ids: Vec<i32> = ids.to_vec()?;
+                ids[..*num_sampled].iter().map(|&id| id as TokenId).collect::<Vec<_>>().into()
+            }
+            StepResult::Pooled(sums) => {
+                BatchOutput { pooled: sums.read()?, ..BatchOutput::default() }
+            }
         };
-        let ids: Vec<i32> = ids.to_vec()?;
         self.clock.mark(Stage::Wait);
         self.is_running = false;
         self.read = Some(handle.mode);
@@ -274,8 +306,12 @@ impl Executor for ModelRunner {
             // Only where nothing is written in place.
             self.submit(&built.iter().collect::<Vec<_>>())?;
         }
-        let token_ids = ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect();
-        Ok(BatchOutput { token_ids, logprobs: handle.logprobs.read()? })
+        Ok(match handle.result {
+            StepResult::Tokens { logprobs, .. } => {
+                BatchOutput { logprobs: logprobs.read()?, ..output }
+            }
+            StepResult::Logits { .. } | StepResult::Pooled(_) => output,
+        })
     }
 }
 

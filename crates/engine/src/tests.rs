@@ -23,6 +23,7 @@ mod broken_checkpoints;
 mod grammars;
 mod logprobs;
 mod packed_kv;
+mod pooling;
 
 const VOCAB: usize = 300;
 
@@ -161,6 +162,7 @@ fn requests() -> Vec<GenerateReq> {
                 eos_token_ids: vec![2],
                 logprobs: None,
                 grammar: None,
+                pooling: None,
                 priority: None,
             }
         })

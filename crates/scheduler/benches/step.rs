@@ -55,6 +55,7 @@ fn req(index: usize) -> SchedulerMsg {
         eos_token_ids: vec![0],
         logprobs: None,
         grammar: None,
+        pooling: None,
         priority: None,
     }))
 }

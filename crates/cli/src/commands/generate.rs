@@ -144,6 +144,7 @@ fn submit(
     eos_token_ids: Vec<TokenId>,
 ) -> Result<mpsc::UnboundedReceiver<ReqEvent>> {
     let model = engine.handle.model();
+    engine::check_gives_tokens(model)?;
     if let Some(id) = prompt.iter().find(|&&id| id as usize >= model.vocab_size) {
         bail!("token id {id} is outside the vocabulary of {}", model.vocab_size);
     }
@@ -155,6 +156,7 @@ fn submit(
         eos_token_ids,
         logprobs: None,
         grammar: None,
+        pooling: None,
         priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;

@@ -146,6 +146,7 @@ impl Bench {
             eos_token_ids: Vec::new(),
             logprobs: None,
             grammar: None,
+            pooling: None,
             priority: None,
         };
         self.handle.submit(EngineMsg::Generate { req: Box::new(req), events }).unwrap();

@@ -2,9 +2,11 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod error;
 mod models;
 mod response_format;
+mod scoring;
 mod tools;
 mod usage;
 
@@ -17,9 +19,16 @@ pub use completions::{
     COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,
     CompletionResponse, Prompt,
 };
+pub use embeddings::{
+    EMBEDDING_TABLE, EmbeddingObject, EmbeddingRequest, EmbeddingResponse, EmbeddingVector,
+};
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
 pub use response_format::{AnswerGrammar, JsonSchemaFormat, ResponseFormat};
+pub use scoring::{
+    CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult,
+    SCORE_TABLE, ScoreRequest, ScoreResponse,
+};
 pub use tools::{FunctionCall, ToolCall};
 pub use usage::{PromptTokensDetails, StreamOptions, Usage};
 

@@ -45,6 +45,8 @@ pub(super) struct Coverage {
     pub(super) pending_penalties: u64,
     /// Tokens that a grammar had a say in.
     pub(super) masked: u64,
+    /// Vectors of prompts.
+    pub(super) pooled: u64,
     /// Running requests that made room for others.
     pub(super) preemptions: u64,
     /// Ended because the queue was full or time was up.
@@ -54,7 +56,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 21] {
+    fn fields(&self) -> [u64; 22] {
         [
             self.finished,
             self.stopped,
@@ -74,6 +76,7 @@ impl Coverage {
             self.input_logprobs,
             self.pending_penalties,
             self.masked,
+            self.pooled,
             self.preemptions,
             self.turned_away,
             self.riders,
@@ -103,6 +106,7 @@ impl Coverage {
         self.input_logprobs += other.input_logprobs;
         self.pending_penalties += other.pending_penalties;
         self.masked += other.masked;
+        self.pooled += other.pooled;
         self.preemptions += other.preemptions;
         self.turned_away += other.turned_away;
         self.riders += other.riders;
@@ -114,6 +118,7 @@ impl Coverage {
 struct Client {
     output: Vec<TokenId>,
     logprobs: ReqLogprobs,
+    pooled: Option<Vec<f32>>,
     finish_reason: Option<FinishReason>,
     was_aborted: bool,
 }
@@ -326,6 +331,7 @@ impl Simulation {
             let is_past = window.is_some_and(|window| counts.cached_tokens > window);
             self.coverage.past_window += u64::from(is_past);
             client.finish_reason = event.finish_reason;
+            client.pooled = event.pooled;
         } else if event.token_ids.is_empty() {
             return Err("an event without news".to_owned());
         }
@@ -392,7 +398,11 @@ impl Simulation {
                 }
             }
             200 if client.output == expected && *reason == expected_reason => {
+                if client.pooled != oracle::pooled(req) {
+                    return Err(format!("{:?} is not the prompt's vector", client.pooled));
+                }
                 self.coverage.finished += 1;
+                self.coverage.pooled += u64::from(client.pooled.is_some());
                 self.coverage.prefill_only += u64::from(expected.is_empty());
                 self.coverage.stopped += u64::from(matches!(reason, FinishReason::Stop { .. }));
             }

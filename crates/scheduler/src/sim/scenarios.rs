@@ -72,6 +72,7 @@ pub(super) fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> 
         eos_token_ids: Vec::new(),
         logprobs: None,
         grammar: None,
+        pooling: None,
         priority: None,
     }
 }

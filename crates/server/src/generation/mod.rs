@@ -2,6 +2,7 @@
 
 mod grammar;
 mod logprobs;
+mod pooled;
 mod prompt;
 mod sampling;
 mod sequence;
@@ -11,6 +12,7 @@ mod stop_regex;
 pub use grammar::GrammarConfig;
 pub(crate) use grammar::{Constraint, Grammars, response_grammar};
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
+pub(crate) use pooled::{VectorForm, label_plan, pooled_plan, softmax};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};
 pub(crate) use sampling::SamplingSpec;
 pub(crate) use sequence::{Sequence, SequenceFlags, Update};

@@ -6,7 +6,7 @@ use protocol::{
     MAX_BATCH_SIZE, StopStrings,
     native::{MaxNewTokens, SamplingJson},
 };
-use types::{Penalties, SamplingParams, TOP_K_ALL, TokenId};
+use types::{Penalties, Pooling, SamplingParams, TOP_K_ALL, TokenId};
 
 use super::{
     LogprobSpec,
@@ -30,6 +30,8 @@ pub(crate) struct SamplingSpec {
     pub(crate) logprobs: Option<LogprobSpec>,
     /// What the completion follows.
     pub(crate) grammar: Option<Constraint>,
+    /// Set: a vector and no tokens.
+    pub(crate) pooling: Option<Pooling>,
     pub(crate) priority: Option<i64>,
 }
 
@@ -111,6 +113,7 @@ impl SamplingSpec {
             logprobs: None,
             grammar,
             priority: None,
+            pooling: None,
         })
     }
 

@@ -41,6 +41,13 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
+        if state.engine.model().pooled.is_some() && specs.iter().any(|spec| spec.pooling.is_none())
+        {
+            return Err(ApiError::value(
+                "This model gives embeddings or scores and no tokens: use /v1/embeddings, \
+                 /encode or /classify.",
+            ));
+        }
         let looks_at_text =
             |spec: &SamplingSpec| !spec.text.stop.is_empty() || !spec.text.stop_regex.is_empty();
         if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
@@ -135,6 +142,7 @@ fn sequence(
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
         grammar: None,
+        pooling: spec.pooling,
         priority: spec.priority,
     };
     let parts = SequenceParts {

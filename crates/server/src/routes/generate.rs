@@ -103,7 +103,11 @@ fn begin_after_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result
     Ok(())
 }
 
-fn prompts(
+/// The prompts, and whether they are a batch.
+///
+/// # Errors
+/// Neither or both of the two, an empty batch, ids outside the vocabulary.
+pub(super) fn prompts(
     state: &AppState,
     text: Option<OneOrMany<String>>,
     input_ids: Option<PromptIds>,
