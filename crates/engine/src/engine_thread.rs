@@ -8,6 +8,8 @@
 //!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
+mod control;
+
 use std::{
     collections::VecDeque,
     fmt::Display,
@@ -23,6 +25,7 @@ use types::{
     Rid, Stage, StatusCell,
 };
 
+use self::control::Control;
 use crate::{
     EngineError, StepClock,
     pace::Pace,
@@ -68,6 +71,7 @@ pub(crate) struct EngineThread<D: Device> {
     clock: StepClock,
     profiler: Option<Profiler>,
     pace: Pace,
+    control: Control,
 }
 
 /// What the loop is told at its start.
@@ -97,6 +101,7 @@ impl<D: Device> EngineThread<D> {
             clock: options.clock,
             profiler: options.profile.then(|| Profiler::new(Instant::now())),
             pace: Pace::default(),
+            control: Control::default(),
         }
     }
 
@@ -141,6 +146,7 @@ impl<D: Device> EngineThread<D> {
                 }
             }
             self.publish();
+            self.settle_pauses();
             self.end_pass(progress);
         }
     }
@@ -177,7 +183,9 @@ impl<D: Device> EngineThread<D> {
                 // Nobody waits for an answer any more: nothing to do about it.
                 let _ = reply.send(self.state());
             }
+            EngineMsg::Control(msg) => self.control(msg),
             EngineMsg::Drain => {
+                self.resume();
                 self.draining = true;
                 self.status.set(EngineStatus::Draining);
             }
@@ -297,6 +305,7 @@ impl<D: Device> EngineThread<D> {
         }
         if let Some(batch) = launched {
             self.log.after_step(&batch, &self.scheduler.stats());
+            self.after_launch();
         }
     }
 

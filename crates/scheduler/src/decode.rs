@@ -114,7 +114,7 @@ impl<E: Executor> Scheduler<E> {
 
     /// Back to the head of the queue, without pages. What it wrote stays in the
     /// tree: if eviction spares it, the second prefill is cheap.
-    fn retract(&mut self, id: ReqId) {
+    pub(crate) fn retract(&mut self, id: ReqId) {
         let req = &mut self.reqs[id];
         let row = req.table_row.take().expect("only requests with pages are retracted");
         self.cache.close(row, req.written());

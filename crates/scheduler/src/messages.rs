@@ -11,7 +11,7 @@ pub enum SchedulerMsg {
     Abort(Rid),
     /// End every live request.
     AbortAll,
-    /// Empty the radix tree, if no request is live.
+    /// Empty the radix tree, if no request is live, or in a pause if none has pages.
     FlushCache,
 }
 

@@ -115,6 +115,9 @@ impl<E: Executor> Scheduler<E> {
         }
         let mut in_batch = InBatchPrefixes::default();
         for id in self.admission_order() {
+            if !self.may_run_one_more() {
+                break;
+            }
             let page_size = self.limits.page_size;
             let cached = self.cache.peek_prefix(cacheable(&self.reqs[id]));
             if !self.limits.disable_radix_cache

@@ -8,6 +8,7 @@
 //!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
+mod pause;
 mod stats;
 
 use std::{
@@ -58,6 +59,10 @@ pub struct Scheduler<E: Executor> {
     pub(crate) new_token_ratio: NewTokenRatio,
     /// Memory or rows ran out: admit nobody until a request leaves.
     pub(crate) admission_blocked: bool,
+    /// Launch nothing.
+    is_paused: bool,
+    /// Requests that may run at once, within the limits.
+    max_running: usize,
     pub(crate) totals: Totals,
 }
 
@@ -106,6 +111,8 @@ impl<E: Executor> Scheduler<E> {
             spare: Vec::new(),
             new_token_ratio: NewTokenRatio::new(limits.schedule_conservativeness),
             admission_blocked: false,
+            is_paused: false,
+            max_running: limits.max_running_requests,
             totals: Totals::default(),
             limits,
         })
@@ -135,10 +142,12 @@ impl<E: Executor> Scheduler<E> {
             let launched = self.in_flight.take();
             self.settle(launched, out)?;
         }
-        if self.has_live_reqs() || self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.has_live_reqs() && !self.is_paused {
             return Ok(Progress::Busy);
         }
-        self.new_token_ratio.reset();
+        if !self.has_live_reqs() {
+            self.new_token_ratio.reset();
+        }
         Ok(Progress::Idle)
     }
 
@@ -198,7 +207,7 @@ impl<E: Executor> Scheduler<E> {
                 }
             }
             SchedulerMsg::FlushCache => {
-                let ok = !self.has_live_reqs();
+                let ok = self.may_flush();
                 if ok {
                     self.cache.flush();
                 }
@@ -251,6 +260,9 @@ impl<E: Executor> Scheduler<E> {
     /// Prefill goes first: it bounds the time to the first token and grows the
     /// decode batch. But between two pieces of a prompt those that run get tokens.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
+        if self.is_paused {
+            return None;
+        }
         self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
         batch.clear(ForwardMode::Decode);

@@ -1,10 +1,10 @@
 //! What the command line decides about the server.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Map, Value};
 
-use crate::AnswerParsers;
+use crate::{AnswerParsers, RequestLogOptions};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ pub struct ServerConfig {
     pub served_model_name: String,
     /// `--tokenizer-path`.
     pub tokenizer_path: String,
-    /// `--weight-version`.
+    /// `--weight-version`: how the first weights are called.
     pub weight_version: String,
     /// `--enable-metrics`: serve `/metrics`. Off upstream, on here.
     pub enable_metrics: bool,
@@ -49,6 +49,10 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Prompts rendered, tokenized or parsed at once, off the async threads.
     pub max_text_jobs: usize,
+    /// `--log-requests` and its companions, to begin with.
+    pub request_log: RequestLogOptions,
+    /// `--crash-dump-folder`: where requests are written if the engine dies.
+    pub crash_dump_folder: Option<PathBuf>,
     /// All resolved arguments, as `/server_info` shows them.
     pub server_args: Map<String, Value>,
     /// Of this program.
@@ -68,6 +72,15 @@ pub struct SamplingDefaults {
     pub min_p: Option<f64>,
     /// Instead of 1.
     pub repetition_penalty: Option<f64>,
+}
+
+impl ServerConfig {
+    /// The arguments without keys, which are secrets even from those who know one of them.
+    pub(crate) fn shown_args(&self) -> Map<String, Value> {
+        let mut shown = self.server_args.clone();
+        shown.retain(|name, _| !["api_key", "admin_api_key"].contains(&name.as_str()));
+        shown
+    }
 }
 
 impl Default for ServerConfig {
@@ -92,6 +105,8 @@ impl Default for ServerConfig {
             health_timeout: Duration::from_secs(20),
             max_body_bytes: 32 << 20,
             max_text_jobs: 4,
+            request_log: RequestLogOptions::default(),
+            crash_dump_folder: None,
             server_args: Map::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -60,4 +60,20 @@ fn control_routes() -> Router<AppState> {
     Router::new()
         .route("/abort_request", post(abort_request::abort_request))
         .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
+        .route("/pause_generation", post(pause_generation::pause_generation))
+        .route("/continue_generation", post(pause_generation::continue_generation))
+        .route("/update_weight_version", post(update_weight_version::update_weight_version))
+        .route("/start_profile", get(profile::start_profile).post(profile::start_profile))
+        .route("/stop_profile", get(profile::stop_profile).post(profile::stop_profile))
+        .route("/slow_down", get(slow_down::slow_down).post(slow_down::slow_down))
+        .route("/freeze_gc", get(freeze_gc::freeze_gc).post(freeze_gc::freeze_gc))
+        .route(
+            "/set_internal_state",
+            post(set_internal_state::set_internal_state)
+                .put(set_internal_state::set_internal_state),
+        )
+        .route(
+            "/configure_logging",
+            get(configure_logging::configure_logging).post(configure_logging::configure_logging),
+        )
 }

@@ -4,7 +4,7 @@ use std::{future::Future, io};
 
 use axum::serve::{Listener, ListenerExt};
 use tokio::net::{TcpListener, TcpStream};
-use types::EngineMsg;
+use types::{ControlMsg, EngineMsg};
 
 use crate::{
     AppState, router,
@@ -48,6 +48,8 @@ async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(
             shutdown.await;
             tracing::info!(num_live = draining.num_live_requests(), "draining");
             draining.begin_drain();
+            // In a pause the live ones would never end. Nobody waits for the answer.
+            let _ = draining.control(ControlMsg::Continue).await;
         })
         .await?;
     // An engine that is gone already has nothing to drain.

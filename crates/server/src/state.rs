@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashSet,
+    io,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,9 +15,16 @@ use metrics::{Metrics, StaticFacts};
 use parsers::reasoning::ReasoningEntry;
 use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
-use types::{EngineHandle, EngineMsg, EngineState, EngineStatus, Rid, TokenId};
+use types::{ControlMsg, EngineHandle, EngineMsg, EngineState, EngineStatus, Reply, Rid, TokenId};
 
-use crate::{ServerConfig, error::ApiError};
+use crate::{
+    ServerConfig,
+    error::ApiError,
+    requests::{RequestBook, RequestLog, Requests},
+};
+
+/// Changes the level of the program's log; says what is wrong with an unknown one.
+pub type LogLevelSetter = fn(&str) -> Result<(), String>;
 
 /// How long an information route waits for a busy engine.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,8 +53,12 @@ pub struct Shared {
     /// Answers of the engine since start: a sign of life.
     pub(crate) num_events: AtomicU64,
     pub(crate) text_jobs: Arc<Semaphore>,
+    pub(crate) requests: Requests,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
+    paused: AtomicBool,
+    weight_version: RwLock<String>,
+    log_level: OnceLock<LogLevelSetter>,
 }
 
 impl std::ops::Deref for AppState {
@@ -82,6 +95,10 @@ impl AppState {
             text_jobs: Arc::new(Semaphore::new(config.max_text_jobs.max(1))),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            weight_version: RwLock::new(config.weight_version.clone()),
+            log_level: OnceLock::new(),
+            requests: requests(&config),
             config,
             engine,
             tokenizer,
@@ -95,6 +112,27 @@ impl AppState {
         let cell = self.engine.status_cell();
         if matches!(cell.get(), EngineStatus::Starting | EngineStatus::Running) {
             cell.set(EngineStatus::Draining);
+        }
+    }
+
+    /// Lets `/configure_logging` change the level of the log.
+    pub fn allow_log_level(&self, setter: LogLevelSetter) {
+        self.log_level.get_or_init(|| setter);
+    }
+
+    /// Writes down what is known of requests, because the server is about to die of `reason`. A
+    /// file's path, unless there is no `--crash-dump-folder` or nothing to tell.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be written.
+    pub fn dump_requests(&self, reason: &str) -> io::Result<Option<PathBuf>> {
+        self.requests.book.dump(reason, &self.config.shown_args())
+    }
+
+    pub(crate) fn set_log_level(&self, level: &str) -> Result<(), String> {
+        match self.log_level.get() {
+            Some(set) => set(level),
+            None => Err("log_level cannot be changed here.".to_owned()),
         }
     }
 
@@ -153,6 +191,37 @@ impl AppState {
         tokio::time::timeout(STATE_TIMEOUT, ask).await.ok()?
     }
 
+    /// Does something to the engine and waits until it is done.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub(crate) async fn control<T>(
+        &self,
+        msg: impl FnOnce(Reply<T>) -> ControlMsg,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(EngineMsg::Control(msg(reply))).await?;
+        answer.await.map_err(|_| ApiError::engine_gone())
+    }
+
+    /// Whether an operator has paused generation.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        self.paused.store(is_paused, Ordering::Release);
+    }
+
+    /// How answers call the weights.
+    pub(crate) fn weight_version(&self) -> String {
+        self.weight_version.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_weight_version(&self, version: String) {
+        *self.weight_version.write().unwrap_or_else(PoisonError::into_inner) = version;
+    }
+
     pub(crate) fn static_facts(&self) -> StaticFacts {
         let model = self.engine.model();
         StaticFacts {
@@ -181,6 +250,14 @@ impl AppState {
             Err(ApiError::http(status, "The prompt could not be processed."))
         })
     }
+}
+
+fn requests(config: &ServerConfig) -> Requests {
+    let log = RequestLog::new(config.request_log.clone()).unwrap_or_else(|error| {
+        tracing::error!(%error, "requests are not logged");
+        RequestLog::default()
+    });
+    Requests { log, book: RequestBook::new(config.crash_dump_folder.clone()) }
 }
 
 /// Seconds since 1970.

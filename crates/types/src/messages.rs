@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    FinishReason, LogprobParams, ReqLogprobs, Rid, SamplingParams, SchedulerStats, StepProfiles,
-    TokenId,
+    ControlMsg, FinishReason, LogprobParams, ReqLogprobs, Rid, SamplingParams, SchedulerStats,
+    StepProfiles, TokenId,
 };
 
 /// Answers a control message once.
@@ -47,6 +47,8 @@ pub enum EngineMsg {
     FlushCache(Reply<bool>),
     /// Ask what `/server_info` shows of a running engine.
     GetState(Reply<EngineState>),
+    /// An operator's doing.
+    Control(ControlMsg),
     /// Finish what is live, take nothing new, then end the thread.
     Drain,
 }

@@ -9,6 +9,7 @@ mod memory;
 mod model;
 mod observability;
 pub(crate) mod refused;
+mod requests;
 mod schedule;
 mod serving;
 
@@ -23,6 +24,7 @@ pub(crate) use exec::ExecArgs;
 pub(crate) use memory::MemoryArgs;
 pub(crate) use model::ModelArgs;
 pub(crate) use observability::ObservabilityArgs;
+pub(crate) use requests::RequestArgs;
 pub(crate) use schedule::ScheduleArgs;
 pub(crate) use serving::ServingArgs;
 
@@ -58,6 +60,9 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) serving: ServingArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) requests: RequestArgs,
 }
 
 impl ServerArgs {

@@ -45,6 +45,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     config.profile = args.serving.profile;
     args.serving.check()?;
     let identity = args.serving.tls_identity()?;
+    let request_log = args.requests.log_options()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;
 
@@ -58,8 +59,10 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let choice = args.serving.template_choice();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
-    let server_config = server_config(args, &engine, &model_path, parsers)?;
+    let server_config =
+        ServerConfig { request_log, ..server_config(args, &engine, &model_path, parsers)? };
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
+    state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(args, (state, identity), engine, watchdog));
     // Blocking text jobs of requests that are gone must not hold up the exit.
@@ -79,7 +82,7 @@ async fn serve(
     let url = format!("{scheme}://{}", listener.local_addr()?);
     tracing::info!("listening on {url}");
 
-    tokio::spawn(watch(engine.clock.clone(), watchdog));
+    tokio::spawn(watch(state.clone(), engine.clock.clone(), watchdog));
     let mut ended = engine_end(engine)?;
     let (stop, stopped) = oneshot::channel();
     let shutdown = shutdown(stopped)?;
@@ -104,7 +107,8 @@ async fn serve(
         }
         result = &mut ended => {
             let ended_well = result?;
-            if ended_well.is_err() {
+            if let Err(error) = &ended_well {
+                dump_requests(&state, &error.to_string());
                 let _ = stop.send(());
             }
             // The server's last act is to drain the engine, whose end may be seen first.
@@ -157,7 +161,7 @@ fn shutdown(stopped: oneshot::Receiver<()>) -> Result<impl Future<Output = ()> +
 }
 
 /// Ends the process if a step hangs: nothing inside the step could.
-async fn watch(clock: StepClock, timeout: Duration) {
+async fn watch(state: AppState, clock: StepClock, timeout: Duration) {
     let mut ticks = tokio::time::interval((timeout / 4).max(Duration::from_millis(100)));
     loop {
         ticks.tick().await;
@@ -167,8 +171,18 @@ async fn watch(clock: StepClock, timeout: Duration) {
                 elapsed.as_secs_f64(),
                 timeout.as_secs_f64()
             );
+            dump_requests(&state, "a step has taken longer than --watchdog-timeout");
             exit(1);
         }
+    }
+}
+
+/// `--crash-dump-folder`.
+fn dump_requests(state: &AppState, reason: &str) {
+    match state.dump_requests(reason) {
+        Ok(Some(path)) => tracing::error!("wrote the requests to {}", path.display()),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "cannot write the requests down"),
     }
 }
 
@@ -276,6 +290,7 @@ fn server_config(
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
         parsers,
+        crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
         ..ServerConfig::default()
     })

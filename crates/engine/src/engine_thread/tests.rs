@@ -8,7 +8,10 @@ use std::{
 use mem_cache::PageTables;
 use scheduler::{BatchOutput, InputId, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
-use types::{EngineHandle, ModelInfo, SamplingParams, SchedulerStats, SubmitError, TokenId};
+use types::{
+    ControlMsg, EngineHandle, ModelInfo, PauseMode, SamplingParams, SchedulerStats, StepProfiles,
+    SubmitError, TokenId,
+};
 
 use super::*;
 
@@ -145,6 +148,24 @@ impl Bench {
         let (reply, answer) = oneshot::channel();
         self.handle.submit(EngineMsg::GetState(reply)).unwrap();
         answer.blocking_recv().unwrap()
+    }
+
+    fn ask<T>(&self, msg: impl FnOnce(Reply<T>) -> EngineMsg) -> T {
+        let (reply, answer) = oneshot::channel();
+        self.handle.submit(msg(reply)).unwrap();
+        answer.blocking_recv().unwrap()
+    }
+
+    fn pause(&self, mode: PauseMode) -> usize {
+        let (reply, answer) = oneshot::channel();
+        self.handle.submit(EngineMsg::Control(ControlMsg::Pause { mode, reply })).unwrap();
+        // The loop may be held in a launch, before which it has not seen the message.
+        self.permits.send(Permit::Step).unwrap();
+        answer.blocking_recv().unwrap()
+    }
+
+    fn resume(&self) {
+        self.ask(|reply| EngineMsg::Control(ControlMsg::Continue(reply)));
     }
 
     fn drain(self) -> Result<(), EngineError> {
@@ -320,5 +341,71 @@ fn there_is_no_profile_unless_asked_for() {
     bench.permits.send(Permit::Step).unwrap();
     assert_eq!(collect(bench.generate("a", 10, 1)).0, [11]);
     assert_eq!(bench.state().profile, None);
+    bench.drain().unwrap();
+}
+
+#[test]
+fn a_pause_holds_what_is_live_and_what_comes() {
+    for mode in [PauseMode::InPlace, PauseMode::Retract, PauseMode::Abort] {
+        let bench = start();
+        let mut live = bench.generate("live", 10, 50);
+        bench.permits.send(Permit::Step).unwrap();
+        bench.permits.send(Permit::Step).unwrap();
+        assert_eq!(live.blocking_recv().unwrap().token_ids, [11]);
+        assert_eq!(bench.pause(mode), usize::from(mode != PauseMode::Abort), "{mode:?}");
+        let late = bench.generate("late", 20, 2);
+        let flushed = bench.ask(EngineMsg::FlushCache);
+        assert_eq!(flushed, mode != PauseMode::InPlace, "{mode:?}");
+        let stats = bench.state().scheduler;
+        let running = usize::from(mode == PauseMode::InPlace);
+        let waiting = 1 + usize::from(mode == PauseMode::Retract);
+        assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (running, waiting));
+        assert_eq!(stats.num_retractions, u64::from(mode == PauseMode::Retract), "{mode:?}");
+
+        bench.resume();
+        bench.drain().unwrap();
+        assert_eq!(collect(late).0, [21, 22], "{mode:?}");
+        let (tokens, reason) = collect(live);
+        match mode {
+            PauseMode::Abort => assert_eq!(reason, FinishReason::aborted()),
+            _ => assert!(tokens.into_iter().eq(12..=60), "{mode:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_drain_ends_a_pause() {
+    let bench = start();
+    bench.pause(PauseMode::InPlace);
+    let live = bench.generate("live", 10, 2);
+    bench.drain().unwrap();
+    assert_eq!(collect(live).0, [11, 12]);
+}
+
+#[test]
+fn a_profile_can_be_asked_for_and_ends_by_itself() {
+    let bench = start();
+    let begin = |num_steps| {
+        let (ended, profile) = oneshot::channel();
+        let started = bench.ask(|started| {
+            EngineMsg::Control(ControlMsg::StartProfile { num_steps, started, ended })
+        });
+        started.then_some(profile)
+    };
+    let stop = || bench.ask(|reply| EngineMsg::Control(ControlMsg::StopProfile(reply)));
+    assert!(!stop(), "none has begun");
+    let profile = begin(Some(2)).unwrap();
+    assert!(begin(None).is_none(), "one at a time");
+    for _ in 0..4 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(collect(bench.generate("a", 10, 4)).0, [11, 12, 13, 14]);
+    let counts = profile.blocking_recv().unwrap();
+    assert_eq!((counts.prefill.num_steps, counts.decode.num_steps), (1, 1));
+    assert_eq!(bench.state().profile, None);
+
+    let profile = begin(None).unwrap();
+    assert!(stop() && !stop());
+    assert_eq!(profile.blocking_recv().unwrap(), StepProfiles::default());
     bench.drain().unwrap();
 }

@@ -3,6 +3,7 @@
 mod control;
 mod generate;
 mod info;
+mod operate;
 mod parsers;
 mod sampling;
 
@@ -15,6 +16,11 @@ pub use generate::{
     TokensLogprobs,
 };
 pub use info::{InternalState, Load, LoadsResponse, MemoryUsage, ModelInfoResponse};
+pub use operate::{
+    CONFIGURE_LOGGING_TABLE, ConfigureLoggingRequest, ContinueRequest, PauseMode, PauseRequest,
+    PauseResponse, START_PROFILE_TABLE, SetInternalStateRequest, SlowDownRequest,
+    StartProfileRequest, UpdateWeightVersionRequest, UpdateWeightVersionResponse,
+};
 pub use parsers::{
     ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
     ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,

@@ -10,12 +10,13 @@ use std::{
 };
 
 use metrics::FinishedRequest;
+use serde_json::json;
 use tokenizer::{IncrementalDecoder, StopChecker};
 use tokio::sync::mpsc;
 use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
 
 use super::{LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions};
-use crate::{AppState, error::ApiError};
+use crate::{AppState, error::ApiError, requests::Received};
 
 /// A step of a sequence: where the new text and the new ids begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub(super) struct SequenceParts {
     pub(super) text: TextOptions,
     pub(super) logprobs: Option<LogprobSpec>,
     pub(super) flags: SequenceFlags,
+    pub(super) received: Arc<Received>,
 }
 
 /// How a request is answered and counted.
@@ -67,6 +69,7 @@ pub(crate) struct Sequence {
     /// The engine has nothing more to say.
     is_engine_done: bool,
     latencies: Latencies,
+    received: Arc<Received>,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +84,17 @@ struct Latencies {
 
 impl Sequence {
     pub(super) fn new(parts: SequenceParts, events: mpsc::UnboundedReceiver<ReqEvent>) -> Self {
-        let SequenceParts { state, rid, index, prompt_ids, text: options, logprobs, flags } = parts;
+        let SequenceParts {
+            state,
+            rid,
+            index,
+            prompt_ids,
+            text: options,
+            logprobs,
+            flags,
+            received,
+        } = parts;
+        state.requests.begin(&received, &state.tokenizer);
         let skip_special_tokens = options.skip_special_tokens;
         let decoder =
             IncrementalDecoder::after_prompt(&state.tokenizer, skip_special_tokens, &prompt_ids);
@@ -103,6 +116,7 @@ impl Sequence {
             reported: None,
             is_engine_done: false,
             latencies: Latencies::default(),
+            received,
         }
     }
 
@@ -232,6 +246,7 @@ impl Sequence {
         self.latencies.e2e = Some(self.flags.arrived.elapsed().as_secs_f64());
         let is_abort = matches!(reason, FinishReason::Abort { .. });
         self.finish_reason = Some(reason);
+        self.tell_end();
         if !self.flags.log_metrics {
             return;
         }
@@ -239,6 +254,23 @@ impl Sequence {
             true => self.state.metrics.request.observe_aborted(),
             false => self.observe_finished(),
         }
+    }
+
+    /// For the request log and the crash dump.
+    fn tell_end(&self) {
+        let meta_info = || {
+            json!({
+                "id": self.rid.as_str(),
+                "finish_reason": self.finish_reason,
+                "prompt_tokens": self.counts.prompt_tokens,
+                "completion_tokens": self.counts.completion_tokens,
+                "cached_tokens": self.counts.cached_tokens,
+                "num_retractions": self.counts.num_retractions,
+                "e2e_latency": self.latencies.e2e,
+            })
+        };
+        let output = (self.text.as_str(), self.output_ids.as_slice());
+        self.state.requests.end(&self.received, output, meta_info, &self.state.tokenizer);
     }
 
     /// Aborts what the engine still does for this sequence.
@@ -290,8 +322,11 @@ impl Sequence {
 
 impl Drop for Sequence {
     fn drop(&mut self) {
-        if self.finish_reason.is_none() && self.flags.log_metrics {
-            self.state.metrics.request.observe_aborted();
+        if self.finish_reason.is_none() {
+            self.tell_end();
+            if self.flags.log_metrics {
+                self.state.metrics.request.observe_aborted();
+            }
         }
         self.stop_engine();
         self.state.release(&self.rid);

@@ -13,7 +13,7 @@ use super::{
     LogprobSpec, Prompts, SamplingSpec,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
-use crate::{AppState, error::ApiError};
+use crate::{AppState, error::ApiError, requests::Received, state::unix_seconds};
 
 /// A validated request.
 pub(crate) struct GenerationPlan {
@@ -116,8 +116,16 @@ fn sequence(
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
     };
+    let received = Received {
+        rid: rid.as_str().to_owned(),
+        prompt_ids: Arc::clone(ids),
+        params: req.sampling_params.clone(),
+        is_streaming: flags.is_streaming,
+        at: unix_seconds() - flags.arrived.elapsed().as_secs_f64(),
+    };
     let parts = SequenceParts {
         state: state.clone(),
+        received: Arc::new(received),
         rid,
         index,
         prompt_ids: Arc::clone(ids),

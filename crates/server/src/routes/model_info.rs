@@ -19,7 +19,7 @@ pub(crate) async fn model_info(State(state): State<AppState>) -> Response {
         tokenizer_path: &config.tokenizer_path,
         is_generation: true,
         preferred_sampling_params: None,
-        weight_version: &config.weight_version,
+        weight_version: &state.weight_version(),
         load_format: arg("load_format"),
         reasoning_parser: config.parsers.reasoning.map(|entry| entry.name.to_owned()),
         tool_call_parser: config.parsers.tool_call.map(|entry| entry.name.to_owned()),

@@ -14,10 +14,10 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     // A busy engine answers late; the rest is worth having without it.
     let engine_state = state.engine_state().await;
     let internal_states: Vec<InternalState> = engine_state.iter().map(internal_state).collect();
-    let mut info = config.server_args.clone();
+    let mut info = config.shown_args();
     let facts = json!({
         "served_model_name": config.served_model_name,
-        "weight_version": config.weight_version,
+        "weight_version": state.weight_version(),
         "model_type": model.model_type,
         "architectures": model.architectures,
         "context_length": model.context_length,
@@ -42,10 +42,6 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     }
     if let Some(profile) = engine_state.and_then(|state| state.profile) {
         info.insert("profile".to_owned(), json!(profile));
-    }
-    // Keys are secrets even from those who know one of them.
-    for secret in ["api_key", "admin_api_key"] {
-        info.remove(secret);
     }
     Json(info)
 }

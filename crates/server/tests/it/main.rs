@@ -9,6 +9,7 @@ mod errors;
 mod generate;
 mod info;
 mod logprobs;
+mod operate;
 mod reasoning;
 mod serving;
 mod support;
