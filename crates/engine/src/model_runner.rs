@@ -19,13 +19,15 @@ use models::CausalLm;
 use scheduler::{
     BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
 };
-use types::{EngineState, Stage, TokenId};
+use types::{EngineState, Stage, TokenId, WeightUpdate};
 
 use crate::{
     EngineError,
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
+    memory_guard::{MemoryGuard, Pressure},
+    reload::{Reloaded, Reloader},
     sampler::{PositionLogprobs, edit, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
@@ -47,7 +49,8 @@ pub(crate) struct ModelRunner {
     read: Option<ForwardMode>,
     clock: StageClock,
     weight_bytes: usize,
-    device: DeviceKind,
+    reloader: Reloader,
+    guard: MemoryGuard,
 }
 
 /// A batch on its way.
@@ -77,8 +80,8 @@ impl ModelRunner {
         model: Box<dyn CausalLm>,
         graph: Box<dyn GraphRunner>,
         kv: Kv,
-        weight_bytes: usize,
-        device: DeviceKind,
+        reloader: Reloader,
+        guard: MemoryGuard,
     ) -> Self {
         Self {
             model,
@@ -90,8 +93,9 @@ impl ModelRunner {
             launched: None,
             read: None,
             clock: StageClock::new(),
-            weight_bytes,
-            device,
+            weight_bytes: reloader.shape.weight_bytes,
+            reloader,
+            guard,
         }
     }
 
@@ -286,6 +290,28 @@ impl Device for ModelRunner {
         Ok(())
     }
 
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), EngineError> {
+        mlx::synchronize()?;
+        let reloaded = self.reloader.load(update, self.model.as_ref());
+        // Also after a failure: what was loaded until then is gone.
+        mlx::memory::clear_cache();
+        let Reloaded { model, graph, weight_bytes } = reloaded?;
+        // Graphs first: they hold the old weights.
+        self.graph = graph;
+        (self.model, self.weight_bytes) = (model, weight_bytes);
+        (self.last_ids, self.built) = (None, None);
+        mlx::memory::clear_cache();
+        Ok(())
+    }
+
+    fn pressure(&self) -> Pressure {
+        self.guard.pressure(mlx::memory::active_bytes())
+    }
+
+    fn release_cache(&mut self) {
+        mlx::memory::clear_cache();
+    }
+
     fn memory(&self) -> EngineState {
         EngineState {
             weight_bytes: self.weight_bytes,
@@ -310,6 +336,6 @@ impl Device for ModelRunner {
 
     fn runs_on_submit(&self) -> bool {
         // MLX holds the caller back while the CPU's queue is full.
-        self.device == DeviceKind::Cpu
+        self.reloader.platform.entry.kind == DeviceKind::Cpu
     }
 }

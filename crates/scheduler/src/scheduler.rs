@@ -61,6 +61,8 @@ pub struct Scheduler<E: Executor> {
     pub(crate) admission_blocked: bool,
     /// Launch nothing.
     is_paused: bool,
+    /// One request at a time is prefilled.
+    is_held_back: bool,
     /// Requests that may run at once, within the limits.
     max_running: usize,
     pub(crate) totals: Totals,
@@ -112,6 +114,7 @@ impl<E: Executor> Scheduler<E> {
             new_token_ratio: NewTokenRatio::new(limits.schedule_conservativeness),
             admission_blocked: false,
             is_paused: false,
+            is_held_back: false,
             max_running: limits.max_running_requests,
             totals: Totals::default(),
             limits,
@@ -207,10 +210,7 @@ impl<E: Executor> Scheduler<E> {
                 }
             }
             SchedulerMsg::FlushCache => {
-                let ok = self.may_flush();
-                if ok {
-                    self.cache.flush();
-                }
+                let ok = self.flush_cache();
                 out.push(SchedulerEvent::CacheFlushed { ok });
             }
         }

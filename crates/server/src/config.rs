@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use metrics::MetricsOptions;
 use serde_json::{Map, Value};
 
 use crate::{AnswerParsers, RequestLogOptions};
@@ -25,6 +26,8 @@ pub struct ServerConfig {
     pub weight_version: String,
     /// `--enable-metrics`: serve `/metrics`. Off upstream, on here.
     pub enable_metrics: bool,
+    /// `--extra-metric-labels` and `--bucket-*`.
+    pub metrics: MetricsOptions,
     /// `--enable-cache-report`: cached tokens in OpenAI's `usage`.
     pub enable_cache_report: bool,
     /// `--incremental-streaming-output`: `/generate` streams what is new
@@ -45,6 +48,9 @@ pub struct ServerConfig {
     pub health_generation: bool,
     /// How long a health probe waits for a token.
     pub health_timeout: Duration,
+    /// How long live requests may take to finish once the server is to stop; `None`: as long
+    /// as they like.
+    pub drain_timeout: Option<Duration>,
     /// Larger bodies are refused with 413.
     pub max_body_bytes: usize,
     /// Prompts rendered, tokenized or parsed at once, off the async threads.
@@ -94,6 +100,7 @@ impl Default for ServerConfig {
             tokenizer_path: String::new(),
             weight_version: "default".to_owned(),
             enable_metrics: true,
+            metrics: MetricsOptions::default(),
             enable_cache_report: false,
             incremental_streaming_output: false,
             stream_interval: 1,
@@ -103,6 +110,7 @@ impl Default for ServerConfig {
             parsers: AnswerParsers::default(),
             health_generation: true,
             health_timeout: Duration::from_secs(20),
+            drain_timeout: None,
             max_body_bytes: 32 << 20,
             max_text_jobs: 4,
             request_log: RequestLogOptions::default(),

@@ -27,6 +27,7 @@ mod warmup;
 
 pub use answer_parsers::AnswerParsers;
 pub use config::{SamplingDefaults, ServerConfig};
+pub use metrics::{LatencyBuckets, MetricsOptions};
 pub use requests::{LogFormat, LogTarget, LogTargetError, RequestLogOptions};
 pub use router::router;
 pub use serve::{serve, serve_tls};

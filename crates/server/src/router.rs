@@ -63,6 +63,10 @@ fn control_routes() -> Router<AppState> {
         .route("/pause_generation", post(pause_generation::pause_generation))
         .route("/continue_generation", post(pause_generation::continue_generation))
         .route("/update_weight_version", post(update_weight_version::update_weight_version))
+        .route(
+            "/update_weights_from_disk",
+            post(update_weights_from_disk::update_weights_from_disk),
+        )
         .route("/start_profile", get(profile::start_profile).post(profile::start_profile))
         .route("/stop_profile", get(profile::stop_profile).post(profile::stop_profile))
         .route("/slow_down", get(slow_down::slow_down).post(slow_down::slow_down))

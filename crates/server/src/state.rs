@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -57,7 +57,9 @@ pub struct Shared {
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
     paused: AtomicBool,
-    weight_version: RwLock<String>,
+    /// Weight updates under way.
+    num_updates: AtomicUsize,
+    weights: RwLock<WeightNames>,
     log_level: OnceLock<LogLevelSetter>,
 }
 
@@ -86,7 +88,7 @@ impl AppState {
         let reasoning_end = config.parsers.reasoning.and_then(end_of);
         Self(Arc::new(Shared {
             reasoning_end: reasoning_end.filter(|ids| !ids.is_empty()).map(Arc::from),
-            metrics: Metrics::new(&config.served_model_name),
+            metrics: Metrics::with_options(&config.served_model_name, &config.metrics),
             eos_token_ids,
             max_token_bytes: max_token_bytes.max(1),
             created: unix_seconds() as u64,
@@ -96,7 +98,11 @@ impl AppState {
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             paused: AtomicBool::new(false),
-            weight_version: RwLock::new(config.weight_version.clone()),
+            num_updates: AtomicUsize::new(0),
+            weights: RwLock::new(WeightNames {
+                version: config.weight_version.clone(),
+                model_path: engine.model().model_path.clone(),
+            }),
             log_level: OnceLock::new(),
             requests: requests(&config),
             config,
@@ -213,13 +219,33 @@ impl AppState {
         self.paused.store(is_paused, Ordering::Release);
     }
 
+    /// From now on, until it is dropped, the engine may be busy with loading weights.
+    pub(crate) fn begin_update(&self) -> Updating {
+        self.num_updates.fetch_add(1, Ordering::AcqRel);
+        Updating(self.clone())
+    }
+
+    /// Whether weights are being loaded, or about to.
+    pub(crate) fn is_updating(&self) -> bool {
+        self.num_updates.load(Ordering::Acquire) > 0
+    }
+
     /// How answers call the weights.
     pub(crate) fn weight_version(&self) -> String {
-        self.weight_version.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).version.clone()
     }
 
     pub(crate) fn set_weight_version(&self, version: String) {
-        *self.weight_version.write().unwrap_or_else(PoisonError::into_inner) = version;
+        self.weights.write().unwrap_or_else(PoisonError::into_inner).version = version;
+    }
+
+    /// Where the weights are from.
+    pub(crate) fn model_path(&self) -> String {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).model_path.clone()
+    }
+
+    pub(crate) fn set_model_path(&self, model_path: String) {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner).model_path = model_path;
     }
 
     pub(crate) fn static_facts(&self) -> StaticFacts {
@@ -249,6 +275,23 @@ impl AppState {
             let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
             Err(ApiError::http(status, "The prompt could not be processed."))
         })
+    }
+}
+
+/// What the weights of the day are called.
+#[derive(Debug)]
+struct WeightNames {
+    version: String,
+    model_path: String,
+}
+
+/// A weight update under way.
+#[derive(Debug)]
+pub(crate) struct Updating(AppState);
+
+impl Drop for Updating {
+    fn drop(&mut self) {
+        self.0.num_updates.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

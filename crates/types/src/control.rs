@@ -17,6 +17,19 @@ pub enum PauseMode {
     InPlace,
 }
 
+/// Weights to run instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightUpdate {
+    /// A folder, a GGUF file or a hub id.
+    pub model_path: String,
+    /// `--load-format`; `None`: as the first weights.
+    pub load_format: Option<String>,
+    /// Live requests end as aborted; otherwise they finish first, unless generation is paused.
+    pub abort_all_requests: bool,
+    /// The cache is of the old weights.
+    pub flush_cache: bool,
+}
+
 /// To the engine thread, inside [`crate::EngineMsg::Control`].
 #[derive(Debug)]
 pub enum ControlMsg {
@@ -47,6 +60,13 @@ pub enum ControlMsg {
     },
     /// End what [`Self::StartProfile`] has begun; false if nothing has.
     StopProfile(Reply<bool>),
+    /// Run other weights of the same model. Requests that come meanwhile wait.
+    UpdateWeights {
+        /// Which, and what happens to live requests.
+        update: WeightUpdate,
+        /// The requests that are held by a pause, or why nothing has changed.
+        reply: Reply<Result<usize, String>>,
+    },
     /// Run at most so many requests at once.
     LimitRunning {
         /// At least 1, at most what the engine was started with.

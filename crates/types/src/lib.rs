@@ -16,7 +16,7 @@ mod profile;
 mod sampling;
 mod stats;
 
-pub use control::{ControlMsg, PauseMode};
+pub use control::{ControlMsg, PauseMode, WeightUpdate};
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use ids::{PageId, Rid, SlotId, StateId, TokenId};

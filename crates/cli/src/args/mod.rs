@@ -6,6 +6,7 @@
 mod device;
 mod exec;
 mod memory;
+mod metrics;
 mod model;
 mod observability;
 pub(crate) mod refused;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use device::DeviceArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use memory::MemoryArgs;
+pub(crate) use metrics::MetricsArgs;
 pub(crate) use model::ModelArgs;
 pub(crate) use observability::ObservabilityArgs;
 pub(crate) use requests::RequestArgs;
@@ -63,6 +65,9 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) requests: RequestArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 impl ServerArgs {

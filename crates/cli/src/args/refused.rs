@@ -14,7 +14,8 @@ pub(crate) const DOCUMENT: &str = "docs/compat/server-args.md";
 
 /// Flags of ours that upstream does not have.
 #[cfg(test)]
-pub(crate) const OWN_FLAGS: &[&str] = &["graph-runner", "mlx-wired-limit-gb", "profile"];
+pub(crate) const OWN_FLAGS: &[&str] =
+    &["drain-timeout", "graph-runner", "mlx-wired-limit-gb", "profile"];
 
 /// Other spellings of upstream's flags that launch scripts use.
 const ALIASES: &[(&str, &str)] = &[

@@ -46,6 +46,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     args.serving.check()?;
     let identity = args.serving.tls_identity()?;
     let request_log = args.requests.log_options()?;
+    let metrics = args.metrics.options()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;
 
@@ -59,8 +60,11 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let choice = args.serving.template_choice();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
-    let server_config =
-        ServerConfig { request_log, ..server_config(args, &engine, &model_path, parsers)? };
+    let server_config = ServerConfig {
+        request_log,
+        metrics,
+        ..server_config(args, &engine, &model_path, parsers)?
+    };
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -220,8 +224,14 @@ impl ServingArgs {
             ChatTemplate::from_argument(argument, SpecialTokens::default())
                 .context("--chat-template")?;
         }
+        self.drain_timeout()?;
         // Names only: there is no template yet.
         self.parsers(None, &Tokenizer::skipped()).map(drop)
+    }
+
+    fn drain_timeout(&self) -> Result<Option<Duration>> {
+        let timeout = self.drain_timeout.map(Duration::try_from_secs_f64);
+        timeout.transpose().context("--drain-timeout")
     }
 
     /// What HTTPS is served with, if it is.
@@ -290,6 +300,7 @@ fn server_config(
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
         parsers,
+        drain_timeout: serving.drain_timeout()?,
         crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
         ..ServerConfig::default()

@@ -3,15 +3,17 @@
 //! Upstream: `pause_generation`, `slow_down` and the profiler in `sglang/srt/managers`.
 
 use std::{
+    mem,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use scheduler::SchedulerMsg;
-use types::{ControlMsg, PauseMode, Reply, StepProfiles};
+use scheduler::{Progress, SchedulerMsg};
+use tokio::sync::mpsc;
+use types::{ControlMsg, GenerateReq, PauseMode, Reply, ReqEvent, StepProfiles, WeightUpdate};
 
 use super::{Device, EngineThread};
-use crate::profiler::Profiler;
+use crate::{memory_guard::Pressure, profiler::Profiler};
 
 /// What operators have asked for.
 #[derive(Default)]
@@ -21,6 +23,17 @@ pub(super) struct Control {
     /// Slept after each batch.
     per_batch: Duration,
     profile: Option<RequestedProfile>,
+    update: Option<RequestedUpdate>,
+    /// How short memory was before the last step.
+    pressure: Pressure,
+    /// Requests that came while others finish for an update.
+    held: Vec<(Box<GenerateReq>, mpsc::UnboundedSender<ReqEvent>)>,
+}
+
+/// Weights that are to be loaded once nothing runs.
+struct RequestedUpdate {
+    update: WeightUpdate,
+    reply: Reply<Result<usize, String>>,
 }
 
 /// A profile that an operator has begun, unlike `--profile`.
@@ -60,6 +73,7 @@ impl<D: Device> EngineThread<D> {
             ControlMsg::StopProfile(reply) => {
                 let _ = reply.send(self.stop_profile());
             }
+            ControlMsg::UpdateWeights { update, reply } => self.request_update(update, reply),
             ControlMsg::LimitRunning { max_running_requests, reply } => {
                 self.scheduler.limit_running(max_running_requests);
                 let _ = reply.send(());
@@ -71,6 +85,82 @@ impl<D: Device> EngineThread<D> {
     pub(super) fn resume(&mut self) {
         self.scheduler.resume();
         self.tell_paused();
+    }
+
+    fn request_update(&mut self, update: WeightUpdate, reply: Reply<Result<usize, String>>) {
+        if self.control.update.is_some() {
+            let _ = reply.send(Err("Another update waits for requests to finish.".to_owned()));
+            return;
+        }
+        if update.abort_all_requests {
+            self.queue.push(SchedulerMsg::AbortAll);
+        }
+        self.control.update = Some(RequestedUpdate { update, reply });
+    }
+
+    /// Keeps a request back if weights are to be loaded before it runs.
+    pub(super) fn hold(
+        &mut self,
+        req: Box<GenerateReq>,
+        events: mpsc::UnboundedSender<ReqEvent>,
+    ) -> Option<(Box<GenerateReq>, mpsc::UnboundedSender<ReqEvent>)> {
+        if self.control.update.is_none() || self.scheduler.is_paused() {
+            return Some((req, events));
+        }
+        self.control.held.push((req, events));
+        None
+    }
+
+    /// Loads the weights that were asked for, if nothing is in flight, and lets the requests go
+    /// that were held for it.
+    pub(super) fn settle_update(&mut self, progress: Progress) {
+        if progress == Progress::Busy {
+            return;
+        }
+        let Some(RequestedUpdate { update, reply }) = self.control.update.take() else { return };
+        let result = self.update_weights(&update);
+        if let Err(reason) = &result {
+            tracing::error!("the weights stay as they are: {reason}");
+        }
+        let _ = reply.send(result);
+        for (req, events) in mem::take(&mut self.control.held) {
+            self.take_request(req, events);
+        }
+    }
+
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<usize, String> {
+        if update.flush_cache && !self.scheduler.may_flush() {
+            return Err(
+                "Requests that are paused in place hold the cache, which flush_cache asks \
+                        to drop: pause with retract, or send flush_cache false."
+                    .to_owned(),
+            );
+        }
+        self.scheduler.executor_mut().update_weights(update).map_err(|error| error.to_string())?;
+        if update.flush_cache {
+            self.scheduler.flush_cache();
+        }
+        Ok(self.scheduler.num_live_reqs())
+    }
+
+    /// Before a step: takes less memory if it is short.
+    pub(super) fn guard_memory(&mut self) {
+        let pressure = self.scheduler.executor().pressure();
+        if pressure > Pressure::Normal {
+            self.scheduler.executor_mut().release_cache();
+        }
+        if pressure == self.control.pressure {
+            return;
+        }
+        self.control.pressure = pressure;
+        self.scheduler.hold_back(pressure == Pressure::Critical);
+        match pressure {
+            Pressure::Normal => tracing::info!("memory suffices again"),
+            Pressure::Warning => tracing::warn!("memory is short"),
+            Pressure::Critical => {
+                tracing::warn!("memory is very short: no prompt begins beside running requests");
+            }
+        }
     }
 
     /// After a step: in a pause nothing is in flight now.

@@ -111,6 +111,45 @@ pub static CONFIGURE_LOGGING_TABLE: Table = Table {
     nested: &[],
 };
 
+/// `/update_weights_from_disk`. Graphs are always made anew, so `recapture_cuda_graph` asks for
+/// what happens anyway; `torch_empty_cache` and `token_step` speak of what is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "a JSON object")]
+pub struct UpdateWeightsFromDiskRequest {
+    /// A folder, a GGUF file or a hub id, of the model that runs.
+    pub model_path: String,
+    /// `--load-format`, if it is to be another one.
+    #[serde(default)]
+    pub load_format: Option<String>,
+    /// Abort what is live instead of waiting for its end.
+    #[serde(default)]
+    pub abort_all_requests: bool,
+    /// From then on in answers.
+    #[serde(default)]
+    pub weight_version: Option<String>,
+    /// Forget what was computed with the old weights.
+    #[serde(default = "yes")]
+    pub flush_cache: bool,
+}
+
+/// What an `/update_weights_from_disk` body may not set.
+pub static UPDATE_WEIGHTS_TABLE: Table = Table {
+    unsupported: &[Field::off("is_async"), Field::off("keep_pause"), Field::empty("manifest")],
+    supported: None,
+    nested: &[],
+};
+
+/// Answer of `/update_weights_from_disk`; 400 without success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpdateWeightsResponse {
+    /// False: the old weights go on.
+    pub success: bool,
+    /// For people.
+    pub message: String,
+    /// Requests that a pause holds.
+    pub num_paused_requests: usize,
+}
+
 /// `/update_weight_version`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(expecting = "a JSON object")]

@@ -45,14 +45,30 @@ impl<E: Executor> Scheduler<E> {
         self.max_running = max_running_requests.max(1);
     }
 
+    /// While memory is short, no request is prefilled beside others: those that run go on, and
+    /// then one at a time.
+    pub fn hold_back(&mut self, is_held_back: bool) {
+        self.is_held_back = is_held_back;
+    }
+
     /// Whether one more may be prefilled.
     pub(crate) fn may_run_one_more(&self) -> bool {
-        self.running.len() + usize::from(self.chunked.is_some()) < self.max_running
+        let most = if self.is_held_back { 1 } else { self.max_running };
+        self.running.len() + usize::from(self.chunked.is_some()) < most
+    }
+
+    /// Empties the radix tree, if [`Self::may_flush`].
+    pub fn flush_cache(&mut self) -> bool {
+        let ok = self.may_flush();
+        if ok {
+            self.cache.flush();
+        }
+        ok
     }
 
     /// Nobody's pages would be lost with the cache: no request is live, or, in a pause, none
     /// has pages.
-    pub(super) fn may_flush(&self) -> bool {
+    pub fn may_flush(&self) -> bool {
         let has_no_pages = || self.reqs.values().all(|req| req.table_row.is_none());
         !self.has_live_reqs() || self.is_paused && has_no_pages()
     }

@@ -38,6 +38,9 @@ async fn probe(state: &AppState) -> StatusCode {
     if !state.is_ready() {
         return status(false);
     }
+    if state.is_updating() {
+        return status(true);
+    }
     if state.is_paused() {
         return status(state.engine_state().await.is_some());
     }

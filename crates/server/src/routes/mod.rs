@@ -23,4 +23,5 @@ pub(crate) mod set_internal_state;
 pub(crate) mod slow_down;
 pub(crate) mod tokenize;
 pub(crate) mod update_weight_version;
+pub(crate) mod update_weights_from_disk;
 mod usage;

@@ -14,7 +14,7 @@ pub(crate) async fn model_info(State(state): State<AppState>) -> Response {
     let (config, model) = (&state.config, state.engine.model());
     let arg = |name: &str| config.server_args.get(name).cloned().unwrap_or(Value::Null);
     Json(ModelInfoResponse {
-        model_path: &model.model_path,
+        model_path: &state.model_path(),
         served_model_name: &config.served_model_name,
         tokenizer_path: &config.tokenizer_path,
         is_generation: true,

@@ -7,7 +7,7 @@ use types::{EngineState, EngineStatus, SchedulerStats};
 
 use crate::AppState;
 
-const GIB: f64 = (1u64 << 30) as f64;
+pub(super) const GIB: f64 = (1u64 << 30) as f64;
 
 pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<String, Value>> {
     let (config, model) = (&state.config, state.engine.model());
@@ -17,6 +17,7 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     let mut info = config.shown_args();
     let facts = json!({
         "served_model_name": config.served_model_name,
+        "model_path": state.model_path(),
         "weight_version": state.weight_version(),
         "model_type": model.model_type,
         "architectures": model.architectures,
@@ -64,7 +65,7 @@ fn internal_state(state: &EngineState) -> InternalState {
     }
 }
 
-pub(super) fn memory_usage(state: &EngineState) -> MemoryUsage {
+fn memory_usage(state: &EngineState) -> MemoryUsage {
     MemoryUsage {
         weight: state.weight_bytes as f64 / GIB,
         kvcache: state.kv_pool_bytes as f64 / GIB,

@@ -113,6 +113,50 @@ async fn answers_name_the_weights_of_the_day() {
     server.engine.next_req().await;
 }
 
+#[tokio::test]
+async fn weights_are_updated_from_disk() {
+    let server = Server::answering("x");
+    let body = json!({
+        "model_path": "models/new", "weight_version": "2", "abort_all_requests": true,
+        "recapture_cuda_graph": true, "token_step": 7,
+    });
+    let answer = server.post("/update_weights_from_disk", body).await;
+    assert_eq!(
+        answer.json(),
+        json!({
+            "success": true,
+            "message": "Succeeded to update model weights. Weight version updated to 2.",
+            "num_paused_requests": 2,
+        })
+    );
+    let update = "WeightUpdate { model_path: \"models/new\", load_format: None, \
+                  abort_all_requests: true, flush_cache: true }";
+    assert_eq!(server.engine.next_seen().await, control(update));
+    for path in ["/model_info", "/server_info"] {
+        let info = server.get(path).await.json();
+        assert_eq!(
+            (&info["model_path"], &info["weight_version"]),
+            (&json!("models/new"), &json!("2"))
+        );
+        assert_eq!(info["served_model_name"], "tiny");
+    }
+
+    let body = json!({"model_path": "broken", "weight_version": "3"});
+    let answer = server.post("/update_weights_from_disk", body).await;
+    assert_eq!(answer.status, 400);
+    let expected =
+        json!({"success": false, "message": "a tensor is missing", "num_paused_requests": 0});
+    assert_eq!(answer.json(), expected);
+    assert_eq!(server.get("/model_info").await.json()["weight_version"], "2");
+    for bad in [json!({}), json!({"model_path": "m", "keep_pause": true})] {
+        assert_eq!(
+            server.post("/update_weights_from_disk", bad.clone()).await.status,
+            400,
+            "{bad}"
+        );
+    }
+}
+
 /// The lines of the only file in a folder, without their times.
 fn lines(folder: &Path) -> Vec<String> {
     let mut files = fs::read_dir(folder).unwrap();

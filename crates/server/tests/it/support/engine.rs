@@ -189,6 +189,13 @@ fn control(msg: ControlMsg) -> String {
             let _ = reply.send(false);
             "stop profile".to_owned()
         }
+        ControlMsg::UpdateWeights { update, reply } => {
+            let _ = reply.send(match update.model_path.as_str() {
+                "broken" => Err("a tensor is missing".to_owned()),
+                _ => Ok(2),
+            });
+            format!("{update:?}")
+        }
         ControlMsg::LimitRunning { max_running_requests, reply } => {
             let _ = reply.send(());
             format!("limit running {max_running_requests}")
