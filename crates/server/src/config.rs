@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use metrics::MetricsOptions;
 use serde_json::{Map, Value};
 
-use crate::{AnswerParsers, RequestLogOptions};
+use crate::{AnswerParsers, RequestLogOptions, TraceOptions};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub request_log: RequestLogOptions,
     /// `--crash-dump-folder`: where requests are written if the engine dies.
     pub crash_dump_folder: Option<PathBuf>,
+    /// `--enable-trace`.
+    pub trace: Option<TraceOptions>,
     /// All resolved arguments, as `/server_info` shows them.
     pub server_args: Map<String, Value>,
     /// Of this program.
@@ -115,6 +117,7 @@ impl Default for ServerConfig {
             max_text_jobs: 4,
             request_log: RequestLogOptions::default(),
             crash_dump_folder: None,
+            trace: None,
             server_args: Map::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

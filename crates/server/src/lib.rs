@@ -22,6 +22,7 @@ mod serve;
 mod sse;
 mod state;
 mod tls;
+mod trace;
 mod utc;
 mod warmup;
 
@@ -33,5 +34,6 @@ pub use router::router;
 pub use serve::{serve, serve_tls};
 pub use state::{AppState, LogLevelSetter};
 pub use tls::{TlsError, TlsIdentity};
+pub use trace::TraceOptions;
 pub use utc::Utc;
 pub use warmup::{WarmupError, warmup};

@@ -18,6 +18,8 @@ use types::{SamplingParams, TokenId};
 
 pub(crate) use book::RequestBook;
 use log::Finished;
+
+use crate::trace::TraceParent;
 pub(crate) use log::RequestLog;
 pub use log::{LogFormat, LogTarget, LogTargetError, RequestLogOptions};
 
@@ -60,6 +62,8 @@ pub(crate) struct Received {
     pub(crate) is_streaming: bool,
     /// Unix time, seconds.
     pub(crate) at: f64,
+    /// Of the trace that it belongs to.
+    pub(crate) parent: Option<TraceParent>,
 }
 
 impl Received {

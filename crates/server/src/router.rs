@@ -6,7 +6,7 @@ use axum::{
 };
 use tower_http::cors::CorsLayer;
 
-use crate::{AppState, auth, http_metrics, routes::*};
+use crate::{AppState, auth, http_metrics, routes::*, trace};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
@@ -22,7 +22,11 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(root::method_not_allowed)
         .layer(counted)
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_admin_key));
-    clients.merge(administrators).layer(CorsLayer::permissive()).with_state(state)
+    clients
+        .merge(administrators)
+        .layer(middleware::from_fn(trace::adopt_parent))
+        .layer(CorsLayer::permissive())
+        .with_state(state)
 }
 
 fn generation_routes() -> Router<AppState> {

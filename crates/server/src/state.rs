@@ -21,6 +21,7 @@ use crate::{
     ServerConfig,
     error::ApiError,
     requests::{RequestBook, RequestLog, Requests},
+    trace::Exporter,
 };
 
 /// Changes the level of the program's log; says what is wrong with an unknown one.
@@ -54,6 +55,8 @@ pub struct Shared {
     pub(crate) num_events: AtomicU64,
     pub(crate) text_jobs: Arc<Semaphore>,
     pub(crate) requests: Requests,
+    /// Of `--enable-trace`.
+    pub(crate) exporter: Option<Exporter>,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
     paused: AtomicBool,
@@ -105,6 +108,7 @@ impl AppState {
             }),
             log_level: OnceLock::new(),
             requests: requests(&config),
+            exporter: exporter(&config),
             config,
             engine,
             tokenizer,
@@ -133,6 +137,13 @@ impl AppState {
     /// The folder or the file cannot be written.
     pub fn dump_requests(&self, reason: &str) -> io::Result<Option<PathBuf>> {
         self.requests.book.dump(reason, &self.config.shown_args())
+    }
+
+    /// Sends the spans that wait to be sent; blocks until then, or for so long.
+    pub fn flush_traces(&self, timeout: Duration) {
+        if let Some(exporter) = &self.exporter {
+            exporter.flush(timeout);
+        }
     }
 
     pub(crate) fn set_log_level(&self, level: &str) -> Result<(), String> {
@@ -276,6 +287,11 @@ impl AppState {
             Err(ApiError::http(status, "The prompt could not be processed."))
         })
     }
+}
+
+fn exporter(config: &ServerConfig) -> Option<Exporter> {
+    let exporter = config.trace.clone().map(Exporter::start)?;
+    exporter.inspect_err(|error| tracing::error!(%error, "requests are not traced")).ok()
 }
 
 /// What the weights of the day are called.

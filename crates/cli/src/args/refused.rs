@@ -64,6 +64,7 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("tokenizer-mode", "auto", "the tokenizer there is"),
     neutral("tokenizer-worker-num", "1", "tokenizing runs on the blocking pool"),
     neutral("tp-size", "1", "one device"),
+    neutral("trace-modules", "request", "requests are what is traced"),
     neutral("trust-remote-code", "", "no code of a model repository is ever run"),
 ];
 

@@ -36,7 +36,8 @@ use crate::{
 /// too few: when the machine is busy, the kernel resets what goes beyond.
 const BACKLOG: u32 = 2048;
 
-/// How long streams may take to tell their clients that the engine is gone.
+/// How long streams may take to tell their clients that the engine is gone, and the last spans to
+/// be sent.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(args, (state, identity), engine, watchdog));
+    let result = runtime.block_on(serve(args, (state.clone(), identity), engine, watchdog));
+    state.flush_traces(LAST_WORDS);
     // Blocking text jobs of requests that are gone must not hold up the exit.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -301,6 +303,7 @@ fn server_config(
             .context("--default-chat-template-kwargs")?,
         parsers,
         drain_timeout: serving.drain_timeout()?,
+        trace: args.requests.trace_options(),
         crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
         ..ServerConfig::default()

@@ -16,7 +16,12 @@ use tokio::sync::mpsc;
 use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
 
 use super::{LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions};
-use crate::{AppState, error::ApiError, requests::Received};
+use crate::{
+    AppState,
+    error::ApiError,
+    requests::Received,
+    trace::{Outcome, spans},
+};
 
 /// A step of a sequence: where the new text and the new ids begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +276,21 @@ impl Sequence {
         };
         let output = (self.text.as_str(), self.output_ids.as_slice());
         self.state.requests.end(&self.received, output, meta_info, &self.state.tokenizer);
+        self.trace();
+    }
+
+    fn trace(&self) {
+        let Some(exporter) = &self.state.exporter else { return };
+        let since = |time: Instant| time.duration_since(self.flags.arrived);
+        let outcome = Outcome {
+            model: &self.state.config.served_model_name,
+            counts: self.counts,
+            finish_reason: self.finish_reason.as_ref(),
+            first_token: self.latencies.first_token.map(since),
+            last_token: self.latencies.last_token.map(since),
+            end: self.flags.arrived.elapsed(),
+        };
+        exporter.send(spans(&self.received, &outcome));
     }
 
     /// Aborts what the engine still does for this sequence.

@@ -13,7 +13,9 @@ use super::{
     LogprobSpec, Prompts, SamplingSpec,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
-use crate::{AppState, error::ApiError, requests::Received, state::unix_seconds};
+use crate::{
+    AppState, error::ApiError, requests::Received, state::unix_seconds, trace::current_parent,
+};
 
 /// A validated request.
 pub(crate) struct GenerationPlan {
@@ -122,6 +124,7 @@ fn sequence(
         params: req.sampling_params.clone(),
         is_streaming: flags.is_streaming,
         at: unix_seconds() - flags.arrived.elapsed().as_secs_f64(),
+        parent: current_parent(),
     };
     let parts = SequenceParts {
         state: state.clone(),

@@ -1,9 +1,15 @@
 //! What operators ask for: pauses, profiles, logs, dumps.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+};
 
+use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
-use server::{LogFormat, LogTarget, RequestLogOptions, ServerConfig};
+use server::{LogFormat, LogTarget, RequestLogOptions, ServerConfig, TraceOptions};
 
 use crate::support::{Answer, FakeEngine, PATIENCE, Seen, Server, config};
 
@@ -276,4 +282,52 @@ async fn a_crash_dump_tells_of_live_and_finished_requests() {
     assert_eq!((&live["obj"]["rid"], &live["out"]), (&json!("live"), &json!({})));
     assert_eq!(live["obj"]["sampling_params"]["temperature"], 0.5);
     assert_eq!(live["finished_time"], Value::Null);
+}
+
+/// Takes one request of a collector's client: its head, and its body.
+fn collect_one(listener: &TcpListener) -> (String, Value) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "the client hung up");
+        bytes.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str(body)
+        {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+            return (head.to_lowercase(), body);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_traced_where_the_caller_says() {
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/traces", collector.local_addr().unwrap());
+    let trace = Some(TraceOptions { url, service_name: "mine".to_owned() });
+    let server = Server::with_config(
+        FakeEngine::start(|_| Answer::text("ok")),
+        ServerConfig { trace, ..config() },
+    );
+    let collected = tokio::task::spawn_blocking(move || collect_one(&collector));
+    let request = Request::post("/generate")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .body(Body::from(r#"{"text":"hi","rid":"r"}"#));
+    assert_eq!(server.send(request.unwrap()).await.status, 200);
+    let state = server.state.clone();
+    tokio::task::spawn_blocking(move || state.flush_traces(PATIENCE)).await.unwrap();
+
+    let (head, body) = tokio::time::timeout(PATIENCE, collected).await.unwrap().unwrap();
+    assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let resource = &body["resourceSpans"][0];
+    assert_eq!(resource["resource"]["attributes"][0]["value"]["stringValue"], "mine");
+    let spans = resource["scopeSpans"][0]["spans"].as_array().unwrap();
+    let names: Vec<_> = spans.iter().map(|span| span["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Req r", "prefill", "decode"]);
+    assert_eq!(spans[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(spans[0]["parentSpanId"], "00f067aa0ba902b7");
 }
