@@ -8,11 +8,16 @@
 //! Upstream: `sglang/srt/managers/io_struct.py`,
 //! `sglang/srt/entrypoints/openai/protocol.py`.
 
+pub mod anthropic;
 pub mod native;
+pub mod ollama;
 pub mod openai;
+pub mod responses;
 
 mod lists;
+mod text_or;
 mod unsupported;
 
 pub use lists::{MAX_BATCH_SIZE, OneOrMany, PromptIds, StopStrings};
+pub use text_or::TextOr;
 pub use unsupported::{Field, FieldError, Table, Unset, refuse_unsupported};

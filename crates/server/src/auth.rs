@@ -17,7 +17,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::AppState;
+use crate::{AppState, console};
 
 /// Probes and scrapers carry no key.
 const OPEN_PREFIXES: [&str; 3] = ["/health", "/ready", "/metrics"];
@@ -58,6 +58,7 @@ fn is_open(request: &Request) -> bool {
     let path = request.uri().path();
     request.method() == Method::OPTIONS
         || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        || console::is_public(request.method(), request.uri(), request.headers())
 }
 
 /// The bearer token, whose scheme's case does not matter, and Anthropic's header.

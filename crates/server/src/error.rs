@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use protocol::{FieldError, openai::ErrorResponse};
+use serde::Serialize;
 use serde_json::json;
 use types::{FinishReason, SubmitError};
 
@@ -79,6 +80,19 @@ impl ApiError {
         })
     }
 
+    /// The response with a body of another dialect.
+    pub(crate) fn response_with(&self, body: &impl Serialize) -> Response {
+        self.with_status(Json(body).into_response())
+    }
+
+    fn with_status(&self, body: Response) -> Response {
+        let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+
     pub(crate) fn body(&self) -> ErrorResponse {
         ErrorResponse {
             object: "error",
@@ -117,10 +131,6 @@ impl IntoResponse for ApiError {
             true => Json(json!({"error": {"message": self.message}})).into_response(),
             false => Json(self.body()).into_response(),
         };
-        let mut response = (self.status, body).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
-        }
-        response
+        self.with_status(body)
     }
 }

@@ -6,13 +6,14 @@ use axum::{
 };
 use tower_http::cors::CorsLayer;
 
-use crate::{AppState, auth, http_metrics, routes::*, trace};
+use crate::{AppState, auth, console, http_metrics, routes::*, trace};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
     let counted = middleware::from_fn_with_state(state.clone(), http_metrics::count_requests);
     let clients = Router::new()
         .merge(generation_routes())
+        .merge(dialect_routes())
         .merge(info_routes())
         .fallback(root::not_found)
         .method_not_allowed_fallback(root::method_not_allowed)
@@ -42,9 +43,26 @@ fn generation_routes() -> Router<AppState> {
         .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
 }
 
+fn dialect_routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/messages", post(messages::messages))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/invocations", post(chat_completions::chat_completions))
+        .route("/vertex_generate", post(vertex_generate::vertex_generate))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+}
+
 fn info_routes() -> Router<AppState> {
     Router::new()
         .route("/", get(root::root))
+        .route("/console/{file}", get(console::file))
         .route("/ping", get(health::health))
         .route("/ready", get(health::ready))
         .route("/health", get(health::health))
@@ -57,6 +75,7 @@ fn info_routes() -> Router<AppState> {
         .route("/get_server_info", get(server_info::server_info))
         .route("/v1/loads", get(loads::loads))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
 }
 
 /// What changes the server or other clients' requests.

@@ -1,4 +1,5 @@
-//! Server-sent events: frames, and the stream that makes them.
+//! Streamed answers: frames, and the stream that makes them. Most are
+//! server-sent events; Ollama's are lines of JSON.
 
 use std::collections::VecDeque;
 
@@ -29,13 +30,30 @@ impl Frames {
         self.0.push_back(frame.into());
     }
 
-    fn push_done(&mut self) {
-        self.0.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+    /// `event: {name}` and `data: {json}`.
+    pub(crate) fn push_named(&mut self, name: &str, event: &impl Serialize) {
+        let mut frame = format!("event: {name}\ndata: ").into_bytes();
+        serde_json::to_writer(&mut frame, event).expect("our own types serialise");
+        frame.extend_from_slice(b"\n\n");
+        self.0.push_back(frame.into());
+    }
+
+    /// `{json}` on a line of its own.
+    pub(crate) fn push_line(&mut self, event: &impl Serialize) {
+        let mut line = serde_json::to_vec(event).expect("our own types serialise");
+        line.push(b'\n');
+        self.0.push_back(line.into());
     }
 }
 
 /// How one endpoint words its stream.
 pub(crate) trait StreamFormat: Send + 'static {
+    /// Media type of the stream.
+    const CONTENT_TYPE: &'static str = "text/event-stream; charset=utf-8";
+    /// What closes a stream, failed ones too.
+    const LAST_FRAME: &'static [u8] = b"data: [DONE]\n\n";
+    /// Before any token.
+    fn begin(&mut self, _frames: &mut Frames) {}
     /// `sequence` has news.
     fn update(&mut self, sequence: &Sequence, update: &Update, frames: &mut Frames);
     /// Every sequence has ended.
@@ -81,18 +99,21 @@ impl<F: StreamFormat> Events<F> {
     }
 
     fn finish(&mut self) {
-        self.frames.push_done();
+        if !F::LAST_FRAME.is_empty() {
+            self.frames.0.push_back(Bytes::from_static(F::LAST_FRAME));
+        }
         self.is_done = true;
     }
 }
 
 /// A response that streams `sequences`. Dropping it aborts what is live.
-pub(crate) fn respond(sequences: SequenceSet, format: impl StreamFormat) -> Response {
-    let events = Events { sequences, format, frames: Frames::default(), is_done: false };
+pub(crate) fn respond<F: StreamFormat>(sequences: SequenceSet, mut format: F) -> Response {
+    let mut frames = Frames::default();
+    format.begin(&mut frames);
+    let events = Events { sequences, format, frames, is_done: false };
     let mut response = Response::new(Body::from_stream(stream::unfold(events, Events::next)));
     let headers = response.headers_mut();
-    headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(F::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that buffer would turn a stream into one late answer.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

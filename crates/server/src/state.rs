@@ -21,6 +21,7 @@ use crate::{
     ServerConfig,
     error::ApiError,
     requests::{RequestBook, RequestLog, Requests},
+    response_store::ResponseStore,
     trace::Exporter,
 };
 
@@ -57,6 +58,7 @@ pub struct Shared {
     pub(crate) requests: Requests,
     /// Of `--enable-trace`.
     pub(crate) exporter: Option<Exporter>,
+    pub(crate) responses: ResponseStore,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
     paused: AtomicBool,
@@ -98,6 +100,7 @@ impl AppState {
             started: Instant::now(),
             num_events: AtomicU64::new(0),
             text_jobs: Arc::new(Semaphore::new(config.max_text_jobs.max(1))),
+            responses: ResponseStore::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             paused: AtomicBool::new(false),

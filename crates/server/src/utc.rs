@@ -1,5 +1,7 @@
 //! Calendar time, for logs and file names.
 
+use crate::timestamp::date;
+
 /// A time of day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Utc {
@@ -34,7 +36,7 @@ impl Utc {
     }
 
     fn date(self) -> String {
-        let (year, month, day) = civil(self.seconds / 86_400);
+        let (year, month, day) = date(self.seconds / 86_400);
         format!("{year}-{month:02}-{day:02}")
     }
 
@@ -44,30 +46,9 @@ impl Utc {
     }
 }
 
-/// Days since 1970-01-01 as year, month and day. Years begin in March here, so
-/// that the leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_780), (2026, 11, 23));
-    }
 
     #[test]
     fn seconds_become_texts() {

@@ -238,7 +238,7 @@ pub struct ChatLogprobs {
 }
 
 /// Log-probability of one token.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ChatTokenLogprob {
     /// Its text.
     pub token: String,
@@ -251,7 +251,7 @@ pub struct ChatTokenLogprob {
 }
 
 /// One of the most likely tokens.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ChatTopLogprob {
     /// Its text.
     pub token: String,

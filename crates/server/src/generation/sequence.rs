@@ -177,6 +177,12 @@ impl Sequence {
         self.latencies.e2e
     }
 
+    /// Seconds from arrival to the first token, once it is there.
+    pub(crate) fn first_token_latency(&self) -> Option<f64> {
+        let first = self.latencies.first_token?;
+        Some(first.duration_since(self.flags.arrived).as_secs_f64())
+    }
+
     /// Waits until there is something to report.
     ///
     /// # Errors

@@ -20,11 +20,11 @@ use types::TokenId;
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
-    answer::ReasoningFormat,
+    answer::{AnswerFormat, ReasoningFormat},
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
-        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags,
+        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags, SequenceSet,
         tokenize_chat,
     },
     sse,
@@ -45,10 +45,44 @@ pub(crate) async fn chat_completions(
     require_json_content_type(request.headers())?;
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
-    let tools = format::take_tools(&mut request)?;
-    let mut format = format::answer_format(&state, &mut request, &tools)?;
+    let run = start(&state, &mut request, arrived).await?;
+    let words = Words {
+        usage: run.usage,
+        model: request.model.unwrap_or_else(|| "default".to_owned()),
+        created: unix_seconds() as u64,
+        format: run.format,
+        streams: Vec::new(),
+    };
+    if is_streaming {
+        return Ok(sse::respond(run.set, words));
+    }
+    let sequences = run.set.collect().await?;
+    Ok(words.response(&state, &sequences))
+}
+
+/// A chat request under way, in whatever dialect it came.
+pub(crate) struct ChatRun {
+    pub(crate) set: SequenceSet,
+    /// How answers are taken apart.
+    pub(crate) format: AnswerFormat,
+    pub(crate) usage: UsagePolicy,
+}
+
+/// Checks the request, renders its prompt and hands it to the engine.
+/// Dialects that are not OpenAI's translate theirs and come here too.
+///
+/// # Errors
+/// Whatever is wrong with the request, a full queue, a server that stops.
+pub(crate) async fn start(
+    state: &AppState,
+    request: &mut ChatRequest,
+    arrived: Instant,
+) -> Result<ChatRun, ApiError> {
+    let is_streaming = request.stream.unwrap_or(false);
+    let tools = format::take_tools(request)?;
+    let mut format = format::answer_format(state, request, &tools)?;
     let mut spec = SamplingSpec::new(
-        sampling(&request, &state.config.sampling_defaults),
+        sampling(request, &state.config.sampling_defaults),
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
@@ -63,32 +97,34 @@ pub(crate) async fn chat_completions(
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
     let n = spec.n;
-    let ids = prompt(&state, &mut request, tools).await?;
-    format::look_at_prompt(&state, &ids, &mut format);
+    let ids = prompt(state, request, tools).await?;
+    format::look_at_prompt(state, &ids, &mut format);
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
-        rid: request.rid,
+        rid: request.rid.take(),
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
-    let set = plan.start(&state).await?;
+    let set = plan.start(state).await?;
     let is_reasoning = |format: &ReasoningFormat| {
         matches!(format.begins, Begins::IfAsked(true) | Begins::Known(true))
     };
     let counts_reasoning = format.reasoning.as_ref().is_some_and(is_reasoning);
-    let words = Words {
-        usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n)
-            .with_reasoning(&state, counts_reasoning),
-        model: request.model.unwrap_or_else(|| "default".to_owned()),
-        created: unix_seconds() as u64,
-        format,
-        streams: Vec::new(),
-    };
-    if is_streaming {
-        return Ok(sse::respond(set, words));
-    }
-    let sequences = set.collect().await?;
-    Ok(words.response(&state, &sequences))
+    let usage = UsagePolicy::new(state, request.stream_options.as_ref(), n)
+        .with_reasoning(state, counts_reasoning);
+    Ok(ChatRun { set, format, usage })
+}
+
+/// How many tokens the prompt of a request has.
+///
+/// # Errors
+/// What is wrong with messages, tools or template.
+pub(crate) async fn count_prompt_tokens(
+    state: &AppState,
+    mut request: ChatRequest,
+) -> Result<usize, ApiError> {
+    let tools = format::take_tools(&mut request)?;
+    Ok(prompt(state, &mut request, tools).await?.len())
 }
 
 async fn prompt(

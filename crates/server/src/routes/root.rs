@@ -1,15 +1,29 @@
 //! `/`, and what there is not.
 
-use axum::http::StatusCode;
+use axum::{
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
 
-use crate::error::ApiError;
+use crate::{console, error::ApiError, route_table::reason_left_out};
 
-pub(crate) async fn root() -> &'static str {
-    "SGLang is running"
+/// The console for browsers, a line of text for everybody else.
+pub(crate) async fn root(headers: HeaderMap) -> Response {
+    match console::wants_page(&headers) {
+        true => console::page(),
+        false => ([(header::VARY, "accept")], "SGLang is running").into_response(),
+    }
 }
 
-pub(crate) async fn not_found() -> ApiError {
-    not_found_error()
+/// 501 for what SGLang serves and this server does not, 404 for what nobody does.
+pub(crate) async fn not_found(uri: Uri) -> ApiError {
+    match reason_left_out(uri.path()) {
+        Some(reason) => {
+            let message = format!("{} is not served here: {reason}.", uri.path());
+            ApiError::http(StatusCode::NOT_IMPLEMENTED, message)
+        }
+        None => not_found_error(),
+    }
 }
 
 pub(crate) fn not_found_error() -> ApiError {

@@ -9,7 +9,7 @@ use crate::{AppState, generation::Sequence};
 
 /// When a stream reports usage, and what is counted.
 #[derive(Debug, Clone)]
-pub(super) struct UsagePolicy {
+pub(crate) struct UsagePolicy {
     pub(super) n: usize,
     pub(super) with_cache: bool,
     pub(super) at_end: bool,
@@ -72,7 +72,7 @@ impl UsagePolicy {
     }
 
     /// Tokens up to the end of reasoning, which counts too.
-    fn reasoning_tokens(&self, sequence: &Sequence) -> usize {
+    pub(super) fn reasoning_tokens(&self, sequence: &Sequence) -> usize {
         let Some(end) = &self.reasoning_end else { return 0 };
         let ids = sequence.output_ids();
         let ends_at = ids.windows(end.len()).position(|window| window == &**end);

@@ -232,7 +232,7 @@ async fn an_engine_that_does_not_run_is_503() {
 #[tokio::test]
 async fn unknown_routes_and_methods() {
     let server = Server::answering("x");
-    let answer = server.get("/v1/embeddings").await;
+    let answer = server.get("/v1/nothing").await;
     assert_eq!(answer.status, 404);
     let flat = json!({"object": "error", "message": "Not Found", "type": "404", "param": null,
                       "code": 404});

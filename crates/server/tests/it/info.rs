@@ -283,3 +283,59 @@ async fn metrics_count_what_happened() {
     let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
     assert_eq!(server.get("/metrics").await.status, 404);
 }
+
+#[tokio::test]
+async fn openapi_lists_what_is_served() {
+    let server = Server::answering("x");
+    let paths = server.get("/openapi.json").await.json()["paths"].clone();
+    let methods =
+        |path: &str| -> Vec<String> { paths[path].as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(methods("/generate"), ["post", "put"]);
+    assert_eq!(methods("/v1/messages"), ["post"]);
+    let parameter = &paths["/v1/models/{id}"]["get"]["parameters"][0];
+    assert_eq!((&parameter["name"], &parameter["in"]), (&json!("id"), &json!("path")));
+    // What it lists is there: with no body, or an empty one, never 404 or 405.
+    for (path, item) in paths.as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
+            let response = server.raw(request.body(Body::empty()).unwrap()).await;
+            let status = response.status().as_u16();
+            let is_unknown_name = path.contains('{');
+            assert!(status != 405 && (status != 404 || is_unknown_name), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn routes_left_out_say_why() {
+    let server = Server::answering("x");
+    let answer = server.post("/load_lora_adapter", json!({})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["object"]), (501, &json!("error")));
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("/load_lora_adapter is not served here: "), "{message}");
+    assert_eq!(server.get("/nowhere").await.status, 404);
+}
+
+#[tokio::test]
+async fn other_clouds_ways_to_ask() {
+    let server = Server::answering("ab");
+    let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let answer = server.post("/invocations", chat).await.json();
+    assert_eq!(answer["choices"][0]["message"]["content"], "ab");
+    let vertex = json!({"instances": [{"text": "a"}, {"text": "b"}],
+                        "parameters": {"sampling_params": {"max_new_tokens": 9}}});
+    let answer = server.post("/vertex_generate", vertex).await.json();
+    let texts: Vec<_> =
+        answer["predictions"].as_array().unwrap().iter().map(|p| &p["text"]).collect();
+    assert_eq!(texts, ["ab", "ab"]);
+    let empty = server.post("/vertex_generate", json!({"instances": []})).await;
+    assert_eq!(empty.json(), json!([]));
+    for (body, name) in [
+        (json!({"instances": [{"text": "a"}], "parameters": {"stream": true}}), "stream"),
+        (json!({"instances": [{"text": "a", "image_data": "x"}]}), "image_data"),
+    ] {
+        let refused = server.post("/vertex_generate", body).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.text.contains(name), "{}", refused.text);
+    }
+}

@@ -5,12 +5,16 @@
 mod abort;
 mod chat;
 mod completions;
+mod console;
 mod errors;
 mod generate;
 mod info;
 mod logprobs;
+mod messages;
+mod ollama;
 mod operate;
 mod reasoning;
+mod responses;
 mod serving;
 mod support;
 mod tls;

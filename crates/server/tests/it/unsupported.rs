@@ -2,8 +2,11 @@
 
 use protocol::{
     Field, Table, Unset,
+    anthropic::MESSAGES_TABLE,
     native::{GENERATE_TABLE, SAMPLING_TABLE},
+    ollama,
     openai::{CHAT_TABLE, COMPLETION_TABLE},
+    responses::RESPONSES_TABLE,
 };
 use serde_json::{Value, json};
 
@@ -66,6 +69,21 @@ async fn of_chat() {
     let wrap =
         |name: &str, value| json!({"messages": [{"role": "user", "content": "x"}], name: value});
     check_table("/v1/chat/completions", &CHAT_TABLE, wrap).await;
+}
+
+#[tokio::test]
+async fn of_other_dialects() {
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let body = |name: &str, value| json!({"model": "m", "messages": messages, "max_tokens": 9, name: value});
+    check_table("/v1/messages", &MESSAGES_TABLE, body).await;
+    check_table("/api/chat", &ollama::CHAT_TABLE, body).await;
+    let options = |name: &str, value| body("options", json!({name: value}));
+    let nested = ollama::CHAT_TABLE.nested.iter().find(|(name, _)| *name == "options").unwrap();
+    check_table("/api/chat", nested.1, options).await;
+    let body = |name: &str, value| json!({"model": "m", "prompt": "x", name: value});
+    check_table("/api/generate", &ollama::GENERATE_TABLE, body).await;
+    let body = |name: &str, value| json!({"input": "x", name: value});
+    check_table("/v1/responses", &RESPONSES_TABLE, body).await;
 }
 
 #[tokio::test]

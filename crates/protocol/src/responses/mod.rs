@@ -1,0 +1,16 @@
+//! OpenAI's Responses API.
+//!
+//! Upstream: `sglang/srt/entrypoints/openai/protocol.py`, from `ResponsesRequest` on.
+
+mod event;
+mod request;
+mod response;
+
+pub use event::{Event, EventData};
+pub use request::{
+    InputItem, InputPart, LOGPROBS, RESPONSES_TABLE, Reasoning, ResponsesRequest, RetrieveQuery,
+};
+pub use response::{
+    CallOutput, IncompleteDetails, InputTokensDetails, MessageOutput, OutputItem, OutputPart,
+    OutputTokensDetails, ReasoningOutput, Response, ResponseError, Status, Usage,
+};

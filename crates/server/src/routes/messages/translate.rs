@@ -1,0 +1,236 @@
+//! Anthropic's requests as chat requests.
+
+use std::mem;
+
+use protocol::{
+    TextOr,
+    anthropic::{Block, Message, MessagesRequest, Role, TextBlock, Thinking, Tool, ToolChoice},
+    openai::{ChatMessage, ChatRequest, Content, ContentPart},
+};
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+
+/// Anthropic's least reasoning budget.
+const MIN_BUDGET_TOKENS: i64 = 1024;
+
+/// # Errors
+/// What has no counterpart here, by its name.
+pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiError> {
+    let config = request.output_config;
+    let effort = config.and_then(|config| config.effort);
+    let tools = request.tools.unwrap_or_default().into_iter().map(tool);
+    let mut chat = ChatRequest {
+        messages: messages(request.system, request.messages)?,
+        model: Some(request.model),
+        max_tokens: request.max_tokens,
+        stop: request.stop_sequences,
+        stream: request.stream,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        // What the templates call `max`.
+        reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
+        chat_template_kwargs: request.thinking.map(thinking).transpose()?,
+        tools: Some(tools.collect::<Result<_, _>>()?),
+        ..ChatRequest::default()
+    };
+    if let Some(choice) = request.tool_choice {
+        chat.parallel_tool_calls = choice.disable_parallel_tool_use.map(|one| !one);
+        chat.tool_choice = Some(tool_choice(choice)?);
+    }
+    chat.continue_final_message = Some(is_begun_answer(&chat.messages));
+    Ok(chat)
+}
+
+/// Words in the model's mouth: the answer goes on where they end.
+fn is_begun_answer(messages: &[ChatMessage]) -> bool {
+    messages.last().is_some_and(|last| {
+        let has_text = matches!(&last.content, Some(Content::Text(text)) if !text.is_empty());
+        last.role == "assistant" && last.tool_calls.is_none() && has_text
+    })
+}
+
+/// Templates know their switch by one of two names.
+fn thinking(thinking: Thinking) -> Result<Map<String, Value>, ApiError> {
+    let is_on = match thinking.kind.as_str() {
+        "enabled" | "adaptive" => true,
+        "disabled" => false,
+        other => {
+            let known = "enabled, adaptive or disabled";
+            return Err(ApiError::value(format!("thinking.type must be {known}, not {other:?}.")));
+        }
+    };
+    if thinking.budget_tokens.is_some_and(|budget| budget < MIN_BUDGET_TOKENS) {
+        let message = format!("thinking.budget_tokens must be at least {MIN_BUDGET_TOKENS}.");
+        return Err(ApiError::value(message));
+    }
+    match thinking.display.as_deref() {
+        None | Some("summarized" | "omitted") => {}
+        Some(other) => {
+            let message = format!("thinking.display must be summarized or omitted, not {other:?}.");
+            return Err(ApiError::value(message));
+        }
+    }
+    let switch = ["enable_thinking", "thinking"].map(|name| (name.to_owned(), is_on.into()));
+    Ok(switch.into_iter().collect())
+}
+
+fn tool(tool: Tool) -> Result<Value, ApiError> {
+    if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
+        let message = format!("tools of type `{kind}` are not supported by this server");
+        return Err(ApiError::value(message));
+    }
+    let Some(parameters) = tool.input_schema else {
+        return Err(ApiError::schema(format!("The tool {:?} has no input_schema.", tool.name)));
+    };
+    let mut function = json!({"name": tool.name, "description": tool.description.unwrap_or_default(),
+                              "parameters": parameters});
+    if tool.strict == Some(true) {
+        function["strict"] = true.into();
+    }
+    Ok(json!({"type": "function", "function": function}))
+}
+
+fn tool_choice(choice: ToolChoice) -> Result<Value, ApiError> {
+    match (choice.kind.as_str(), choice.name) {
+        ("auto", _) => Ok("auto".into()),
+        ("none", _) => Ok("none".into()),
+        ("any", _) => Ok("required".into()),
+        ("tool", Some(name)) => Ok(json!({"type": "function", "function": {"name": name}})),
+        ("tool", None) => Err(ApiError::value("tool_choice of type tool needs a name.")),
+        (other, _) => {
+            let known = "auto, any, tool or none";
+            Err(ApiError::value(format!("tool_choice.type must be {known}, not {other:?}.")))
+        }
+    }
+}
+
+/// All instructions go into one message at the start: many templates allow no other.
+fn messages(
+    system: Option<TextOr<TextBlock>>,
+    messages: Vec<Message>,
+) -> Result<Vec<ChatMessage>, ApiError> {
+    let mut instructions: Vec<String> = system.map(texts).unwrap_or_default();
+    let mut turns = Vec::new();
+    for message in messages {
+        match message.role {
+            Role::System => instructions.extend(system_texts(message.content)?),
+            Role::User => push_user(message.content, &mut turns)?,
+            Role::Assistant => turns.push(assistant(message.content)?),
+        }
+    }
+    instructions.retain(|text| !text.trim().is_empty());
+    let has_instructions = !instructions.is_empty();
+    let system = has_instructions.then(|| text_message("system", instructions.join("\n")));
+    Ok(system.into_iter().chain(turns).collect())
+}
+
+fn text_message(role: &str, text: String) -> ChatMessage {
+    let content = Some(Content::Text(text));
+    ChatMessage { role: role.to_owned(), content, ..ChatMessage::default() }
+}
+
+fn texts(content: TextOr<TextBlock>) -> Vec<String> {
+    match content {
+        TextOr::Text(text) => vec![text],
+        TextOr::Parts(blocks) => blocks.into_iter().map(|TextBlock::Text { text }| text).collect(),
+    }
+}
+
+fn system_texts(content: TextOr<Block>) -> Result<Vec<String>, ApiError> {
+    let text = |block| match block {
+        Block::Text { text } => Ok(text),
+        other => Err(misplaced(&other, "system")),
+    };
+    match content {
+        TextOr::Text(text) => Ok(vec![text]),
+        TextOr::Parts(blocks) => blocks.into_iter().map(text).collect(),
+    }
+}
+
+fn misplaced(block: &Block, role: &str) -> ApiError {
+    let kind = match block {
+        Block::Text { .. } => "text",
+        Block::Thinking { .. } => "thinking",
+        Block::ToolUse { .. } => "tool_use",
+        Block::ToolResult { .. } => "tool_result",
+    };
+    ApiError::value(format!("A `{kind}` block cannot be in a message of the {role}."))
+}
+
+/// One text as it is, several as parts.
+fn content(mut texts: Vec<String>) -> Option<Content> {
+    match texts.len() {
+        0 => None,
+        1 => texts.pop().map(Content::Text),
+        _ => {
+            let part = |text| ContentPart { kind: "text".to_owned(), text: Some(text) };
+            Some(Content::Parts(texts.into_iter().map(part).collect()))
+        }
+    }
+}
+
+/// Results of tools are messages of their own, in the order of the blocks.
+fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) -> Result<(), ApiError> {
+    let blocks = match user {
+        TextOr::Text(text) => vec![Block::Text { text }],
+        TextOr::Parts(blocks) => blocks,
+    };
+    let mut said = Vec::new();
+    let flush = |said: &mut Vec<String>, turns: &mut Vec<ChatMessage>| {
+        let content = content(mem::take(said));
+        let user = |content| ChatMessage {
+            role: "user".to_owned(),
+            content: Some(content),
+            ..ChatMessage::default()
+        };
+        turns.extend(content.map(user));
+    };
+    for block in blocks {
+        match block {
+            Block::Text { text } => said.push(text),
+            Block::ToolResult { tool_use_id, content: result } => {
+                flush(&mut said, turns);
+                let text = result.map(texts).unwrap_or_default();
+                let content = content(text).unwrap_or_else(|| Content::Text(String::new()));
+                turns.push(ChatMessage {
+                    role: "tool".to_owned(),
+                    content: Some(content),
+                    tool_call_id: Some(tool_use_id),
+                    ..ChatMessage::default()
+                });
+            }
+            other => return Err(misplaced(&other, "user")),
+        }
+    }
+    flush(&mut said, turns);
+    Ok(())
+}
+
+fn assistant(answer: TextOr<Block>) -> Result<ChatMessage, ApiError> {
+    let blocks = match answer {
+        TextOr::Text(text) => return Ok(text_message("assistant", text)),
+        TextOr::Parts(blocks) => blocks,
+    };
+    let (mut said, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        match block {
+            Block::Text { text } => said.push(text),
+            Block::Thinking { thinking } => thoughts.push(thinking),
+            Block::ToolUse { id, name, input } => {
+                let function = json!({"name": name, "arguments": Value::Object(input).to_string()});
+                calls.push(json!({"id": id, "type": "function", "function": function}));
+            }
+            other @ Block::ToolResult { .. } => return Err(misplaced(&other, "assistant")),
+        }
+    }
+    let nothing = calls.is_empty().then(|| Content::Text(String::new()));
+    Ok(ChatMessage {
+        role: "assistant".to_owned(),
+        content: content(said).or(nothing),
+        reasoning_content: Some(thoughts.join("\n")).filter(|text| !text.is_empty()),
+        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
+        ..ChatMessage::default()
+    })
+}

@@ -1,0 +1,212 @@
+//! Requests of `/v1/responses` as chat requests.
+
+use protocol::{
+    OneOrMany, TextOr,
+    openai::{ChatMessage, ChatRequest, Content},
+    responses::{InputItem, InputPart, LOGPROBS, ResponsesRequest},
+};
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+
+/// The chat request for a conversation, under the name `id`.
+///
+/// # Errors
+/// What has no counterpart here, by its name.
+pub(super) fn chat_request(
+    request: &ResponsesRequest,
+    messages: &[ChatMessage],
+    id: &str,
+) -> Result<ChatRequest, ApiError> {
+    let tools = request.tools.as_deref().unwrap_or_default().iter().map(tool);
+    let effort = request.reasoning.as_ref().and_then(|reasoning| reasoning.effort.clone());
+    let wants_logprobs = wants_logprobs(request)?;
+    Ok(ChatRequest {
+        messages: with_instructions(request.instructions.as_deref(), messages),
+        max_tokens: request.max_output_tokens,
+        stream: request.stream,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        repetition_penalty: request.repetition_penalty,
+        stop: request.stop.clone(),
+        logprobs: Some(wants_logprobs),
+        top_logprobs: request.top_logprobs,
+        tools: Some(tools.collect::<Result<_, _>>()?),
+        tool_choice: request.tool_choice.clone().map(tool_choice).transpose()?,
+        parallel_tool_calls: request.parallel_tool_calls,
+        chat_template_kwargs: kwargs(request, effort.as_deref()),
+        reasoning_effort: effort,
+        rid: Some(OneOrMany::One(id.to_owned())),
+        ..ChatRequest::default()
+    })
+}
+
+/// Templates know the switch for reasoning by one of two names.
+fn kwargs(request: &ResponsesRequest, effort: Option<&str>) -> Option<Map<String, Value>> {
+    let mut kwargs = request.chat_template_kwargs.clone().unwrap_or_default();
+    if effort == Some("none") {
+        for name in ["enable_thinking", "thinking"] {
+            kwargs.entry(name).or_insert(Value::Bool(false));
+        }
+    }
+    (!kwargs.is_empty()).then_some(kwargs)
+}
+
+fn wants_logprobs(request: &ResponsesRequest) -> Result<bool, ApiError> {
+    let include = request.include.as_deref().unwrap_or_default();
+    if let Some(other) = include.iter().find(|name| *name != LOGPROBS) {
+        let message = format!("`include` of {other:?} is not supported by this server");
+        return Err(ApiError::value(message));
+    }
+    if include.is_empty() && request.top_logprobs.is_some_and(|num_top| num_top != 0) {
+        return Err(ApiError::value(format!("top_logprobs needs {LOGPROBS:?} in `include`.")));
+    }
+    Ok(!include.is_empty())
+}
+
+fn tool(tool: &Value) -> Result<Value, ApiError> {
+    let kind = tool["type"].as_str().unwrap_or_default();
+    if kind != "function" {
+        let message = format!("tools of type `{kind}` are not supported by this server");
+        return Err(ApiError::value(message));
+    }
+    let keys = ["name", "description", "parameters", "strict"];
+    let set = keys.into_iter().filter(|key| !tool[key].is_null() && tool[key] != false);
+    let function: Map<String, Value> = set.map(|key| (key.to_owned(), tool[key].clone())).collect();
+    Ok(json!({"type": "function", "function": function}))
+}
+
+fn tool_choice(choice: Value) -> Result<Value, ApiError> {
+    let Value::Object(choice) = choice else { return Ok(choice) };
+    match (choice.get("type").and_then(Value::as_str), choice.get("name")) {
+        (Some("function"), Some(name)) => {
+            Ok(json!({"type": "function", "function": {"name": name}}))
+        }
+        (kind, _) => {
+            let kind = kind.unwrap_or_default();
+            let message = format!("tool_choice of type `{kind}` is not supported by this server");
+            Err(ApiError::value(message))
+        }
+    }
+}
+
+/// Instructions and what stands at the start of the conversation are one message:
+/// many templates allow no other.
+fn with_instructions(instructions: Option<&str>, messages: &[ChatMessage]) -> Vec<ChatMessage> {
+    let mut texts: Vec<&str> = instructions.into_iter().filter(|text| !text.is_empty()).collect();
+    let leading = messages.iter().take_while(|message| message.role == "system");
+    let num_leading = leading.clone().count();
+    texts.extend(leading.filter_map(|message| match &message.content {
+        Some(Content::Text(text)) => Some(text.as_str()),
+        _ => None,
+    }));
+    let system = (!texts.is_empty()).then(|| text_message("system", texts.join("\n")));
+    system.into_iter().chain(messages[num_leading..].iter().cloned()).collect()
+}
+
+fn text_message(role: &str, text: String) -> ChatMessage {
+    let content = Some(Content::Text(text));
+    ChatMessage { role: role.to_owned(), content, ..ChatMessage::default() }
+}
+
+/// Items as messages. Reasoning, text and calls in a row are one answer.
+///
+/// # Errors
+/// An item or a part that is not supported, by its type.
+pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, ApiError> {
+    let items = match input {
+        TextOr::Text(text) => return Ok(vec![text_message("user", text.clone())]),
+        TextOr::Parts(items) => items,
+    };
+    let mut messages = Vec::new();
+    for item in items {
+        match (item.kind.as_deref(), item.role.as_deref()) {
+            (None | Some("message"), Some("assistant")) => {
+                let text = text_of(item.content.as_ref(), "content")?;
+                add_text(answer_of(&mut messages), &text);
+            }
+            (None | Some("message"), Some(role)) => {
+                // Templates know no developers.
+                let role = if role == "developer" { "system" } else { role };
+                let text = text_of(item.content.as_ref(), "content")?;
+                messages.push(text_message(role, text));
+            }
+            (Some("reasoning"), _) => {
+                let text = text_of(item.content.as_ref(), "content")?;
+                let answer = answer_of(&mut messages);
+                answer.reasoning_content.get_or_insert_default().push_str(&text);
+            }
+            (Some("function_call"), _) => {
+                let call = call(item)?;
+                answer_of(&mut messages).tool_calls.get_or_insert_default().push(call);
+            }
+            (Some("function_call_output"), _) => {
+                let Some(id) = item.call_id.clone() else { return Err(missing("call_id")) };
+                let text = text_of(item.output.as_ref(), "output")?;
+                let message = text_message("tool", text);
+                messages.push(ChatMessage { tool_call_id: Some(id), ..message });
+            }
+            (None | Some("message"), None) => return Err(missing("role")),
+            (Some(kind), _) => {
+                let message =
+                    format!("`input` items of type `{kind}` are not supported by this server");
+                return Err(ApiError::value(message));
+            }
+        }
+    }
+    Ok(messages)
+}
+
+fn missing(field: &str) -> ApiError {
+    ApiError::schema(format!("An item of `input` has no `{field}`."))
+}
+
+fn call(item: &InputItem) -> Result<Value, ApiError> {
+    let field = |value: &Option<String>, name| value.clone().ok_or_else(|| missing(name));
+    let function = json!({
+        "name": field(&item.name, "name")?,
+        "arguments": field(&item.arguments, "arguments")?,
+    });
+    Ok(json!({"id": field(&item.call_id, "call_id")?, "type": "function", "function": function}))
+}
+
+/// The answer that the last items belong to, or a new one.
+fn answer_of(messages: &mut Vec<ChatMessage>) -> &mut ChatMessage {
+    let goes_on = messages.last().is_some_and(|last| last.role == "assistant");
+    if !goes_on {
+        messages.push(text_message("assistant", String::new()));
+    }
+    let last = messages.len() - 1;
+    &mut messages[last]
+}
+
+fn add_text(message: &mut ChatMessage, more: &str) {
+    if let Some(Content::Text(text)) = &mut message.content {
+        text.push_str(more);
+    }
+}
+
+/// All text of a content.
+fn text_of(content: Option<&TextOr<InputPart>>, field: &str) -> Result<String, ApiError> {
+    let parts = match content {
+        None => return Ok(String::new()),
+        Some(TextOr::Text(text)) => return Ok(text.clone()),
+        Some(TextOr::Parts(parts)) => parts,
+    };
+    let text = |part: &InputPart| match (part.kind.as_str(), &part.text, &part.refusal) {
+        ("input_text" | "output_text" | "text" | "reasoning_text", Some(text), _) => {
+            Ok(text.clone())
+        }
+        ("refusal", _, Some(refusal)) => Ok(refusal.clone()),
+        (kind, ..) => {
+            let message =
+                format!("a `{field}` part of type `{kind}` is not supported by this server");
+            Err(ApiError::value(message))
+        }
+    };
+    parts.iter().map(text).collect()
+}
