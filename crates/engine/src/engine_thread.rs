@@ -45,7 +45,7 @@ pub(crate) trait Device: Executor<Error: Display> {
     fn reset(&mut self) -> Result<(), Self::Error>;
     /// Runs other weights from now on; with an error, the old ones as before. For a device
     /// that nothing runs on.
-    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), Self::Error>;
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String>;
     /// How short memory is.
     fn pressure(&self) -> Pressure;
     /// Gives back what is kept for later.

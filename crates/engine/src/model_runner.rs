@@ -11,7 +11,7 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error, iter};
 
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
@@ -277,6 +277,12 @@ impl StepLogprobs {
     }
 }
 
+/// One line for people.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 impl Device for ModelRunner {
     fn reset(&mut self) -> Result<(), EngineError> {
         (self.last_ids, self.built, self.is_running) = (None, None, false);
@@ -290,12 +296,13 @@ impl Device for ModelRunner {
         Ok(())
     }
 
-    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), EngineError> {
-        mlx::synchronize()?;
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String> {
+        mlx::synchronize().map_err(|error| error.to_string())?;
         let reloaded = self.reloader.load(update, self.model.as_ref());
         // Also after a failure: what was loaded until then is gone.
         mlx::memory::clear_cache();
-        let Reloaded { model, graph, weight_bytes } = reloaded?;
+        let Reloaded { model, graph, weight_bytes } =
+            reloaded.map_err(|error| with_causes(&error))?;
         // Graphs first: they hold the old weights.
         self.graph = graph;
         (self.model, self.weight_bytes) = (model, weight_bytes);

@@ -260,10 +260,10 @@ impl<E: Executor> Scheduler<E> {
     /// Prefill goes first: it bounds the time to the first token and grows the
     /// decode batch. But between two pieces of a prompt those that run get tokens.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
+        self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         if self.is_paused {
             return None;
         }
-        self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
         batch.clear(ForwardMode::Decode);
         if self.is_turn_of_running() {

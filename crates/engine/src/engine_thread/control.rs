@@ -130,13 +130,11 @@ impl<D: Device> EngineThread<D> {
 
     fn update_weights(&mut self, update: &WeightUpdate) -> Result<usize, String> {
         if update.flush_cache && !self.scheduler.may_flush() {
-            return Err(
-                "Requests that are paused in place hold the cache, which flush_cache asks \
-                        to drop: pause with retract, or send flush_cache false."
-                    .to_owned(),
-            );
+            let message = "Requests that are paused in place hold the cache, which flush_cache asks \
+                           to drop: pause with retract, or send flush_cache false.";
+            return Err(message.to_owned());
         }
-        self.scheduler.executor_mut().update_weights(update).map_err(|error| error.to_string())?;
+        self.scheduler.executor_mut().update_weights(update)?;
         if update.flush_cache {
             self.scheduler.flush_cache();
         }

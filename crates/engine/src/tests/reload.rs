@@ -44,7 +44,8 @@ fn a_model_runs_the_weights_it_was_last_given() {
         scheduler.executor_mut().update_weights(&update(folder.path())).unwrap();
         assert_eq!(tokens(&mut scheduler), expected[0], "round {round}");
         let after = scheduler.executor().memory();
-        assert_eq!(after.weight_bytes, before.weight_bytes);
+        let difference = after.weight_bytes.abs_diff(before.weight_bytes);
+        assert!(difference < before.weight_bytes / 10, "{difference} bytes more or less");
         let grown = after.active_memory_bytes.saturating_sub(before.active_memory_bytes);
         assert!(grown < before.weight_bytes / 4, "the old weights are gone: {grown} bytes more");
     }
@@ -69,7 +70,7 @@ fn weights_that_do_not_fit_change_nothing() {
     let empty = tempfile::tempdir().unwrap();
     for (folder, words) in [
         (&short, "the model that runs has other sizes"),
-        (&narrow, "model.embed_tokens.weight"),
+        (&narrow, "has shape [64], the model needs [32]"),
         (&stranger, "the model that runs has other architectures: [\"LlamaForCausalLM\"]"),
         (&empty, "config.json"),
     ] {

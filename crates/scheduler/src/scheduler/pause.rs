@@ -28,7 +28,6 @@ impl<E: Executor> Scheduler<E> {
     /// If a batch may still be in flight.
     pub fn retract_all(&mut self) {
         assert!(self.is_paused && self.in_flight.is_none(), "nothing runs in a pause");
-        self.running.retain(|&id| self.reqs.contains_key(id));
         for id in self.chunked.into_iter().chain(self.running.clone().into_iter().rev()) {
             self.retract(id);
         }
