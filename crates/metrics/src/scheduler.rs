@@ -6,7 +6,8 @@
 use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use types::{EngineState, SchedulerStats};
@@ -46,8 +47,15 @@ pub struct SchedulerMetrics {
     kv_cache_memory_usage_gb: Float,
     num_retracted_requests: Counter,
     evicted_tokens: Counter,
+    realtime_tokens: Family<ModeLabels, Counter>,
+    num_paused_reqs: Gauge,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabels {
+    mode: &'static str,
 }
 
 /// Gauges of the layers with a sliding window, and of the others beside them.
@@ -173,6 +181,12 @@ impl SchedulerMetrics {
                 "evicted_tokens",
                 "Total number of tokens evicted from the radix cache",
             ),
+            realtime_tokens: realtime_tokens(registry),
+            num_paused_reqs: gauge(
+                registry,
+                "num_paused_reqs",
+                "The number of requests that a pause holds",
+            ),
             observing: Mutex::new(()),
         }
     }
@@ -202,6 +216,18 @@ impl SchedulerMetrics {
         let retracted = advance(&self.num_retracted_requests, stats.num_retractions);
         self.num_retracted_reqs.set(retracted as i64);
         advance(&self.evicted_tokens, stats.evicted_tokens);
+        for (mode, total) in [
+            ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
+            ("prefill_cache", stats.cached_tokens),
+            ("decode", stats.generation_tokens),
+        ] {
+            advance(&self.realtime_tokens.get_or_create(&ModeLabels { mode }), total);
+        }
+    }
+
+    /// Sets how many requests an operator's pause holds.
+    pub fn observe_paused(&self, num_reqs: usize) {
+        self.num_paused_reqs.set(num_reqs as i64);
     }
 
     /// Sets what only the engine knows: memory.
@@ -217,6 +243,13 @@ fn advance(counter: &Counter, total: u64) -> u64 {
     let added = total.saturating_sub(counter.get());
     counter.inc_by(added);
     added
+}
+
+fn realtime_tokens(registry: &mut Registry) -> Family<ModeLabels, Counter> {
+    let metric = Family::default();
+    let help = "Tokens processed by mode: prefill_compute, prefill_cache, decode";
+    registry.register("sglang:realtime_tokens", help, metric.clone());
+    metric
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {

@@ -16,6 +16,9 @@ fn stats() -> SchedulerStats {
         num_evictable_tokens_swa: 30,
         num_retractions: 2,
         evicted_tokens: 4,
+        prompt_tokens: 10,
+        cached_tokens: 4,
+        generation_tokens: 5,
         ..SchedulerStats::default()
     }
 }
@@ -51,6 +54,14 @@ fn gauges_and_counters_follow_the_stats() {
         ("evicted_tokens_total", 4.0),
     ] {
         assert_eq!(sample(&text, &format!("sglang:{name}{LABELS}")), value, "{name}");
+    }
+    for (mode, value) in [("prefill_compute", 6.0), ("prefill_cache", 4.0), ("decode", 5.0)] {
+        let labels = LABELS.replace('}', &format!(",mode=\"{mode}\"}}"));
+        assert_eq!(
+            sample(&text, &format!("sglang:realtime_tokens_total{labels}")),
+            value,
+            "{mode}"
+        );
     }
     // Totals are totals however often they are observed.
     metrics.scheduler.observe(&stats(), 1.5, &facts);

@@ -34,9 +34,16 @@ async fn a_pause_reaches_the_engine_and_probes_stay_green() {
         assert_eq!(server.engine.next_seen().await, control(&format!("pause {mode}")));
     }
     assert_eq!(server.get("/health").await.status, 200);
+    let paused = async || {
+        let text = server.get("/metrics").await.text;
+        let line = text.lines().find(|line| line.starts_with("sglang:num_paused_reqs{"));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(paused().await, "5");
     let body = json!({"torch_empty_cache": true});
     let answer = server.post("/continue_generation", body).await.json();
     assert_eq!(answer["message"], "Generation continued successfully.");
+    assert_eq!(paused().await, "0");
     // The probe has not asked for a token.
     assert_eq!(server.engine.next_seen().await, control("continue"));
     assert_eq!(server.post("/pause_generation", json!({"mode": "stop"})).await.status, 400);
