@@ -45,9 +45,7 @@ pub struct SchedulerMetrics {
     new_token_ratio: Float,
     weight_memory_usage_gb: Float,
     kv_cache_memory_usage_gb: Float,
-    num_retracted_requests: Counter,
-    evicted_tokens: Counter,
-    realtime_tokens: Family<ModeLabels, Counter>,
+    totals: TotalMetrics,
     num_paused_reqs: Gauge,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
@@ -56,6 +54,48 @@ pub struct SchedulerMetrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModeLabels {
     mode: &'static str,
+}
+
+/// Counters that follow totals counted elsewhere.
+#[derive(Debug)]
+struct TotalMetrics {
+    num_retracted_requests: Counter,
+    evicted_tokens: Counter,
+    realtime_tokens: Family<ModeLabels, Counter>,
+}
+
+impl TotalMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let realtime_tokens = Family::default();
+        let help = "Tokens processed by mode: prefill_compute, prefill_cache, decode";
+        registry.register("sglang:realtime_tokens", help, realtime_tokens.clone());
+        Self {
+            num_retracted_requests: counter(
+                registry,
+                "num_retracted_requests",
+                "Total number of retracted requests",
+            ),
+            evicted_tokens: counter(
+                registry,
+                "evicted_tokens",
+                "Total number of tokens evicted from the radix cache",
+            ),
+            realtime_tokens,
+        }
+    }
+
+    /// Retractions since the last call.
+    fn observe(&self, stats: &SchedulerStats) -> u64 {
+        advance(&self.evicted_tokens, stats.evicted_tokens);
+        for (mode, total) in [
+            ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
+            ("prefill_cache", stats.cached_tokens),
+            ("decode", stats.generation_tokens),
+        ] {
+            advance(&self.realtime_tokens.get_or_create(&ModeLabels { mode }), total);
+        }
+        advance(&self.num_retracted_requests, stats.num_retractions)
+    }
 }
 
 /// Gauges of the layers with a sliding window, and of the others beside them.
@@ -171,17 +211,7 @@ impl SchedulerMetrics {
                 "kv_cache_memory_usage_gb",
                 "Memory used by the KV cache pools in GB",
             ),
-            num_retracted_requests: counter(
-                registry,
-                "num_retracted_requests",
-                "Total number of retracted requests",
-            ),
-            evicted_tokens: counter(
-                registry,
-                "evicted_tokens",
-                "Total number of tokens evicted from the radix cache",
-            ),
-            realtime_tokens: realtime_tokens(registry),
+            totals: TotalMetrics::register(registry),
             num_paused_reqs: gauge(
                 registry,
                 "num_paused_reqs",
@@ -213,16 +243,7 @@ impl SchedulerMetrics {
         } else {
             stats.num_running_reqs as f64 / facts.max_running_requests as f64
         });
-        let retracted = advance(&self.num_retracted_requests, stats.num_retractions);
-        self.num_retracted_reqs.set(retracted as i64);
-        advance(&self.evicted_tokens, stats.evicted_tokens);
-        for (mode, total) in [
-            ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
-            ("prefill_cache", stats.cached_tokens),
-            ("decode", stats.generation_tokens),
-        ] {
-            advance(&self.realtime_tokens.get_or_create(&ModeLabels { mode }), total);
-        }
+        self.num_retracted_reqs.set(self.totals.observe(stats) as i64);
     }
 
     /// Sets how many requests an operator's pause holds.
@@ -243,13 +264,6 @@ fn advance(counter: &Counter, total: u64) -> u64 {
     let added = total.saturating_sub(counter.get());
     counter.inc_by(added);
     added
-}
-
-fn realtime_tokens(registry: &mut Registry) -> Family<ModeLabels, Counter> {
-    let metric = Family::default();
-    let help = "Tokens processed by mode: prefill_compute, prefill_cache, decode";
-    registry.register("sglang:realtime_tokens", help, metric.clone());
-    metric
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
