@@ -3,6 +3,8 @@
     python -m venv tour && tour/bin/pip install openai==3.57.0 anthropic==2.14.0 ollama==0.6.3
     tour/bin/python client_tour.py http://127.0.0.1:30000 [--record FILE | --compare FILE]
 
+`client_tour.smollm2.json` is the transcript of the folder `plain` of tools/oracle/smollm2_folder.py on the CPU.
+
 Each stop asks something and checks what must hold whatever the model says: streams add up to the whole answer, counts
 add up, errors arrive as the client's own classes. What a greedy model says is written to a transcript, so that two runs
 (or two servers) can be compared. The model must be a chat model; it need not be good at calling tools.

@@ -1,8 +1,8 @@
 """The console in headless Chromium, against a running server with a small model.
 
-    python console.py http://127.0.0.1:30000 [FOLDER_FOR_SCREENSHOTS]
+    python console.py http://127.0.0.1:30000 [FOLDER_FOR_SCREENSHOTS [KEY]]
 
-Needs what `devtools.py` needs. Prints one line for each check, and fails at the first that does not hold.
+With the server's `--api-key` as KEY, only that the page asks for it is checked. Needs what `devtools.py` needs. Prints one line for each check, and fails at the first that does not hold.
 """
 
 import asyncio
@@ -108,6 +108,28 @@ class Console:
               await self.page.eval("document.title"))
         check("the box has the focus", await self.page.eval("document.activeElement.id === 'prompt'"))
         await self.picture("welcome")
+
+    async def unlock(self, key):
+        page = self.page
+        await page.open(f"{self.base_url}/")
+        await page.until("document.getElementById('key-dialog').open", 10)
+        await self.picture("key")
+        await page.type("not the key")
+        await page.key("Enter")
+        await page.until("document.getElementById('key-dialog').open && document.getElementById('key-note').textContent.includes('did not take')", 10)
+        check("a wrong key is asked for again", True)
+        await page.type(key)
+        await page.key("Enter")
+        await page.until("document.querySelector('.dot.ok')", 10)
+        kept = await page.eval("[sessionStorage.getItem('sglang.key'), Object.values(localStorage).join()]")
+        check("the right one opens the page, and is kept in the tab only", key in kept[0] and key not in kept[1])
+        await page.open(f"{self.base_url}/")
+        await page.until("document.querySelector('.dot.ok')", 10)
+        check("a reload does not ask", not await page.eval("document.getElementById('key-dialog').open"))
+        await self.set("max_completion_tokens", "1")
+        await self.say("Hello")
+        await page.until(ANSWERED, 300)
+        check("answers come with the key", await page.eval("document.querySelector('.error') === null"))
 
     async def chat_by_keyboard(self):
         page = self.page
@@ -281,9 +303,12 @@ class Console:
         check("a new chat is empty", await page.eval("document.querySelectorAll('.message').length") == 0)
 
 
-async def main(base_url, folder):
+async def main(base_url, folder, key):
     async with Browser() as page:
         console = Console(page, base_url, folder)
+        if key:
+            await console.unlock(key)
+            return
         for part in (console.load, console.chat_by_keyboard, console.stop, console.refusals, console.markdown, console.tool_calls,
                      console.plots, console.accessibility, console.focus_order, console.narrow):
             before = len(page.requests)
@@ -296,4 +321,4 @@ if __name__ == "__main__":
     where = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     if where:
         where.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(sys.argv[1].rstrip("/"), where))
+    asyncio.run(main(sys.argv[1].rstrip("/"), where, sys.argv[3] if len(sys.argv) > 3 else None))

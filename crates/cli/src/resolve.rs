@@ -1,11 +1,15 @@
 //! From what was typed to what is run: every option checked and combined once,
 //! before anything heavy is touched.
 
+mod eviction;
+mod queue;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::{
-    ChunkedPrefill, EngineConfig, KvCacheDtype, LoadConfig, MemoryOptions, Overlap, ScheduleConfig,
+    ChunkedPrefill, DeviceChoice, EngineConfig, KvCacheDtype, LoadConfig, MemoryOptions, Overlap,
+    ScheduleConfig,
 };
 use serde_json::{Map, Value};
 
@@ -13,6 +17,9 @@ use crate::{
     args::{EngineArgs, ExecArgs, MemoryArgs, ModelArgs, ScheduleArgs, refused::DOCUMENT},
     default_model::default_model_path,
 };
+
+/// Upstream's, for deterministic inference.
+const DEFAULT_SAMPLING_SEED: u64 = 42;
 
 /// Names that exist.
 struct Backends {
@@ -56,6 +63,7 @@ impl EngineArgs {
     /// The first option that cannot be honoured, by its name.
     pub(crate) fn resolve(&self) -> Result<EngineConfig> {
         let exec = self.exec.resolve()?;
+        let random_seed = self.device.random_seed.or(self.deterministic_seed()?);
         ensure!(
             self.observability.decode_log_interval >= 1,
             "--decode-log-interval must be at least 1"
@@ -72,11 +80,25 @@ impl EngineArgs {
             cuda_graph_max_bs_decode: self.exec.cuda_graph_max_bs_decode,
             memory: self.memory_options()?,
             schedule: self.schedule.resolve(&self.memory)?,
-            random_seed: self.device.random_seed.unwrap_or_else(seed_of_this_start),
+            random_seed: random_seed.unwrap_or_else(seed_of_this_start),
             decode_log_interval: self.observability.decode_log_interval,
             profile: false,
             warm_up: true,
         })
+    }
+
+    /// What requests without a seed get under `--enable-deterministic-inference`.
+    ///
+    /// # Errors
+    /// The device is, or might turn out to be, a GPU.
+    pub(crate) fn deterministic_seed(&self) -> Result<Option<u64>> {
+        let is_asked_for = self.exec.enable_deterministic_inference;
+        let device = self.device.device;
+        ensure!(
+            !is_asked_for || device == DeviceChoice::Cpu,
+            "--enable-deterministic-inference needs --device cpu, got --device {device}"
+        );
+        Ok(is_asked_for.then_some(DEFAULT_SAMPLING_SEED))
     }
 
     fn memory_options(&self) -> Result<MemoryOptions> {
@@ -156,18 +178,13 @@ impl ScheduleArgs {
             "--schedule-conservativeness must be positive, got {conservativeness}"
         );
         ensure!(self.max_prefill_tokens >= 1, "--max-prefill-tokens must be at least 1");
-        let policy = match self.schedule_policy.as_str() {
-            "fcfs" => engine::SchedulePolicy::Fcfs,
-            "lpm" => engine::SchedulePolicy::Lpm,
-            other => {
-                bail!("--schedule-policy {other} is not supported (fcfs, lpm); see {DOCUMENT}")
-            }
-        };
         Ok(ScheduleConfig {
-            policy,
+            queue: self.queue_rules()?,
             conservativeness,
             max_prefill_tokens: self.max_prefill_tokens,
             disable_radix_cache: memory.disable_radix_cache,
+            eviction_policy: memory.eviction_policy()?,
+            mixed_chunk: self.enable_mixed_chunk,
             overlap: if self.disable_overlap_schedule { Overlap::Off } else { Overlap::Auto },
         })
     }

@@ -223,6 +223,7 @@ impl OneBatch {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            priority: None,
         }))
     }
 }

@@ -108,13 +108,13 @@ pub enum KvCacheDtype {
 }
 
 impl KvCacheDtype {
-    /// Not int4, which costs too much yet: see docs/notes/kv-cache-types.md.
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("auto", Self::Auto),
         ("bf16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("bfloat16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("fp8_e4m3", Self::Fixed(KvDtype::Fp8E4m3)),
         ("int8", Self::Fixed(KvDtype::Int8)),
+        ("int4", Self::Fixed(KvDtype::Int4)),
     ];
 
     /// Under a model that computes in `dtype`.
@@ -220,14 +220,18 @@ pub struct EngineConfig {
 /// Options of the scheduler that the memory plan does not touch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleConfig {
-    /// Order of the waiting queue.
-    pub policy: scheduler::SchedulePolicy,
+    /// Who waits, and who goes first. The seed in it is the engine's.
+    pub queue: scheduler::QueueRules,
     /// Scales the estimate of how much running requests will still generate.
     pub conservativeness: f64,
     /// Tokens of one prefill batch over all its requests.
     pub max_prefill_tokens: usize,
     /// Do not keep finished requests' pages.
     pub disable_radix_cache: bool,
+    /// Which cached prefix goes first when pages run out.
+    pub eviction_policy: scheduler::EvictionPolicy,
+    /// Those that run take a token in every prefill step, too.
+    pub mixed_chunk: bool,
     /// Whether step n + 1 is launched before step n is read.
     pub overlap: Overlap,
 }

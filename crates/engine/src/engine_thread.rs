@@ -77,6 +77,8 @@ pub(crate) struct EngineThread<D: Device> {
     seed: u64,
     log: StepLog,
     clock: StepClock,
+    /// Where the scheduler's time begins.
+    started: Instant,
     profiler: Option<Profiler>,
     pace: Pace,
     control: Control,
@@ -107,6 +109,7 @@ impl<D: Device> EngineThread<D> {
             seed: options.random_seed,
             log: options.log,
             clock: options.clock,
+            started: Instant::now(),
             profiler: options.profile.then(|| Profiler::new(Instant::now())),
             pace: Pace::default(),
             control: Control::default(),
@@ -241,7 +244,10 @@ impl<D: Device> EngineThread<D> {
 
     fn step(&mut self) -> Result<Progress, String> {
         self.clock.begin();
-        let result = self.scheduler.step(self.queue.drain(..), &mut self.events);
+        let has_timeouts = self.scheduler.limits().queue.has_timeouts();
+        let time = has_timeouts.then(|| SchedulerMsg::Time(self.started.elapsed()));
+        let inbox = time.into_iter().chain(self.queue.drain(..));
+        let result = self.scheduler.step(inbox, &mut self.events);
         self.clock.end();
         result.map_err(|error| error.to_string())
     }

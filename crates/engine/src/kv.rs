@@ -37,6 +37,8 @@ pub(crate) struct Kv {
     flat_rows: usize,
     #[cfg(test)]
     num_flat: std::cell::Cell<usize>,
+    #[cfg(test)]
+    num_mixed: std::cell::Cell<usize>,
 }
 
 /// Cached tokens that the rows of a flat step may read altogether: each reads its
@@ -82,6 +84,8 @@ impl Kv {
             flat_rows,
             #[cfg(test)]
             num_flat: std::cell::Cell::default(),
+            #[cfg(test)]
+            num_mixed: std::cell::Cell::default(),
         })
     }
 
@@ -104,6 +108,12 @@ impl Kv {
     #[cfg(test)]
     pub(crate) fn num_flat(&self) -> usize {
         self.num_flat.get()
+    }
+
+    /// Prefill steps so far that took running requests along.
+    #[cfg(test)]
+    pub(crate) fn num_mixed(&self) -> usize {
+        self.num_mixed.get()
     }
 
     /// Whether a step may be handed over while the one before it runs.
@@ -166,6 +176,8 @@ impl Kv {
     ) -> Result<Step> {
         let num_rows = input_ids.dim(0);
         let is_flat = self.is_flat(batch);
+        #[cfg(test)]
+        self.num_mixed.set(self.num_mixed.get() + usize::from(batch.num_decode_rows > 0));
         let parts = parts(batch, is_flat);
         let Wanted { sampled, inputs } = Wanted::new(batch);
         let indices = |rows: &[i32]| Array::from_slice(rows, &[rows.len()]);

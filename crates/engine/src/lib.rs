@@ -46,7 +46,7 @@ pub use models::{MixedRecipe, UnknownRecipe};
 pub use nn::QuantSpec;
 pub use platform::Platform;
 pub use quantization::Quantization;
-pub use scheduler::SchedulePolicy;
+pub use scheduler::{EvictionPolicy, PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy};
 pub use start::{StartedEngine, TextSource, start};
 pub use step_clock::StepClock;
 pub use types::{Profile, Stage, StageTimes};

@@ -11,7 +11,7 @@ use model_loader::{HubOptions, LoadedModel, LoaderOptions, ModelSource, Progress
 use models::CausalLm;
 use nn::{HfConfig, LoadOptions, QuantSpec, Unpack, Weights};
 use scheduler::{
-    PrefillSharing, Progress, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
+    PrefillSharing, Progress, QueueRules, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
 use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
 
@@ -83,7 +83,7 @@ pub(crate) fn load(
     let plan =
         MemoryPlan::new(&platform, &shape, &config.memory, config.schedule.max_prefill_tokens)?;
     apply_limits(&plan, &config.memory)?;
-    let limits = SchedulerLimits {
+    let mut limits = SchedulerLimits {
         max_running_requests: plan.max_running_requests,
         max_prefill_tokens: config.schedule.max_prefill_tokens,
         chunked_prefill_size: plan.chunked_prefill_size,
@@ -95,9 +95,12 @@ pub(crate) fn load(
         page_size: plan.page_size,
         num_pages: plan.num_pages,
         context_length: plan.context_length,
-        schedule_policy: config.schedule.policy,
+        queue: QueueRules { random_seed: config.random_seed, ..config.schedule.queue.clone() },
         schedule_conservativeness: config.schedule.conservativeness,
         disable_radix_cache: config.schedule.disable_radix_cache,
+        eviction_policy: config.schedule.eviction_policy,
+        // Without chunks a prompt would hold up whoever rides on it.
+        mixed_chunk: config.schedule.mixed_chunk && plan.chunked_prefill_size.is_some(),
         overlap: platform.overlap(config.schedule.overlap),
         states: plan.states,
         windows: plan.windows,
@@ -112,10 +115,13 @@ pub(crate) fn load(
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
     let reloader = reloader(config, &platform, (dtype, kv_dtype), &shape, &info)?;
     let runner = runner(reloader, model, (pool, states))?;
+    // The warm-up is nobody's queue.
+    let queue = std::mem::take(&mut limits.queue);
     let mut scheduler = Scheduler::new(runner, limits)?;
     if config.warm_up {
         warm_up(&mut scheduler, platform.entry)?;
     }
+    scheduler.set_queue_rules(queue);
     info.context_length = plan.context_length;
     info.max_total_num_tokens = plan.max_total_num_tokens();
     info.max_running_requests = plan.max_running_requests;
@@ -468,6 +474,7 @@ fn run_together(
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
                 logprobs: None,
+                priority: None,
             }))
         })
         .collect();

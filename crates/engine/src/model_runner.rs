@@ -279,7 +279,7 @@ impl StepLogprobs {
 
 /// One line for people.
 fn with_causes(error: &dyn Error) -> String {
-    let causes = iter::successors(error.source(), |cause| cause.source());
+    let causes = iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 

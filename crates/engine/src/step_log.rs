@@ -18,7 +18,10 @@ pub(crate) struct LaunchedBatch {
 
 impl From<&ScheduleBatch> for LaunchedBatch {
     fn from(batch: &ScheduleBatch) -> Self {
-        Self { mode: batch.mode, num_reqs: batch.rows.len(), num_tokens: batch.num_tokens() }
+        // Of a prefill batch, without the requests that ride on it.
+        let riders = batch.num_decode_rows;
+        let (num_reqs, num_tokens) = (batch.rows.len() - riders, batch.num_tokens() - riders);
+        Self { mode: batch.mode, num_reqs, num_tokens }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mlx::{Array, Dtype};
-use scheduler::{Progress, SchedulePolicy, SchedulerEvent, SchedulerMsg};
+use scheduler::{EvictionPolicy, Progress, QueueRules, SchedulerEvent, SchedulerMsg};
 use types::{
     EngineMsg, EngineStatus, FinishReason, GenerateReq, ReqLogprobs, Rid, SamplingParams, TokenId,
 };
@@ -119,10 +119,12 @@ fn config(folder: &Path) -> EngineConfig {
             ..MemoryOptions::default()
         },
         schedule: ScheduleConfig {
-            policy: SchedulePolicy::Fcfs,
+            queue: QueueRules::default(),
             conservativeness: 1.0,
             max_prefill_tokens: 4096,
             disable_radix_cache: false,
+            eviction_policy: EvictionPolicy::Lru,
+            mixed_chunk: false,
             overlap: Overlap::On,
         },
         random_seed: 1,
@@ -163,6 +165,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                priority: None,
             }
         })
         .collect()
@@ -176,6 +179,8 @@ struct Outcome {
     stats: types::SchedulerStats,
     /// Prefills that ran as decode steps.
     num_flat: usize,
+    /// Prefills on which running requests rode.
+    num_mixed: usize,
 }
 
 /// Runs requests to their end, all at once or one after the other.
@@ -213,7 +218,8 @@ fn run_flat(
         }
     }
     let num_flat = scheduler.executor_mut().kv_mut().num_flat();
-    Outcome { tokens, logprobs, stats: scheduler.stats(), num_flat }
+    let num_mixed = scheduler.executor_mut().kv_mut().num_mixed();
+    Outcome { tokens, logprobs, stats: scheduler.stats(), num_flat, num_mixed }
 }
 
 #[test]
@@ -249,14 +255,24 @@ fn tokens_do_not_depend_on_batch_pool_or_schedule() {
     let chunked = EngineConfig { memory, ..base.clone() };
     assert_eq!(run(&chunked, &requests, true).tokens, alone.tokens, "in chunks of 16");
 
-    for (prefill, decode) in [("sdpa", "paged"), ("paged", "sdpa"), ("sdpa", "sdpa")] {
-        let config = EngineConfig {
-            prefill_attention_backend: prefill.to_owned(),
-            decode_attention_backend: decode.to_owned(),
-            ..base.clone()
-        };
-        let tokens = run(&config, &requests, true).tokens;
-        assert_eq!(tokens, alone.tokens, "prefill by {prefill}, decode by {decode}");
+    // Where running requests ride on chunks, the prefill backend attends for them, too.
+    let schedule = ScheduleConfig { mixed_chunk: true, ..base.schedule.clone() };
+    let mixed = EngineConfig { schedule, ..chunked };
+    for (prefill, decode) in
+        [("paged", "paged"), ("sdpa", "paged"), ("paged", "sdpa"), ("sdpa", "sdpa")]
+    {
+        for base in [&base, &mixed] {
+            let config = EngineConfig {
+                prefill_attention_backend: prefill.to_owned(),
+                decode_attention_backend: decode.to_owned(),
+                ..base.clone()
+            };
+            let outcome = run(&config, &requests, true);
+            let which = format!("prefill by {prefill}, decode by {decode}");
+            assert_eq!(outcome.tokens, alone.tokens, "{which}");
+            let is_mixed = config.schedule.mixed_chunk;
+            assert_eq!(outcome.num_mixed > 0, is_mixed, "{which}");
+        }
     }
 
     let memory = MemoryOptions { page_size: 1, ..base.memory.clone() };

@@ -11,15 +11,17 @@
 //! Upstream: `sglang/srt/mem_cache/`.
 
 mod allocator;
+mod eviction;
 mod mem_cache;
 mod page_tables;
 mod radix_cache;
 
 pub use allocator::PageAllocator;
+pub use eviction::{EvictionPolicy, UnknownEvictionPolicy};
 #[cfg(any(test, feature = "fault-injection"))]
 pub use mem_cache::Fault;
 pub use mem_cache::{
     MemCache, MemCacheConfig, Piece, Snapshot, StateConfig, StateFlow, WindowConfig,
 };
 pub use page_tables::PageTables;
-pub use radix_cache::{NodeId, RadixCache};
+pub use radix_cache::{NodeId, RadixCache, User};

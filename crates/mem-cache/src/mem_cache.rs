@@ -31,7 +31,7 @@ use types::{PageId, TokenId};
 pub use windows::WindowConfig;
 use windows::Windows;
 
-use crate::{NodeId, PageAllocator, PageTables, RadixCache};
+use crate::{EvictionPolicy, NodeId, PageAllocator, PageTables, RadixCache, User};
 
 /// Sizes of a [`MemCache`], fixed for its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct MemCacheConfig {
     pub num_rows: usize,
     /// Cache nothing: a closed row's pages are free at once.
     pub disable_radix_cache: bool,
+    /// Which cached prefix goes first when pages run out.
+    pub eviction_policy: EvictionPolicy,
     /// Tokens in one step at most.
     pub max_step_tokens: usize,
     /// For a model with recurrent layers.
@@ -77,6 +79,8 @@ struct Hold {
     node: NodeId,
     /// The row's first pages, which are the tree's and end at `node`.
     num_tree_pages: usize,
+    /// For whom the tree counts the row.
+    user: User,
 }
 
 /// How much of a prompt is cached, in tokens.
@@ -102,7 +106,7 @@ impl MemCache {
                 config.page_size,
                 config.windows.map_or(0, |_| config.num_pages),
             ),
-            tree: RadixCache::new(config.page_size),
+            tree: RadixCache::new(config.page_size, config.eviction_policy),
             holds: vec![None; config.num_rows],
             states: config.states.map(|states| {
                 let sizes = (config.num_rows, config.page_size);
@@ -183,6 +187,12 @@ impl MemCache {
         self.find(cacheable(tokens)).usable
     }
 
+    /// The nodes that the cached prefix runs through, the root's child first, and its tokens.
+    /// The last node may be matched in part.
+    pub fn peek_path(&self, tokens: &[TokenId]) -> (Vec<NodeId>, usize) {
+        self.tree.peek_path(cacheable(tokens))
+    }
+
     /// A row may begin where the window before it is whole and, with recurrent layers, where
     /// there is a snapshot.
     fn find(&self, tokens: &[TokenId]) -> Found {
@@ -209,19 +219,25 @@ impl MemCache {
         Found { usable: usable * self.page_size(), cached: depth * self.page_size() }
     }
 
-    /// Takes a row for a request with these tokens, which will not get longer than `max_len`.
+    /// Takes a row for a request with these tokens, which will not get longer than `max_len`,
+    /// and whose cached prefixes shall be kept by this `priority`.
     /// It starts with the pages of the longest cached prefix, short of the last token: that
     /// one must be computed for its logits. With recurrent layers the prefix ends at a
     /// snapshot, with window pages where its window is whole. Returns the row and the tokens
     /// in those pages, or `None` if all rows are taken, or all states are, or no window pages
     /// can be kept for it.
-    pub fn open(&mut self, tokens: &[TokenId], max_len: usize) -> Option<(usize, usize)> {
+    pub fn open(
+        &mut self,
+        tokens: &[TokenId],
+        max_len: usize,
+        priority: i64,
+    ) -> Option<(usize, usize)> {
         let Found { usable, cached } = self.find(cacheable(tokens));
         let row = self.tables.open()?;
         let pages = self.tables.row_mut(row);
         let node = self.tree.match_prefix(&tokens[..usable], pages);
         let num_tree_pages = pages.len();
-        let hold = Hold { node, num_tree_pages };
+        let hold = Hold { node, num_tree_pages, user: User { priority, num_counted: 0 } };
         if let Some(windows) = &mut self.windows
             && !windows.open(row, max_len, &self.tables)
         {
@@ -311,19 +327,22 @@ impl MemCache {
     fn commit_pages(&mut self, row: usize, tokens: &[TokenId]) {
         let hold = self.holds[row].expect("commit of an open row");
         let num_pages = tokens.len() / self.page_size();
-        if self.disable_radix_cache || num_pages <= hold.num_tree_pages {
+        // A row that only found what was cached before is one more user of it.
+        let is_known = num_pages <= hold.num_tree_pages && hold.user.num_counted > 0;
+        if self.disable_radix_cache || is_known || num_pages < hold.num_tree_pages.max(1) {
             return;
         }
         let tokens = &tokens[..num_pages * self.page_size()];
         let held = self.windows.as_ref().map(|windows| windows.held_pages(row, &self.tables));
         let pages = &mut self.tables.row_mut(row)[..num_pages];
-        let node = self.tree.insert(tokens, pages, &mut self.freed);
+        let node = self.tree.insert(tokens, pages, hold.user, &mut self.freed);
         if let Some((windows, held)) = self.windows.as_mut().zip(held) {
             windows.follow(row, &held, &mut self.tables);
         }
         self.tree.inc_lock_ref(node);
         self.tree.dec_lock_ref(hold.node);
-        self.holds[row] = Some(Hold { node, num_tree_pages: num_pages });
+        let user = User { num_counted: num_pages, ..hold.user };
+        self.holds[row] = Some(Hold { node, num_tree_pages: num_pages, user });
     }
 
     /// [`Self::commit`]s, then ends the row: its pages in the tree become

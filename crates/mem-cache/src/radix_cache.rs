@@ -2,7 +2,7 @@
 //!
 //! An arena with one owner and no locks. Time is a counter of operations, so
 //! eviction order replays. Evictable leaves stand in an ordered set: finding
-//! the least recently used one is O(log n) however large the pool.
+//! the one to evict is O(log n) however large the pool.
 //!
 //! Upstream: `sglang/srt/mem_cache/radix_cache.py`.
 
@@ -15,6 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slotmap::{Key, SlotMap, new_key_type};
 use types::{PageId, StateId, TokenId};
+
+use crate::{
+    EvictionPolicy,
+    eviction::{EvictionRank, Usage},
+};
 
 new_key_type! {
     /// A node of the tree; the prefix it stands for ends with its edge.
@@ -36,17 +41,27 @@ struct Node {
     pins: u32,
     /// Users of this node or of one below. Not evicted while positive.
     lock_ref: u32,
-    last_access: u64,
+    usage: Usage,
+}
+
+/// Who inserts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct User {
+    /// Higher is kept longer by [`EvictionPolicy::Priority`].
+    pub priority: i64,
+    /// Pages of the prefix for which this user was counted before.
+    pub num_counted: usize,
 }
 
 /// Maps token prefixes to the pages that hold their K/V.
 #[derive(Debug)]
 pub struct RadixCache {
     page_size: usize,
+    policy: EvictionPolicy,
     nodes: SlotMap<NodeId, Node>,
     root: NodeId,
-    /// Unlocked nodes without children, least recently used first.
-    evictable_leaves: BTreeSet<(u64, NodeId)>,
+    /// Unlocked nodes without children, the one to evict first.
+    evictable_leaves: BTreeSet<(EvictionRank, NodeId)>,
     /// Nodes with a snapshot, least recently used first.
     snapshots: BTreeSet<(u64, NodeId)>,
     /// Snapshots whose node is gone, until somebody takes them.
@@ -59,11 +74,12 @@ pub struct RadixCache {
 
 impl RadixCache {
     /// An empty tree over pages of `page_size` tokens.
-    pub fn new(page_size: usize) -> Self {
+    pub fn new(page_size: usize, policy: EvictionPolicy) -> Self {
         let mut nodes = SlotMap::with_key();
         let root = nodes.insert(Node::new(NodeId::null(), Vec::new(), Vec::new()));
         Self {
             page_size,
+            policy,
             nodes,
             root,
             evictable_leaves: BTreeSet::new(),
@@ -121,6 +137,23 @@ impl RadixCache {
         }
     }
 
+    /// The nodes that the longest cached prefix runs through, the root's child first, and its
+    /// tokens; the last node may be matched in part. Leaves no trace in the eviction order.
+    pub fn peek_path(&self, tokens: &[TokenId]) -> (Vec<NodeId>, usize) {
+        let mut path = Vec::new();
+        let (mut node, mut rest) = (self.root, tokens);
+        while let Some(child) = self.child(node, rest) {
+            path.push(child);
+            let num_pages = self.common_pages(child, rest);
+            rest = &rest[num_pages * self.page_size..];
+            if num_pages < self.nodes[child].pages.len() {
+                break;
+            }
+            node = child;
+        }
+        (path, tokens.len() - rest.len())
+    }
+
     /// Where prefixes end on the way to `node`, in pages, deepest first: nodes that do not
     /// simply go on in one other, or have a snapshot. `node` itself ends at `depth`.
     pub(crate) fn ends(&self, node: NodeId, depth: usize) -> impl Iterator<Item = usize> + '_ {
@@ -149,11 +182,13 @@ impl RadixCache {
     ///
     /// Where the tree has a page for the same tokens already, that page replaces
     /// the one in `pages`, and the replaced one goes to `duplicates`, still the
-    /// caller's. All pages in `pages` are the tree's afterwards.
+    /// caller's. All pages in `pages` are the tree's afterwards. Beyond the first
+    /// `user.num_counted` pages, which end where a node does, the user counts as one more.
     pub fn insert(
         &mut self,
         tokens: &[TokenId],
         pages: &mut [PageId],
+        user: User,
         duplicates: &mut Vec<PageId>,
     ) -> NodeId {
         assert_eq!(tokens.len(), pages.len() * self.page_size, "only whole pages are cached");
@@ -166,11 +201,14 @@ impl RadixCache {
             }
             num_known += cached.len();
         });
-        if num_known == pages.len() {
-            return node;
-        }
-        let new_tokens = tokens[num_known * self.page_size..].to_vec();
-        self.add_leaf(node, new_tokens, pages[num_known..].to_vec())
+        let end = if num_known < pages.len() {
+            let new_tokens = tokens[num_known * self.page_size..].to_vec();
+            self.add_leaf(node, new_tokens, pages[num_known..].to_vec())
+        } else {
+            node
+        };
+        self.count_user(end, pages.len(), user);
+        end
     }
 
     /// Keeps `node` and all above it from eviction until [`Self::dec_lock_ref`].
@@ -205,8 +243,8 @@ impl RadixCache {
         }
     }
 
-    /// Takes up to `num_pages` pages out of the tree, least recently used
-    /// leaves first and each from its end, and appends them to `freed`. Returns
+    /// Takes up to `num_pages` pages out of the tree, leaf by leaf as the policy
+    /// has it and each from its end, and appends them to `freed`. Returns
     /// how many.
     pub fn evict(&mut self, num_pages: usize, freed: &mut Vec<PageId>) -> usize {
         let mut missing = num_pages;
@@ -284,7 +322,7 @@ impl RadixCache {
         let upper_tokens = std::mem::replace(&mut lower.tokens, lower_tokens);
         let upper_pages = std::mem::replace(&mut lower.pages, lower_pages);
         let mut upper = Node::new(lower.parent, upper_tokens, upper_pages);
-        (upper.lock_ref, upper.last_access) = (lower.lock_ref, lower.last_access);
+        (upper.lock_ref, upper.usage) = (lower.lock_ref, lower.usage);
         upper.children.insert(lower_key, id);
 
         let parent = lower.parent;
@@ -297,7 +335,7 @@ impl RadixCache {
     fn add_leaf(&mut self, parent: NodeId, tokens: Vec<TokenId>, pages: Vec<PageId>) -> NodeId {
         self.num_evictable += pages.len();
         let mut leaf = Node::new(parent, tokens, pages);
-        leaf.last_access = self.now;
+        leaf.usage.last_access = self.now;
         let id = self.nodes.insert(leaf);
         self.set_child(parent, id);
         self.update_leaf(parent);
@@ -317,11 +355,36 @@ impl RadixCache {
     }
 
     fn touch(&mut self, id: NodeId) {
-        let before = std::mem::replace(&mut self.nodes[id].last_access, self.now);
-        for ordered in [&mut self.evictable_leaves, &mut self.snapshots] {
-            if ordered.remove(&(before, id)) {
-                ordered.insert((self.now, id));
-            }
+        let usage = Usage { last_access: self.now, ..self.nodes[id].usage };
+        self.set_usage(id, usage);
+    }
+
+    /// Counts a user of the path to `node`, which is `depth` pages long.
+    fn count_user(&mut self, node: NodeId, depth: usize, user: User) {
+        let (mut id, mut depth) = (node, depth);
+        while id != self.root {
+            let Node { usage, pages, parent, .. } = &self.nodes[id];
+            let (size, parent) = (pages.len(), *parent);
+            let usage = Usage {
+                num_hits: usage.num_hits.saturating_add(u32::from(depth > user.num_counted)),
+                priority: usage.priority.max(user.priority),
+                ..*usage
+            };
+            self.set_usage(id, usage);
+            (id, depth) = (parent, depth - size);
+        }
+    }
+
+    /// Keeps the ordered sets in order.
+    fn set_usage(&mut self, id: NodeId, usage: Usage) {
+        let before = std::mem::replace(&mut self.nodes[id].usage, usage);
+        if self.evictable_leaves.remove(&(self.policy.rank(&before), id)) {
+            self.evictable_leaves.insert((self.policy.rank(&usage), id));
+        }
+        if before.last_access != usage.last_access
+            && self.snapshots.remove(&(before.last_access, id))
+        {
+            self.snapshots.insert((usage.last_access, id));
         }
     }
 
@@ -329,7 +392,7 @@ impl RadixCache {
     /// children and locks now say.
     fn update_leaf(&mut self, id: NodeId) {
         let node = &self.nodes[id];
-        let entry = (node.last_access, id);
+        let entry = (self.policy.rank(&node.usage), id);
         if id != self.root && node.children.is_empty() && node.lock_ref == 0 {
             self.evictable_leaves.insert(entry);
         } else {
@@ -348,7 +411,7 @@ impl Node {
             snapshot: None,
             pins: 0,
             lock_ref: 0,
-            last_access: 0,
+            usage: Usage::NEVER,
         }
     }
 }

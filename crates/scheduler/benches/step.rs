@@ -6,7 +6,7 @@
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use mem_cache::{MemCache, MemCacheConfig, PageTables};
+use mem_cache::{EvictionPolicy, MemCache, MemCacheConfig, PageTables};
 use scheduler::{BatchOutput, Executor, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg};
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
@@ -43,6 +43,7 @@ fn req(index: usize) -> SchedulerMsg {
         sampling_params: SamplingParams { max_new_tokens: None, ..Default::default() },
         eos_token_ids: vec![0],
         logprobs: None,
+        priority: None,
     }))
 }
 
@@ -119,6 +120,7 @@ fn full_cache(page_size: usize) -> MemCache {
         page_size,
         num_rows: NUM_REQS,
         disable_radix_cache: false,
+        eviction_policy: EvictionPolicy::Lru,
         max_step_tokens: PROMPT_LEN,
         states: None,
         windows: None,
@@ -132,7 +134,7 @@ fn full_cache(page_size: usize) -> MemCache {
 
 /// A request's life as the cache sees it.
 fn insert(cache: &mut MemCache, tokens: &[TokenId]) {
-    let (row, _) = cache.open(tokens, tokens.len()).expect("a free row");
+    let (row, _) = cache.open(tokens, tokens.len(), 0).expect("a free row");
     assert!(cache.reserve(row, tokens.len()));
     cache.close(row, tokens);
 }

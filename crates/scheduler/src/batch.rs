@@ -15,7 +15,8 @@ use crate::ReqId;
 /// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardMode {
-    /// Prompts, or chunks of them, over a cached prefix.
+    /// Prompts, or chunks of them, over a cached prefix; behind them, with mixed chunks, one
+    /// token for each request that runs.
     Extend,
     /// One token for each row.
     Decode,
@@ -109,9 +110,9 @@ pub struct BatchRow {
     /// Its row of the page tables. The pages reach to `prefix_len + extend_len`
     /// tokens at least.
     pub table_row: usize,
-    /// Tokens before this step's. Whole pages if the mode is extend.
+    /// Tokens before this step's. Whole pages for a prompt or a chunk of one.
     pub prefix_len: usize,
-    /// This step's tokens; 1 if the mode is decode.
+    /// This step's tokens; 1 for a request that runs.
     pub extend_len: usize,
     /// Whether a token is sampled after the last. False for a chunk that is not
     /// the prompt's last, and for `max_new_tokens` 0.
@@ -141,10 +142,12 @@ pub struct BatchSnapshot {
 /// One step. The token vectors are the rows' tokens end to end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleBatch {
-    /// Extend and decode do not mix.
+    /// What its first row is.
     pub mode: ForwardMode,
     /// At least one.
     pub rows: Vec<BatchRow>,
+    /// How many rows at the end of an extend batch are of requests that run.
+    pub num_decode_rows: usize,
     /// `[num_tokens]`.
     pub input_ids: Vec<InputId>,
     /// `[num_tokens]`, from 0 at the start of a request.
@@ -164,6 +167,7 @@ impl ScheduleBatch {
         Self {
             mode: ForwardMode::Decode,
             rows: Vec::new(),
+            num_decode_rows: 0,
             input_ids: Vec::new(),
             positions: Vec::new(),
             out_cache_loc: Vec::new(),
@@ -177,6 +181,7 @@ impl ScheduleBatch {
     pub(crate) fn clear(&mut self, mode: ForwardMode) {
         self.mode = mode;
         self.rows.clear();
+        self.num_decode_rows = 0;
         self.input_ids.clear();
         self.positions.clear();
         self.out_cache_loc.clear();
@@ -208,6 +213,14 @@ impl ScheduleBatch {
     /// Tokens in all rows.
     pub fn num_tokens(&self) -> usize {
         self.input_ids.len()
+    }
+
+    /// The rows of prompts and chunks of them, if the mode is extend.
+    pub fn prefill_rows(&self) -> &[BatchRow] {
+        match self.mode {
+            ForwardMode::Extend => &self.rows[..self.rows.len() - self.num_decode_rows],
+            ForwardMode::Decode => &[],
+        }
     }
 
     /// The rows that a token is sampled for, in order.

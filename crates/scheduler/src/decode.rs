@@ -28,23 +28,56 @@ impl<E: Executor> Scheduler<E> {
         if !self.make_room_for_decode(out) {
             return;
         }
-        for &id in &self.running {
-            let req = &mut self.reqs[id];
-            if req.num_remaining() == 0 {
-                continue; // its last token is in flight
+        self.running_left_out = false;
+        for index in 0..self.running.len() {
+            let id = self.running[index];
+            // Without any, its last token is in flight.
+            if self.reqs[id].num_remaining() > 0 {
+                self.push_decode_row(id, batch);
             }
-            let row = req.table_row.expect("a running request has a row");
-            let has_page = self.cache.reserve(row, req.kv_len + 1);
-            assert!(has_page, "room for the whole batch was made");
-            batch.input_ids.push(match req.tokens.get(req.kv_len) {
-                Some(&token) => InputId::Host(token),
-                None => InputId::Previous { row: req.pending_row },
-            });
-            let piece =
-                Piece { start: req.kv_len, len: 1, total: req.tokens.len(), is_decode: true };
-            batch.push_row(&mut self.cache, piece, req.batch_row(id, 1, true));
-            req.kv_len += 1;
         }
+    }
+
+    /// The next token of a running request; pages for it can be had.
+    fn push_decode_row(&mut self, id: ReqId, batch: &mut ScheduleBatch) {
+        let req = &mut self.reqs[id];
+        let row = req.table_row.expect("a running request has a row");
+        let has_page = self.cache.reserve(row, req.kv_len + 1);
+        assert!(has_page, "room for the whole batch was made");
+        batch.input_ids.push(match req.tokens.get(req.kv_len) {
+            Some(&token) => InputId::Host(token),
+            None => InputId::Previous { row: req.pending_row },
+        });
+        let piece = Piece { start: req.kv_len, len: 1, total: req.tokens.len(), is_decode: true };
+        batch.push_row(&mut self.cache, piece, req.batch_row(id, 1, true));
+        req.kv_len += 1;
+    }
+
+    /// Lets those that run ride on a prefill batch, if they may and there is room for all
+    /// of them. Nobody is retracted for it: without room their own turn is next.
+    pub(crate) fn mix_decode_rows(&mut self, batch: &mut ScheduleBatch) {
+        if !self.limits.mixed_chunk || batch.rows.is_empty() {
+            return;
+        }
+        let is_new = |id: ReqId| batch.rows.iter().any(|row| row.req == id);
+        let wants_token = |&id: &ReqId| self.reqs[id].num_remaining() > 0 && !is_new(id);
+        let riders: Vec<_> = self.running.iter().copied().filter(wants_token).collect();
+        let needed = self.decode_pages(&riders, 1);
+        self.running_left_out = !self.cache.ensure_free_pages(needed);
+        if self.running_left_out {
+            return;
+        }
+        for &id in &riders {
+            self.push_decode_row(id, batch);
+        }
+        batch.num_decode_rows = riders.len();
+    }
+
+    /// Tokens of a prefill batch that are for those that run.
+    pub(crate) fn num_riders(&self) -> usize {
+        let wants_token = |&&id: &&ReqId| self.reqs[id].num_remaining() > 0;
+        let is_mixed = self.limits.mixed_chunk;
+        if is_mixed { self.running.iter().filter(wants_token).count() } else { 0 }
     }
 
     /// Evicts, then retracts, until every running request can take a token.
@@ -100,14 +133,14 @@ impl<E: Executor> Scheduler<E> {
         ids.iter().map(lacking).sum()
     }
 
-    /// Those that want a token, the one to keep longest first: most generated,
-    /// then shortest prompt, then oldest.
+    /// Those that want a token, the one to keep longest first: highest priority if that
+    /// counts here, most generated, then shortest prompt, then oldest.
     fn retraction_order(&self) -> Vec<ReqId> {
         let wants_token = |&id: &ReqId| self.reqs[id].num_remaining() > 0;
         let mut order: Vec<_> = self.running.iter().copied().filter(wants_token).collect();
         order.sort_by_key(|&id| {
             let req = &self.reqs[id];
-            (Reverse(req.output_len()), req.prompt_len)
+            (self.retraction_rank(id), Reverse(req.output_len()), req.prompt_len)
         });
         order
     }
@@ -120,6 +153,7 @@ impl<E: Executor> Scheduler<E> {
         self.cache.close(row, req.written());
         req.kv_len = 0;
         req.num_retractions += 1;
+        req.waiting_since = self.now;
         req.move_to(ReqState::Waiting);
         self.waiting.push_front(id);
         self.running.retain(|&other| other != id);

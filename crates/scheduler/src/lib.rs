@@ -14,7 +14,10 @@ mod limits;
 mod messages;
 mod new_token_ratio;
 mod policy;
+mod preemption;
 mod prefill;
+mod queue;
+mod queue_rules;
 mod req;
 mod scheduler;
 #[cfg(test)]
@@ -25,8 +28,10 @@ pub use batch::{
     ScheduleBatch,
 };
 pub use executor::{BatchOutput, Executor, RowLogprobs};
-pub use limits::{LimitsError, SchedulePolicy, SchedulerLimits};
+pub use limits::{LimitsError, SchedulerLimits};
+pub use mem_cache::EvictionPolicy;
 pub use messages::{Progress, SchedulerEvent, SchedulerMsg};
+pub use queue_rules::{PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy, UnknownPolicy};
 pub use req::ReqId;
 pub use scheduler::Scheduler;
 pub use types::PrefillSharing;

@@ -2,19 +2,11 @@
 //!
 //! Upstream: the memory and scheduling section of `sglang/srt/server_args.py`.
 
-use mem_cache::{StateConfig, WindowConfig};
+use mem_cache::{EvictionPolicy, StateConfig, WindowConfig};
 use thiserror::Error;
 use types::PrefillSharing;
 
-/// The order in which waiting requests are admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SchedulePolicy {
-    /// First come, first served.
-    #[default]
-    Fcfs,
-    /// Longest cached prefix first; as `Fcfs` while more than 128 wait.
-    Lpm,
-}
+use crate::QueueRules;
 
 /// What a [`crate::Scheduler`] is built with.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,12 +26,16 @@ pub struct SchedulerLimits {
     pub num_pages: usize,
     /// Prompt and completion together.
     pub context_length: usize,
-    /// Admission order.
-    pub schedule_policy: SchedulePolicy,
+    /// Who waits, and who goes first.
+    pub queue: QueueRules,
     /// Larger admits less at a time and retracts less; 1 is upstream's default.
     pub schedule_conservativeness: f64,
     /// Share no prefixes.
     pub disable_radix_cache: bool,
+    /// Which cached prefix goes first when pages run out.
+    pub eviction_policy: EvictionPolicy,
+    /// Those that run take a token in every prefill batch, too.
+    pub mixed_chunk: bool,
     /// Launch a batch before the one before it is read.
     pub overlap: bool,
     /// The state pool of a model with recurrent layers.
@@ -59,9 +55,11 @@ impl Default for SchedulerLimits {
             page_size: 16,
             num_pages: 256,
             context_length: 4096,
-            schedule_policy: SchedulePolicy::Fcfs,
+            queue: QueueRules::default(),
             schedule_conservativeness: 1.0,
             disable_radix_cache: false,
+            eviction_policy: EvictionPolicy::Lru,
+            mixed_chunk: false,
             overlap: true,
             states: None,
             windows: None,
@@ -142,7 +140,13 @@ impl SchedulerLimits {
             ("num_pages", self.num_pages),
             ("context_length", self.context_length),
         ];
-        if let Some((name, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
+        let queue = [
+            ("max_queued_requests", self.queue.max_queued_requests),
+            ("prefill_max_requests", self.queue.prefill_max_requests),
+        ];
+        let given = queue.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let mut sizes = positive.into_iter().chain(given);
+        if let Some((name, _)) = sizes.find(|&(_, value)| value == 0) {
             return Err(LimitsError::Zero { name });
         }
         if !page_size.is_power_of_two() {

@@ -1,5 +1,7 @@
 //! What goes into a step and what comes out.
 
+use std::time::Duration;
+
 use types::{FinishReason, GenerateReq, ReqEvent, Rid};
 
 /// To the scheduler.
@@ -13,6 +15,9 @@ pub enum SchedulerMsg {
     AbortAll,
     /// Empty the radix tree, if no request is live, or in a pause if none has pages.
     FlushCache,
+    /// Time since some fixed start, for the rules that go by it. Nothing else tells the
+    /// scheduler the time.
+    Time(Duration),
 }
 
 /// From the scheduler.
@@ -30,7 +35,7 @@ pub enum SchedulerEvent {
     Refused {
         /// As given.
         rid: Rid,
-        /// An abort with a 400.
+        /// An abort with a 400, or with a 503 if the queue is full.
         reason: FinishReason,
     },
     /// Answers a `FlushCache`; these come in the order of the questions.

@@ -73,6 +73,7 @@ impl<E: Executor> Scheduler<E> {
             self.admission_blocked = false;
         }
         self.has_newcomer = false;
+        self.yield_chunked();
         let mut budget = self.budget();
         if let Some(id) = self.chunked {
             if let Some(sharing) = self.limits.prefill_sharing.filter(|_| self.chunk_went_last) {
@@ -114,8 +115,9 @@ impl<E: Executor> Scheduler<E> {
             return;
         }
         let mut in_batch = InBatchPrefixes::default();
+        let most = self.limits.queue.prefill_max_requests.unwrap_or(usize::MAX);
         for id in self.admission_order() {
-            if !self.may_run_one_more() {
+            if batch.rows.len() >= most || !self.may_run_one_more() {
                 break;
             }
             let page_size = self.limits.page_size;
@@ -128,7 +130,11 @@ impl<E: Executor> Scheduler<E> {
             if whole_only && self.reqs[id].tokens.len() - cached > budget.chunk_of(&self.reqs[id]) {
                 continue;
             }
-            match self.try_add(id, budget, batch) {
+            let mut added = self.try_add(id, budget, batch);
+            while added == Added::NoMemory && self.preempt_for(id, &mut budget.reserved, batch) {
+                added = self.try_add(id, budget, batch);
+            }
+            match added {
                 Added::Whole => in_batch.insert(&self.reqs[id].tokens, page_size),
                 Added::TooLarge => self.abort_too_large(id, out),
                 Added::NoMemory => {
@@ -147,9 +153,12 @@ impl<E: Executor> Scheduler<E> {
             .iter()
             .map(|&id| expected_new_tokens(&self.reqs[id]) as f64 * self.new_token_ratio.get())
             .sum();
+        let chunk = self.limits.chunked_prefill_size.unwrap_or(usize::MAX);
+        let riders = self.num_riders();
         Budget {
-            input: self.limits.max_prefill_tokens,
-            chunk: self.limits.chunked_prefill_size.unwrap_or(usize::MAX),
+            input: self.limits.max_prefill_tokens.saturating_sub(riders),
+            // However many ride along, a prompt gets on.
+            chunk: chunk.saturating_sub(riders).max(self.limits.page_size),
             // A piece has a page at least.
             logits: MAX_INPUT_LOGPROBS.max(self.limits.page_size),
             reserved: expected as usize,
@@ -171,14 +180,13 @@ impl<E: Executor> Scheduler<E> {
         if self.cache.pages_for(total) > self.cache.num_pages() {
             return if is_alone { Added::TooLarge } else { Added::NoMemory };
         }
-        let Some((row, cached)) = self.cache.open(cacheable(req), req.max_len()) else {
+        let Some((row, cached)) = self.cache.open(cacheable(req), req.max_len(), req.rank) else {
             return Added::NoMemory;
         };
         let len = self.piece_len(total - cached, false, budget.chunk_of(req));
         let is_over_budget = len == 0 || (len > budget.input && !batch.rows.is_empty());
-        let new_tokens = total - cached + expected_new_tokens(req) + budget.reserved;
-        let has_room =
-            is_alone || self.cache.pages_for(new_tokens) <= self.cache.num_available_pages();
+        let new_pages = self.pages_to_admit(id, cached, budget.reserved);
+        let has_room = is_alone || new_pages <= self.cache.num_available_pages();
         // Pages for all of it: those that run take theirs between its pieces.
         if is_over_budget || !has_room || !self.cache.reserve(row, total) {
             self.cache.close(row, &[]);
@@ -187,12 +195,20 @@ impl<E: Executor> Scheduler<E> {
         let req = &mut self.reqs[id];
         req.table_row = Some(row);
         req.kv_len = cached;
+        req.running_since.get_or_insert(self.now);
         if req.cached_tokens.is_none() {
             req.cached_tokens = Some(cached);
             self.totals.prompt_tokens += req.prompt_len as u64;
             self.totals.cached_tokens += cached as u64;
         }
         self.add_row(id, len, budget, batch)
+    }
+
+    /// Pages for a request with `cached` tokens in the cache, for what it is expected to
+    /// generate, and for `reserved` tokens of others.
+    pub(crate) fn pages_to_admit(&self, id: ReqId, cached: usize, reserved: usize) -> usize {
+        let req = &self.reqs[id];
+        self.cache.pages_for(req.tokens.len() - cached + expected_new_tokens(req) + reserved)
     }
 
     /// How much of `rest` tokens goes into this batch: all, or whole pages. What began
@@ -235,6 +251,7 @@ impl<E: Executor> Scheduler<E> {
         req.kv_len = piece.end;
         budget.input = budget.input.saturating_sub(len);
         budget.chunk -= len;
+        self.totals.prefilled_tokens += len as u64;
         if is_whole {
             budget.reserved += expected_new_tokens(req);
             req.move_to(ReqState::Running);
@@ -266,11 +283,11 @@ pub(crate) fn out_of_pool(tokens: &[TokenId], pool: usize) -> String {
 
 /// The tokens whose prefix may come from the cache: one more than may, as the last is
 /// computed in any case.
-fn cacheable(req: &Req) -> &[TokenId] {
+pub(crate) fn cacheable(req: &Req) -> &[TokenId] {
     let end = req.first_logprob().map_or(req.tokens.len(), |first| first + 1);
     &req.tokens[..end.min(req.tokens.len())]
 }
 
-fn expected_new_tokens(req: &Req) -> usize {
+pub(crate) fn expected_new_tokens(req: &Req) -> usize {
     req.num_remaining().min(CLIP_MAX_NEW_TOKENS)
 }

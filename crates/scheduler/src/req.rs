@@ -2,7 +2,7 @@
 //!
 //! Upstream: `Req` in `sglang/srt/managers/schedule_batch.py`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use slotmap::new_key_type;
 use types::{
@@ -63,6 +63,14 @@ pub(crate) struct Req {
     /// Set on the first admission.
     pub(crate) cached_tokens: Option<usize>,
     pub(crate) num_retractions: usize,
+    /// Higher goes first; equal for all where priorities do not count.
+    pub(crate) rank: i64,
+    /// Tokens that the scheduler had prefilled when it came.
+    pub(crate) arrived_after: u64,
+    /// When it last joined the queue.
+    pub(crate) waiting_since: Duration,
+    /// When it was first admitted.
+    pub(crate) running_since: Option<Duration>,
     sampling_params: SamplingParams,
     eos_token_ids: Vec<TokenId>,
     /// EOS and stop tokens; set if `min_new_tokens` asks for it.
@@ -75,10 +83,19 @@ pub(crate) struct Req {
     state: ReqState,
 }
 
+/// What the scheduler notes of a request when it comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) rank: i64,
+    pub(crate) time: Duration,
+    /// Tokens prefilled so far.
+    pub(crate) prefilled_tokens: u64,
+}
+
 impl Req {
     /// The prompt must be shorter than `context_length`.
-    pub(crate) fn new(req: GenerateReq, context_length: usize) -> Self {
-        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids, logprobs } = req;
+    pub(crate) fn new(req: GenerateReq, context_length: usize, arrival: Arrival) -> Self {
+        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids, logprobs, .. } = req;
         let room = context_length - input_ids.len();
         let suppress = (sampling_params.min_new_tokens > 0)
             .then(|| eos_token_ids.iter().chain(&sampling_params.stop_token_ids).copied().collect())
@@ -94,6 +111,10 @@ impl Req {
             pending_row: 0,
             cached_tokens: None,
             num_retractions: 0,
+            rank: arrival.rank,
+            arrived_after: arrival.prefilled_tokens,
+            waiting_since: arrival.time,
+            running_since: None,
             sampling_params,
             eos_token_ids,
             suppress,

@@ -14,18 +14,18 @@ mod stats;
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
+    time::Duration,
 };
 
 use mem_cache::{MemCache, MemCacheConfig};
 use slotmap::SlotMap;
-use types::{
-    FinishReason, GenerateReq, ReqCounts, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs,
-};
+use types::{FinishReason, ReqCounts, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs};
 
 use crate::{
-    Executor, ForwardMode, LimitsError, Progress, ReqId, ScheduleBatch, SchedulerEvent,
+    Executor, ForwardMode, LimitsError, Progress, QueueRules, ReqId, ScheduleBatch, SchedulerEvent,
     SchedulerLimits, SchedulerMsg,
     new_token_ratio::NewTokenRatio,
+    policy::Rng,
     req::{Req, ReqState},
     scheduler::stats::Totals,
 };
@@ -38,7 +38,7 @@ pub struct Scheduler<E: Executor> {
     pub(crate) cache: MemCache,
     pub(crate) limits: SchedulerLimits,
     pub(crate) reqs: SlotMap<ReqId, Req>,
-    rids: BTreeMap<Rid, ReqId>,
+    pub(crate) rids: BTreeMap<Rid, ReqId>,
     /// Retracted ones first, then by arrival.
     pub(crate) waiting: VecDeque<ReqId>,
     /// Part-way through its prefill, holding pages for all of it.
@@ -50,6 +50,8 @@ pub struct Scheduler<E: Executor> {
     decodes_per_piece: usize,
     /// A request came since the last prefill batch was filled.
     pub(crate) has_newcomer: bool,
+    /// Memory was too short for those that run to ride on the last prefill batch.
+    pub(crate) running_left_out: bool,
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
@@ -65,6 +67,9 @@ pub struct Scheduler<E: Executor> {
     is_held_back: bool,
     /// Requests that may run at once, within the limits.
     max_running: usize,
+    /// As last told.
+    pub(crate) now: Duration,
+    pub(crate) rng: Rng,
     pub(crate) totals: Totals,
 }
 
@@ -93,6 +98,7 @@ impl<E: Executor> Scheduler<E> {
             page_size: limits.page_size,
             num_rows: limits.max_running_requests,
             disable_radix_cache: limits.disable_radix_cache,
+            eviction_policy: limits.eviction_policy,
             max_step_tokens: limits.max_step_tokens(),
             states: limits.states,
             windows: limits.windows,
@@ -108,6 +114,7 @@ impl<E: Executor> Scheduler<E> {
             decodes_since_piece: 0,
             decodes_per_piece: 1,
             has_newcomer: false,
+            running_left_out: false,
             running: Vec::new(),
             in_flight: None,
             spare: Vec::new(),
@@ -116,6 +123,8 @@ impl<E: Executor> Scheduler<E> {
             is_paused: false,
             is_held_back: false,
             max_running: limits.max_running_requests,
+            now: Duration::ZERO,
+            rng: Rng::new(limits.queue.random_seed),
             totals: Totals::default(),
             limits,
         })
@@ -135,6 +144,7 @@ impl<E: Executor> Scheduler<E> {
         for msg in inbox {
             self.handle(msg, out);
         }
+        self.expire(out);
         let launched = match self.next_batch(out) {
             Some(batch) => Some(self.launch(batch)?),
             None => None,
@@ -191,7 +201,13 @@ impl<E: Executor> Scheduler<E> {
         self.decodes_per_piece = count.max(1);
     }
 
-    /// As given to [`Self::new`].
+    /// New rules for the waiting queue; who waits already has its place.
+    pub fn set_queue_rules(&mut self, rules: QueueRules) {
+        self.rng = Rng::new(rules.random_seed);
+        self.limits.queue = rules;
+    }
+
+    /// As given to [`Self::new`], but for [`Self::set_queue_rules`].
     pub fn limits(&self) -> &SchedulerLimits {
         &self.limits
     }
@@ -213,48 +229,8 @@ impl<E: Executor> Scheduler<E> {
                 let ok = self.flush_cache();
                 out.push(SchedulerEvent::CacheFlushed { ok });
             }
+            SchedulerMsg::Time(now) => self.now = now,
         }
-    }
-
-    fn enqueue(&mut self, req: GenerateReq, out: &mut Vec<SchedulerEvent>) {
-        if let Err(message) = self.check(&req) {
-            let reason = FinishReason::Abort {
-                message,
-                status_code: 400,
-                err_type: "BadRequestError".to_owned(),
-            };
-            self.totals.aborted_reqs += 1;
-            out.push(SchedulerEvent::Refused { rid: req.rid, reason });
-            return;
-        }
-        let rid = req.rid.clone();
-        let id = self.reqs.insert(Req::new(req, self.limits.context_length));
-        self.rids.insert(rid, id);
-        self.waiting.push_back(id);
-        self.has_newcomer = true;
-    }
-
-    fn check(&self, req: &GenerateReq) -> Result<(), String> {
-        let (len, context_length) = (req.input_ids.len(), self.limits.context_length);
-        let pool = self.limits.max_total_num_tokens();
-        if self.contains(&req.rid) {
-            return Err(format!("Duplicate request ID: {}", req.rid));
-        }
-        if len == 0 {
-            return Err("The prompt is empty.".to_owned());
-        }
-        if len >= context_length {
-            return Err(format!(
-                "The input ({len} tokens) is longer than the model's context length \
-                 ({context_length} tokens)."
-            ));
-        }
-        if len > pool {
-            return Err(format!(
-                "The input ({len} tokens) is longer than the K/V pool ({pool} tokens)."
-            ));
-        }
-        Ok(())
     }
 
     /// Prefill goes first: it bounds the time to the first token and grows the
@@ -274,6 +250,7 @@ impl<E: Executor> Scheduler<E> {
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Extend);
             self.fill_prefill_batch(&mut batch, out);
+            self.mix_decode_rows(&mut batch);
         }
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Decode);
@@ -287,6 +264,9 @@ impl<E: Executor> Scheduler<E> {
     }
 
     fn is_turn_of_running(&self) -> bool {
+        if self.limits.mixed_chunk {
+            return self.running_left_out && !self.running.is_empty();
+        }
         let shares = self.limits.prefill_sharing.is_some() && self.chunked.is_some();
         // A newcomer may be short enough to overtake the long prompt.
         let turns = if self.has_newcomer { 1 } else { self.decodes_per_piece };
@@ -300,12 +280,10 @@ impl<E: Executor> Scheduler<E> {
             req.num_pending += 1;
             req.pending_row = sampled_row;
         }
-        if batch.mode == ForwardMode::Extend {
-            // Not written yet, but whoever reads these pages is launched later.
-            for row in &batch.rows {
-                let written = self.reqs[row.req].written();
-                self.cache.commit(row.table_row, written);
-            }
+        // Not written yet, but whoever reads these pages is launched later.
+        for row in batch.prefill_rows() {
+            let written = self.reqs[row.req].written();
+            self.cache.commit(row.table_row, written);
         }
         Ok(InFlight { batch, handle })
     }

@@ -33,6 +33,9 @@ pub struct ServerConfig {
     /// `--incremental-streaming-output`: `/generate` streams what is new
     /// instead of everything so far.
     pub incremental_streaming_output: bool,
+    /// `--enable-deterministic-inference`: what requests without a seed get. `None`: the engine
+    /// draws one for each.
+    pub default_sampling_seed: Option<u64>,
     /// `--stream-interval`: tokens between two chunks, at least 1.
     pub stream_interval: usize,
     /// `--stream-response-default-include-usage`.
@@ -105,6 +108,7 @@ impl Default for ServerConfig {
             metrics: MetricsOptions::default(),
             enable_cache_report: false,
             incremental_streaming_output: false,
+            default_sampling_seed: None,
             stream_interval: 1,
             stream_response_default_include_usage: false,
             sampling_defaults: SamplingDefaults::default(),

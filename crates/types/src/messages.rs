@@ -26,6 +26,8 @@ pub struct GenerateReq {
     pub eos_token_ids: Vec<TokenId>,
     /// Log-probabilities to report.
     pub logprobs: Option<Arc<LogprobParams>>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// To the engine thread, over a bounded channel: full means 503.

@@ -28,6 +28,8 @@ pub struct SchedulerStats {
     pub num_evictable_tokens_swa: usize,
     /// Retractions since start.
     pub num_retractions: u64,
+    /// Of those, for the sake of requests with a higher priority.
+    pub num_preemptions: u64,
     /// Aborted requests since start.
     pub num_aborted_reqs: u64,
     /// Prompt tokens of admitted requests since start.

@@ -31,4 +31,9 @@ pub(crate) struct ExecArgs {
     /// Runs every step eagerly: graph runner eager.
     #[arg(long, alias = "disable-graph")]
     pub(crate) disable_cuda_graph: bool,
+
+    /// A request's tokens depend on nothing but the request: where it brings no seed, 42 is used.
+    /// Needs --device cpu; a GPU's kernels, and with them the order of sums, follow the batch.
+    #[arg(long)]
+    pub(crate) enable_deterministic_inference: bool,
 }

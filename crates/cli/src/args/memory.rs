@@ -39,4 +39,15 @@ pub(crate) struct MemoryArgs {
     /// Forget the K/V of finished requests.
     #[arg(long)]
     pub(crate) disable_radix_cache: bool,
+
+    /// Which cached prefix goes first when the pool is full: lru (least recently used), lfu
+    /// (least frequently), slru (what few requests used before what more did, each part as
+    /// lru) or priority (lowest first).
+    #[arg(long, default_value = "lru", value_name = "POLICY")]
+    pub(crate) radix_eviction_policy: String,
+
+    /// JSON object of the policy's parameters: slru takes protected_threshold, the requests
+    /// from which on a prefix is kept (2).
+    #[arg(long, value_name = "JSON")]
+    pub(crate) radix_eviction_policy_config: Option<String>,
 }

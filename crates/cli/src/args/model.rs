@@ -50,7 +50,7 @@ pub(crate) struct ModelArgs {
     pub(crate) quantization: Option<String>,
 
     /// What the K/V pool is kept in: auto, as computed; bf16 or bfloat16, with --dtype
-    /// bfloat16; packed: fp8_e4m3 or int8.
+    /// bfloat16; packed: int8, fp8_e4m3, or int4, which small models notice.
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     pub(crate) kv_cache_dtype: String,
 

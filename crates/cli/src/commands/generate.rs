@@ -154,6 +154,7 @@ fn submit(
         sampling_params: args.sampling.params(model.vocab_size)?,
         eos_token_ids,
         logprobs: None,
+        priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;
     Ok(events)

@@ -294,6 +294,7 @@ fn server_config(
         enable_cache_report: serving.enable_cache_report,
         incremental_streaming_output: serving.incremental_streaming_output,
         stream_interval: serving.stream_interval,
+        default_sampling_seed: args.engine.deterministic_seed()?,
         stream_response_default_include_usage: serving.stream_response_default_include_usage,
         sampling_defaults: match serving.sampling_defaults.as_str() {
             "model" => text::sampling_defaults(&engine.text),

@@ -1,7 +1,7 @@
 //! Options as typed, against the configuration they become.
 
 use clap::Parser;
-use engine::{DeviceChoice, DtypeChoice, KvCacheDtype, KvDtype};
+use engine::{DeviceChoice, DtypeChoice, EvictionPolicy, KvCacheDtype, KvDtype};
 
 use super::*;
 
@@ -25,11 +25,24 @@ fn defaults() {
     assert_eq!(config.decode_attention_backend, "mlx");
     assert_eq!(config.graph_runner, "auto");
     assert_eq!(config.memory, MemoryOptions { page_size: 16, ..Default::default() });
-    assert_eq!(config.schedule.policy, engine::SchedulePolicy::Fcfs);
+    assert_eq!(config.schedule.queue, engine::QueueRules::default());
     assert_eq!(config.schedule.max_prefill_tokens, 16384);
     assert_eq!(config.schedule.overlap, Overlap::Auto);
-    assert!(!config.schedule.disable_radix_cache);
+    assert!(!config.schedule.disable_radix_cache && !config.schedule.mixed_chunk);
     assert_eq!((config.random_seed, config.decode_log_interval), (5, 40));
+}
+
+#[test]
+fn deterministic_inference_is_for_the_cpu() {
+    let config = resolve("--enable-deterministic-inference --device cpu").unwrap();
+    assert_eq!(config.random_seed, 42);
+    let words = "--enable-deterministic-inference --device cpu --random-seed 5";
+    assert_eq!(resolve(words).unwrap().random_seed, 5);
+    for device in ["mlx", "metal", "cuda"] {
+        let words = format!("--enable-deterministic-inference --device {device}");
+        let error = resolve(&words).unwrap_err().to_string();
+        assert!(error.contains("--enable-deterministic-inference needs --device cpu"), "{error}");
+    }
 }
 
 #[test]
@@ -39,6 +52,7 @@ fn options_arrive() {
          --max-running-requests 3 --context-length 99 --mem-fraction-static 0.5 \
          --swa-full-tokens-ratio 0.25 --disable-hybrid-swa-memory \
          --schedule-policy lpm --disable-radix-cache --disable-overlap-schedule \
+         --enable-mixed-chunk \
          --mlx-wired-limit-gb 0.5 --json-model-override-args {\"rope_theta\":5}",
     )
     .unwrap();
@@ -57,10 +71,60 @@ fn options_arrive() {
             wired_limit_bytes: Some(1 << 29),
         }
     );
-    assert_eq!(config.schedule.policy, engine::SchedulePolicy::Lpm);
+    assert_eq!(config.schedule.queue.policy, engine::SchedulePolicy::Lpm);
     assert_eq!(config.schedule.overlap, Overlap::Off);
-    assert!(config.schedule.disable_radix_cache);
+    assert!(config.schedule.disable_radix_cache && config.schedule.mixed_chunk);
     assert_eq!(config.load.config_overrides["rope_theta"], 5);
+}
+
+#[test]
+fn the_rules_of_the_queue_arrive() {
+    let words = "--schedule-policy dfs-weight --max-queued-requests 7 --prefill-max-requests 2 \
+                 --abort-on-priority-when-disabled";
+    let expected = engine::QueueRules {
+        policy: engine::SchedulePolicy::DfsWeight,
+        max_queued_requests: Some(7),
+        prefill_max_requests: Some(2),
+        refuses_priority: true,
+        ..Default::default()
+    };
+    assert_eq!(resolve(words).unwrap().schedule.queue, expected);
+
+    for (words, expected) in [
+        ("", EvictionPolicy::Lru),
+        ("--radix-eviction-policy lfu", EvictionPolicy::Lfu),
+        ("--radix-eviction-policy priority", EvictionPolicy::Priority),
+        ("--radix-eviction-policy slru", EvictionPolicy::Slru { protected_threshold: 2 }),
+        (
+            "--radix-eviction-policy slru --radix-eviction-policy-config {\"protected_threshold\":4}",
+            EvictionPolicy::Slru { protected_threshold: 4 },
+        ),
+    ] {
+        assert_eq!(resolve(words).unwrap().schedule.eviction_policy, expected, "{words}");
+    }
+    let error = resolve(
+        "--radix-eviction-policy slru --radix-eviction-policy-config {\"protected_threshold\":0}",
+    );
+    let text =
+        "--radix-eviction-policy-config: protected_threshold must be a positive integer, got 0";
+    assert_eq!(error.unwrap_err().to_string(), text);
+
+    let rules = |words: &str| {
+        let words = format!("--enable-priority-scheduling {words}");
+        resolve(&words).unwrap().schedule.queue.priority.unwrap()
+    };
+    let expected = engine::PriorityRules { preemption_threshold: Some(10), ..Default::default() };
+    assert_eq!(rules("--schedule-policy priority"), expected);
+    let words = "--schedule-low-priority-values-first --default-priority-value -3 \
+                 --priority-scheduling-preemption-threshold 0 --retraction-policy priority";
+    let expected = engine::PriorityRules {
+        low_values_first: true,
+        default_value: Some(-3),
+        preemption_threshold: Some(0),
+        retraction: engine::RetractionPolicy::Priority,
+    };
+    assert_eq!(rules(words), expected);
+    assert_eq!(rules("--disable-priority-preemption").preemption_threshold, None);
 }
 
 #[test]
@@ -92,9 +156,9 @@ fn a_bf16_pool_is_that_of_bf16_activations() {
 
 #[test]
 fn a_packed_pool_goes_with_every_dtype() {
-    for (name, kv_dtype) in [("fp8_e4m3", KvDtype::Fp8E4m3), ("int8", KvDtype::Int8)] {
+    for kv_dtype in KvDtype::PACKED {
         for dtype in ["auto", "float16", "float32"] {
-            let config = resolve(&format!("--dtype {dtype} --kv-cache-dtype {name}")).unwrap();
+            let config = resolve(&format!("--dtype {dtype} --kv-cache-dtype {kv_dtype}")).unwrap();
             assert_eq!(config.kv_cache_dtype, KvCacheDtype::Fixed(kv_dtype));
         }
     }
@@ -105,7 +169,6 @@ fn a_packed_pool_goes_with_every_dtype() {
 fn what_cannot_be_honoured_is_named() {
     for (words, text) in [
         ("--quantization bitnet", "--quantization: `bitnet` is not one of mlx_2bit"),
-        ("--kv-cache-dtype int4", "--kv-cache-dtype int4 is not supported (only auto, bf16"),
         (
             "--kv-cache-dtype fp8_e5m2",
             "--kv-cache-dtype fp8_e5m2 is not supported (only auto, bf16",
@@ -114,7 +177,18 @@ fn what_cannot_be_honoured_is_named() {
             "--kv-cache-dtype fp4_e2m1",
             "--kv-cache-dtype fp4_e2m1 is not supported (only auto, bf16",
         ),
-        ("--schedule-policy lof", "--schedule-policy lof is not supported"),
+        ("--schedule-policy routing-key", "--schedule-policy: `routing-key` is not one of dfs-"),
+        ("--radix-eviction-policy tlru", "--radix-eviction-policy: `tlru` is not one of lfu, lru"),
+        ("--radix-eviction-policy-config {\"threshold\":1}", "lru takes no parameter `threshold`"),
+        ("--radix-eviction-policy-config 3", "policy-config: expected a JSON object, got 3"),
+        ("--max-queued-requests 0", "--max-queued-requests must be at least 1"),
+        ("--prefill-max-requests 0", "--prefill-max-requests must be at least 1"),
+        ("--schedule-policy priority", "priority needs --enable-priority-scheduling"),
+        ("--retraction-policy priority", "priority needs --enable-priority-scheduling"),
+        ("--retraction-policy newest", "--retraction-policy: `newest` is not one of length"),
+        ("--default-priority-value 3", "--default-priority-value needs --enable-priority-sched"),
+        ("--disable-priority-preemption", "--disable-priority-preemption needs --enable-prior"),
+        ("--schedule-low-priority-values-first", "needs --enable-priority-scheduling"),
         ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),
         ("--attention-backend flashinfer", "--attention-backend: `flashinfer` is not one of"),
         ("--decode-attention-backend fa3", "--decode-attention-backend: `fa3` is not one of"),

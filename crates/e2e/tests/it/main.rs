@@ -9,6 +9,7 @@ mod batching;
 mod cache;
 mod command_line;
 mod convert;
+mod dialects;
 mod hybrid;
 mod lifecycle;
 mod load_errors;

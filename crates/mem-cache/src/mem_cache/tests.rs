@@ -2,7 +2,7 @@
 
 use types::{PageId, SlotId, TokenId};
 
-use super::{Fault, MemCache, MemCacheConfig, Piece, StateConfig, WindowConfig};
+use super::{EvictionPolicy, Fault, MemCache, MemCacheConfig, Piece, StateConfig, WindowConfig};
 
 fn cache(num_pages: usize, page_size: usize) -> MemCache {
     MemCache::new(MemCacheConfig {
@@ -10,6 +10,7 @@ fn cache(num_pages: usize, page_size: usize) -> MemCache {
         page_size,
         num_rows: 4,
         disable_radix_cache: false,
+        eviction_policy: EvictionPolicy::Lru,
         states: None,
         max_step_tokens: 64,
         windows: None,
@@ -18,7 +19,7 @@ fn cache(num_pages: usize, page_size: usize) -> MemCache {
 
 /// Opens a row and gives it pages for all its tokens.
 fn open(cache: &mut MemCache, tokens: &[TokenId]) -> (usize, usize) {
-    let (row, cached) = cache.open(tokens, tokens.len()).expect("a free row");
+    let (row, cached) = cache.open(tokens, tokens.len(), 0).expect("a free row");
     assert!(cache.reserve(row, tokens.len()));
     assert_eq!(cache.audit(), Ok(()));
     (row, cached)
@@ -67,7 +68,7 @@ fn reserve_evicts_what_nobody_uses_and_refuses_the_rest() {
     let mut cache = cache(4, 2);
     let (old, _) = open(&mut cache, &[1, 2, 3, 4]);
     cache.close(old, &[1, 2, 3, 4]);
-    let (row, cached) = cache.open(&[1, 2, 9], 10).expect("a free row");
+    let (row, cached) = cache.open(&[1, 2, 9], 10, 0).expect("a free row");
     assert_eq!(cached, 2);
     assert!(!cache.reserve(row, 10), "five pages of four");
     assert_eq!(cache.tables().pages(row).len(), 1);
@@ -85,13 +86,14 @@ fn without_the_tree_a_closed_row_leaves_nothing() {
         page_size: 1,
         num_rows: 1,
         disable_radix_cache: true,
+        eviction_policy: EvictionPolicy::Lru,
         states: None,
         max_step_tokens: 64,
         windows: None,
     });
     let (row, _) = open(&mut cache, &[1, 2, 3]);
     cache.commit(row, &[1, 2, 3]);
-    assert_eq!(cache.open(&[1], 1), None, "one row only");
+    assert_eq!(cache.open(&[1], 1, 0), None, "one row only");
     cache.close(row, &[1, 2, 3]);
     assert_eq!((cache.num_free_pages(), cache.evictable_size()), (4, 0));
     assert_eq!(open(&mut cache, &[1, 2, 3]).1, 0);
@@ -123,6 +125,7 @@ fn hybrid(num_states: usize) -> MemCache {
         page_size: 2,
         num_rows,
         disable_radix_cache: false,
+        eviction_policy: EvictionPolicy::Lru,
         max_step_tokens: 64,
         states,
         windows: None,
@@ -243,6 +246,7 @@ fn without_the_tree_no_snapshot_is_taken() {
         page_size: 2,
         num_rows: 1,
         disable_radix_cache: true,
+        eviction_policy: EvictionPolicy::Lru,
         states: Some(StateConfig { num_states: 4, snapshot_interval: 2 }),
         max_step_tokens: 64,
         windows: None,
@@ -259,6 +263,7 @@ fn windowed(num_window_pages: usize) -> MemCache {
         page_size: 2,
         num_rows: 4,
         disable_radix_cache: false,
+        eviction_policy: EvictionPolicy::Lru,
         max_step_tokens: 16,
         states: None,
         windows: Some(WindowConfig { window: 5, num_pages: num_window_pages }),
@@ -363,11 +368,11 @@ fn only_opening_can_fail_for_want_of_window_pages() {
     let prompts: Vec<Vec<TokenId>> = (0..3).map(|salt| vec![salt; 33]).collect();
     let first = prefill_windows(&mut cache, &prompts[0]).0;
     let second = prefill_windows(&mut cache, &prompts[1]).0;
-    assert_eq!(cache.open(&prompts[2], 40), None);
+    assert_eq!(cache.open(&prompts[2], 40, 0), None);
     // A request of 3 tokens would be entitled to 2 pages; it, too, has to wait.
-    assert_eq!(cache.open(&prompts[2][..2], 3), None);
+    assert_eq!(cache.open(&prompts[2][..2], 3, 0), None);
     cache.close(first, &prompts[0]);
-    assert!(cache.open(&prompts[2], 40).is_some());
+    assert!(cache.open(&prompts[2], 40, 0).is_some());
     let mut tokens = prompts[1].clone();
     for token in 0..9 {
         tokens.push(token);

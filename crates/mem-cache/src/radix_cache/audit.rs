@@ -72,10 +72,10 @@ impl RadixCache {
             return Err(format!("{id:?}: a child does not know it"));
         }
         let is_leaf = node.children.is_empty() && node.lock_ref == 0;
-        if self.evictable_leaves.contains(&(node.last_access, id)) != is_leaf {
+        if self.evictable_leaves.contains(&(self.policy.rank(&node.usage), id)) != is_leaf {
             return Err(format!("{id:?}: wrongly in or out of the evictable leaves"));
         }
-        if self.snapshots.contains(&(node.last_access, id)) != node.snapshot.is_some() {
+        if self.snapshots.contains(&(node.usage.last_access, id)) != node.snapshot.is_some() {
             return Err(format!("{id:?}: its snapshot is wrongly in or out of their order"));
         }
         Ok(())

@@ -61,7 +61,7 @@ impl RadixCache {
     pub(super) fn drop_snapshot(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
         if let Some(state) = node.snapshot.take() {
-            self.snapshots.remove(&(node.last_access, id));
+            self.snapshots.remove(&(node.usage.last_access, id));
             self.freed_states.push(state);
         }
     }

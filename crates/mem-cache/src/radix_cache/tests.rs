@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use types::{PageId, TokenId};
 
-use super::{NodeId, RadixCache};
-use crate::PageAllocator;
+use super::{NodeId, RadixCache, User};
+use crate::{EvictionPolicy, PageAllocator};
 
 /// The same promises, kept the slow way.
-#[derive(Default)]
 struct Toy {
     page_size: usize,
+    policy: EvictionPolicy,
     entries: BTreeMap<Vec<TokenId>, Entry>,
     now: u64,
 }
@@ -20,6 +20,8 @@ struct Entry {
     page: PageId,
     lock_ref: u32,
     last_access: u64,
+    num_hits: u32,
+    priority: i64,
 }
 
 impl Toy {
@@ -41,11 +43,14 @@ impl Toy {
         pages
     }
 
-    fn insert(&mut self, tokens: &[TokenId], pages: &[PageId]) -> Vec<PageId> {
+    fn insert(&mut self, tokens: &[TokenId], pages: &[PageId], user: User) -> Vec<PageId> {
         let known = self.matched(tokens, true).len();
-        for (prefix, &page) in self.prefixes(tokens).zip(pages).skip(known) {
-            let entry = Entry { page, lock_ref: 0, last_access: self.now };
-            self.entries.insert(prefix.to_vec(), entry);
+        for (index, (prefix, &page)) in self.prefixes(tokens).zip(pages).enumerate() {
+            let (last_access, priority) = (self.now, user.priority);
+            let fresh = Entry { page, lock_ref: 0, last_access, num_hits: 0, priority };
+            let entry = self.entries.entry(prefix.to_vec()).or_insert(fresh);
+            entry.num_hits += u32::from(index >= user.num_counted);
+            entry.priority = entry.priority.max(user.priority);
         }
         pages[..known].to_vec()
     }
@@ -57,7 +62,19 @@ impl Toy {
         }
     }
 
-    /// Page by page: the least recently used unlocked prefix that none extends.
+    fn rank(&self, entry: &Entry) -> (i64, u64) {
+        let class = match self.policy {
+            EvictionPolicy::Lru => 0,
+            EvictionPolicy::Lfu => entry.num_hits.into(),
+            EvictionPolicy::Slru { protected_threshold } => {
+                if entry.num_hits < protected_threshold { 0 } else { 1 }
+            }
+            EvictionPolicy::Priority => entry.priority,
+        };
+        (class, entry.last_access)
+    }
+
+    /// Page by page: the first of the unlocked prefixes that none extends.
     fn evict(&mut self, num_pages: usize) -> Vec<PageId> {
         let mut freed = Vec::new();
         while freed.len() < num_pages {
@@ -65,7 +82,7 @@ impl Toy {
                 !self.entries.keys().any(|k| k.len() > key.len() && k.starts_with(key))
             };
             let unlocked = self.entries.iter().filter(|(k, e)| e.lock_ref == 0 && is_leaf(k));
-            let Some((key, _)) = unlocked.min_by_key(|(_, e)| e.last_access) else { break };
+            let Some((key, _)) = unlocked.min_by_key(|(_, e)| self.rank(e)) else { break };
             let key = key.clone();
             freed.extend(self.entries.remove(&key).map(|entry| entry.page));
         }
@@ -75,7 +92,9 @@ impl Toy {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Insert(Vec<TokenId>),
+    Insert(Vec<TokenId>, i64),
+    /// Insert what goes on from a locked prefix, by the user who has it.
+    Extend(usize, Vec<TokenId>, i64),
     /// Match, and lock if told so.
     Match(Vec<TokenId>, bool),
     /// The lock at this index, modulo how many are out.
@@ -83,11 +102,22 @@ enum Op {
     Evict(usize),
 }
 
+fn policies() -> impl Strategy<Value = EvictionPolicy> {
+    prop_oneof![
+        Just(EvictionPolicy::Lru),
+        Just(EvictionPolicy::Lfu),
+        (1..4u32).prop_map(|protected_threshold| EvictionPolicy::Slru { protected_threshold }),
+        Just(EvictionPolicy::Priority),
+    ]
+}
+
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     // Two letters make shared prefixes and splits the rule.
     let tokens = || prop::collection::vec(0..2u32, 0..14);
     let op = prop_oneof![
-        4 => tokens().prop_map(Op::Insert),
+        4 => (tokens(), 0..3i64).prop_map(|(tokens, priority)| Op::Insert(tokens, priority)),
+        1 => (any::<usize>(), tokens(), 0..3i64)
+            .prop_map(|(lock, tokens, priority)| Op::Extend(lock, tokens, priority)),
         3 => (tokens(), any::<bool>()).prop_map(|(tokens, lock)| Op::Match(tokens, lock)),
         2 => any::<usize>().prop_map(Op::Unlock),
         2 => (0..6usize).prop_map(Op::Evict),
@@ -104,20 +134,28 @@ struct Pair {
 }
 
 impl Pair {
+    fn insert(&mut self, mut tokens: Vec<TokenId>, user: User) {
+        let num_pages = tokens.len() / self.toy.page_size;
+        tokens.truncate(num_pages * self.toy.page_size);
+        let mut pages: Vec<_> = (0..num_pages).map(|_| self.allocator.alloc().unwrap()).collect();
+        let expected = self.toy.insert(&tokens, &pages, user);
+        let mut duplicates = Vec::new();
+        self.tree.insert(&tokens, &mut pages, user, &mut duplicates);
+        assert_eq!(duplicates, expected);
+        assert_eq!(pages, self.toy.matched(&tokens, false));
+        duplicates.into_iter().for_each(|page| self.allocator.free(page));
+    }
+
     fn apply(&mut self, op: Op) {
         let page_size = self.toy.page_size;
         match op {
-            Op::Insert(mut tokens) => {
-                tokens.truncate(tokens.len() / page_size * page_size);
-                let mut pages: Vec<_> = (0..tokens.len() / page_size)
-                    .map(|_| self.allocator.alloc().unwrap())
-                    .collect();
-                let expected = self.toy.insert(&tokens, &pages);
-                let mut duplicates = Vec::new();
-                self.tree.insert(&tokens, &mut pages, &mut duplicates);
-                assert_eq!(duplicates, expected);
-                assert_eq!(pages, self.toy.matched(&tokens, false));
-                duplicates.into_iter().for_each(|page| self.allocator.free(page));
+            Op::Insert(tokens, priority) => self.insert(tokens, User { priority, num_counted: 0 }),
+            Op::Extend(..) if self.locks.is_empty() => {}
+            Op::Extend(lock, tokens, priority) => {
+                let (_, mut prefix) = self.locks[lock % self.locks.len()].clone();
+                let num_counted = prefix.len() / page_size;
+                prefix.extend(tokens);
+                self.insert(prefix, User { priority, num_counted });
             }
             Op::Match(tokens, lock) => {
                 let expected = self.toy.matched(&tokens, true);
@@ -157,12 +195,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn the_tree_agrees_with_the_toy(log_page_size in 0..3u32, ops in ops()) {
+    fn the_tree_agrees_with_the_toy(
+        log_page_size in 0..3u32,
+        policy in policies(),
+        ops in ops(),
+    ) {
         let page_size = 1 << log_page_size;
         let mut pair = Pair {
-            tree: RadixCache::new(page_size),
-            toy: Toy { page_size, ..Default::default() },
-            allocator: PageAllocator::new(60 * 14),
+            tree: RadixCache::new(page_size, policy),
+            toy: Toy { page_size, policy, entries: BTreeMap::new(), now: 0 },
+            allocator: PageAllocator::new(60 * 60),
             locks: Vec::new(),
         };
         for op in ops {
@@ -181,9 +223,9 @@ proptest! {
 
 #[test]
 fn a_split_keeps_both_ends_and_their_locks() {
-    let mut tree = RadixCache::new(2);
+    let mut tree = RadixCache::new(2, EvictionPolicy::Lru);
     let mut pages = [PageId(0), PageId(1), PageId(2)];
-    let deep = tree.insert(&[1, 2, 3, 4, 5, 6], &mut pages, &mut Vec::new());
+    let deep = tree.insert(&[1, 2, 3, 4, 5, 6], &mut pages, User::default(), &mut Vec::new());
     tree.inc_lock_ref(deep);
     let mut matched = Vec::new();
     // The match ends inside the second page, so after the first.
@@ -199,11 +241,35 @@ fn a_split_keeps_both_ends_and_their_locks() {
     assert_eq!(tree.audit(std::iter::empty()), Ok(()));
 }
 
+/// Three prefixes: used early and often, by a high priority, late.
+#[test]
+fn each_policy_evicts_another_first() {
+    for (policy, expected) in [
+        (EvictionPolicy::Lru, [0, 1, 2]),
+        (EvictionPolicy::Lfu, [1, 2, 0]),
+        (EvictionPolicy::Slru { protected_threshold: 2 }, [1, 2, 0]),
+        (EvictionPolicy::Slru { protected_threshold: 4 }, [0, 1, 2]),
+        (EvictionPolicy::Priority, [0, 2, 1]),
+    ] {
+        let mut tree = RadixCache::new(1, policy);
+        let mut insert = |page: u32, priority| {
+            let user = User { priority, num_counted: 0 };
+            tree.insert(&[page], &mut [PageId(page)], user, &mut Vec::new());
+        };
+        for (page, priority) in [(0, 0), (0, 1), (0, 0), (1, 5), (2, 1)] {
+            insert(page, priority);
+        }
+        let mut freed = Vec::new();
+        tree.evict(3, &mut freed);
+        assert_eq!(freed, expected.map(PageId), "{policy:?}");
+    }
+}
+
 #[test]
 #[should_panic(expected = "flush of a tree in use")]
 fn a_locked_tree_is_not_flushed() {
-    let mut tree = RadixCache::new(1);
-    let node = tree.insert(&[1], &mut [PageId(0)], &mut Vec::new());
+    let mut tree = RadixCache::new(1, EvictionPolicy::Lru);
+    let node = tree.insert(&[1], &mut [PageId(0)], User::default(), &mut Vec::new());
     tree.inc_lock_ref(node);
     tree.flush(&mut Vec::new());
 }

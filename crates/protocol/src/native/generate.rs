@@ -38,6 +38,8 @@ pub struct GenerateRequest {
     pub top_logprobs_num: Option<OneOrMany<i64>>,
     /// Tokens to report at each position.
     pub token_ids_logprob: Option<PromptIds>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
     /// Adds each token's text to its log-probability.
     pub return_text_in_logprobs: Option<bool>,
 }
@@ -75,7 +77,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("mm_processor_kwargs"),
         Field::empty("multi_item_delimiter_indices"),
         Field::empty("positional_embed_overrides"),
-        Field::empty("priority"),
         Field::off("require_reasoning"),
         Field::off("return_bytes"),
         Field::off("return_entropy"),

@@ -25,6 +25,8 @@ pub struct SamplingJson {
     pub min_new_tokens: Option<i64>,
     /// Text that ends the request.
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends the request; it stays in the text.
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end the request.
     pub stop_token_ids: Option<Vec<Option<i64>>>,
     /// Divides the logits; 0 is greedy.
@@ -85,8 +87,6 @@ pub static SAMPLING_TABLE: Table = Table {
         Field::empty("ebnf"),
         Field::empty("json_schema"),
         Field::empty("regex"),
-        Field::on("spaces_between_special_tokens"),
-        Field::empty("stop_regex"),
         Field::empty("structural_tag"),
         Field::empty("watermark"),
     ],
@@ -94,6 +94,7 @@ pub static SAMPLING_TABLE: Table = Table {
         "max_new_tokens",
         "min_new_tokens",
         "stop",
+        "stop_regex",
         "stop_token_ids",
         "temperature",
         "top_p",
@@ -102,6 +103,8 @@ pub static SAMPLING_TABLE: Table = Table {
         "n",
         "ignore_eos",
         "skip_special_tokens",
+        // Of no effect, as upstream with every fast tokenizer.
+        "spaces_between_special_tokens",
         "no_stop_trim",
         "stream_interval",
         "sampling_seed",

@@ -32,6 +32,8 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
     /// Text that ends it.
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends it; it stays in the text.
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end it.
     pub stop_token_ids: Option<Vec<Option<i64>>>,
     /// Server-sent events.
@@ -84,6 +86,8 @@ pub struct ChatRequest {
     pub input_ids: Option<Vec<i64>>,
     /// Names for the sequences.
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// One turn.
@@ -170,7 +174,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("priority"),
         Field::empty("regex"),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
@@ -188,7 +191,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
         Field::empty("session_params"),
-        Field::empty("stop_regex"),
         Field::empty("task"),
         Field::empty("thinking"),
         Field::off("use_audio_in_video"),

@@ -50,6 +50,9 @@ pub struct CompletionRequest {
     /// Text that ends it.
     #[serde(default)]
     pub stop: Option<StopStrings>,
+    /// Patterns whose match ends it; it stays in the text.
+    #[serde(default)]
+    pub stop_regex: Option<StopStrings>,
     /// Tokens that end it.
     #[serde(default)]
     pub stop_token_ids: Option<Vec<Option<i64>>>,
@@ -98,6 +101,9 @@ pub struct CompletionRequest {
     /// Names for the sequences.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
 
 /// What a completion body may not set.
@@ -118,7 +124,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("json_schema"),
         Field::empty("lora_path"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("priority"),
         Field::empty("regex"),
         Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
@@ -129,7 +134,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::number("routed_dp_rank", 0.0),
         Field::empty("session_id"),
         Field::empty("session_params"),
-        Field::empty("stop_regex"),
         Field::empty("suffix"),
         Field::empty("watermark"),
     ],

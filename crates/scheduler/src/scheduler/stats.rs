@@ -8,10 +8,14 @@ use crate::{Executor, Scheduler, req::ReqState};
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) retractions: u64,
+    /// Retractions for the sake of a higher priority.
+    pub(crate) preemptions: u64,
     pub(crate) aborted_reqs: u64,
     pub(crate) prompt_tokens: u64,
     pub(crate) cached_tokens: u64,
     pub(crate) generation_tokens: u64,
+    /// Prefilled for real, whoever for.
+    pub(crate) prefilled_tokens: u64,
 }
 
 impl<E: Executor> Scheduler<E> {
@@ -33,6 +37,7 @@ impl<E: Executor> Scheduler<E> {
             num_free_tokens_swa: cache.num_free_window_pages() * page_size,
             num_evictable_tokens_swa: cache.num_evictable_window_pages() * page_size,
             num_retractions: totals.retractions,
+            num_preemptions: totals.preemptions,
             num_aborted_reqs: totals.aborted_reqs,
             prompt_tokens: totals.prompt_tokens,
             cached_tokens: totals.cached_tokens,

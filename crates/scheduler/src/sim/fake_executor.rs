@@ -53,6 +53,8 @@ pub(super) struct FakeExecutor {
     /// Rows with penalties for a token that the host had not read.
     pub(super) num_pending_penalties: u64,
     pub(super) num_sampled: u64,
+    /// Rows of running requests in prefill batches.
+    pub(super) num_riders: u64,
     /// Told, from the third launch on, to write each batch's last token to a
     /// slot that is not its own; set once that happened.
     pub(super) wrong_slot: Option<Rc<Cell<bool>>>,
@@ -98,6 +100,7 @@ impl FakeExecutor {
             num_suppressed: 0,
             num_pending_penalties: 0,
             num_sampled: 0,
+            num_riders: 0,
             wrong_slot: None,
         }
     }
@@ -294,12 +297,16 @@ impl Executor for FakeExecutor {
         tables: &PageTables,
     ) -> Result<Self::Handle, Self::Error> {
         assert!(!batch.rows.is_empty());
-        for row in &batch.rows {
-            match batch.mode {
-                ForwardMode::Extend => assert_eq!(row.prefix_len % self.page_size, 0),
-                ForwardMode::Decode => assert!(row.sampled && row.extend_len == 1),
+        let num_prefill_rows = batch.prefill_rows().len();
+        for (place, row) in batch.rows.iter().enumerate() {
+            if place < num_prefill_rows {
+                assert_eq!(row.prefix_len % self.page_size, 0);
+            } else {
+                assert!(row.sampled && row.extend_len == 1);
             }
         }
+        assert_eq!(num_prefill_rows > 0, batch.mode == ForwardMode::Extend);
+        self.num_riders += batch.num_decode_rows as u64;
         let pages = batch.rows.iter().map(|row| tables.pages(row.table_row).to_vec()).collect();
         let window_pages = |row: &BatchRow| match row.first_window_page {
             Some(first) => {

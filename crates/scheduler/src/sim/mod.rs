@@ -7,8 +7,10 @@
 //! without any scheduler. A failing seed prints the line that replays it.
 
 mod fake_executor;
+mod mixed;
 mod mutations;
 mod oracle;
+mod queues;
 mod run;
 mod scenarios;
 mod workload;
@@ -68,6 +70,9 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        preemptions: 300,
+        turned_away: 500,
+        riders: 2_000,
     };
     assert!(total.reaches(&floor), "too tame: {total:?}");
 }

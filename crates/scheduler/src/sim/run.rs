@@ -1,6 +1,9 @@
 //! Plays a workload and holds every event against the oracle.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use types::{FinishReason, GenerateReq, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs};
 
@@ -40,10 +43,16 @@ pub(super) struct Coverage {
     pub(super) input_logprobs: u64,
     /// Penalties for a token that the host had not read.
     pub(super) pending_penalties: u64,
+    /// Running requests that made room for others.
+    pub(super) preemptions: u64,
+    /// Ended because the queue was full or time was up.
+    pub(super) turned_away: u64,
+    /// Tokens of running requests in prefill batches.
+    pub(super) riders: u64,
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 17] {
+    fn fields(&self) -> [u64; 20] {
         [
             self.finished,
             self.stopped,
@@ -62,6 +71,9 @@ impl Coverage {
             self.full_windows,
             self.input_logprobs,
             self.pending_penalties,
+            self.preemptions,
+            self.turned_away,
+            self.riders,
         ]
     }
 
@@ -87,6 +99,9 @@ impl Coverage {
         self.full_windows += other.full_windows;
         self.input_logprobs += other.input_logprobs;
         self.pending_penalties += other.pending_penalties;
+        self.preemptions += other.preemptions;
+        self.turned_away += other.turned_away;
+        self.riders += other.riders;
     }
 }
 
@@ -154,7 +169,8 @@ impl Simulation {
             while let Some((_, action)) = actions.next_if(|&(at, _)| at <= step) {
                 due.push(action);
             }
-            let progress = self.step(&due).map_err(|error| format!("step {step}: {error}"))?;
+            let progress =
+                self.step(step, &due).map_err(|error| format!("step {step}: {error}"))?;
             if progress == Progress::Idle && actions.peek().is_none() {
                 return self.finish();
             }
@@ -162,8 +178,9 @@ impl Simulation {
         Err(format!("not done after {MAX_STEPS} steps: {:?}", self.scheduler.stats()))
     }
 
-    fn step(&mut self, due: &[Action]) -> Result<Progress, String> {
-        let msgs: Vec<_> = due.iter().map(|&action| self.msg(action)).collect();
+    fn step(&mut self, step: usize, due: &[Action]) -> Result<Progress, String> {
+        let mut msgs = vec![SchedulerMsg::Time(Duration::from_secs(step as u64))];
+        msgs.extend(due.iter().map(|&action| self.msg(action)));
         let mut out = Vec::new();
         let Ok(progress) = self.scheduler.step(msgs, &mut out);
         for event in out {
@@ -243,6 +260,16 @@ impl Simulation {
                 }
                 self.receive_event(index, event).map_err(|error| format!("{rid}: {error}"))
             }
+            SchedulerEvent::Refused {
+                rid,
+                reason: reason @ FinishReason::Abort { status_code: 503, .. },
+            } => {
+                let index =
+                    self.unanswered.remove(&rid).and_then(|indices| indices.front().copied());
+                let index = index.ok_or_else(|| format!("{rid} turned away"))?;
+                self.clients[index].finish_reason = Some(reason);
+                Ok(())
+            }
             SchedulerEvent::Refused { rid, reason } => {
                 let index = self.to_refuse.pop_front().ok_or_else(|| format!("{rid} refused"))?;
                 let is_400 = matches!(reason, FinishReason::Abort { status_code: 400, .. });
@@ -317,8 +344,10 @@ impl Simulation {
             return Err(format!("{stats:?}, clients saw {:?}", self.coverage));
         }
         self.coverage.retractions = stats.num_retractions;
+        self.coverage.preemptions = stats.num_preemptions;
         self.coverage.evicted_tokens = stats.evicted_tokens;
         let executor = self.scheduler.executor();
+        self.coverage.riders = executor.num_riders;
         self.coverage.suppressed = executor.num_suppressed;
         self.coverage.pending_penalties = executor.num_pending_penalties;
         self.coverage.snapshots_read = executor.num_snapshots_read;
@@ -346,6 +375,9 @@ impl Simulation {
         }
         self.coverage.input_logprobs += check_logprobs(req, client, status_code)?;
         match status_code {
+            503 if limits.queue.max_queued_requests.is_some() || limits.queue.has_timeouts() => {
+                self.coverage.turned_away += 1;
+            }
             499 if client.was_aborted => self.coverage.aborted += 1,
             500 => {
                 self.coverage.out_of_memory += 1;

@@ -8,15 +8,15 @@ use types::{
 };
 
 use crate::{
-    BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, ScheduleBatch,
-    SchedulePolicy, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
+    BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, QueueRules,
+    ScheduleBatch, SchedulePolicy, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
 
 /// Notes every batch. A sampled token says which of its completion it is: 100
 /// and up.
 #[derive(Debug, Default)]
-struct Recorder {
-    batches: Vec<ScheduleBatch>,
+pub(super) struct Recorder {
+    pub(super) batches: Vec<ScheduleBatch>,
     /// Fail the launch of this index.
     fails_at: Option<usize>,
 }
@@ -40,15 +40,15 @@ impl Executor for Recorder {
     }
 }
 
-fn limits() -> SchedulerLimits {
+pub(super) fn limits() -> SchedulerLimits {
     SchedulerLimits { num_pages: 128, overlap: false, ..Default::default() }
 }
 
-fn scheduler(limits: SchedulerLimits) -> Scheduler<Recorder> {
+pub(super) fn scheduler(limits: SchedulerLimits) -> Scheduler<Recorder> {
     Scheduler::new(Recorder::default(), limits).unwrap()
 }
 
-fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> GenerateReq {
+pub(super) fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> GenerateReq {
     GenerateReq {
         rid: Rid::new(rid),
         input_ids,
@@ -58,21 +58,25 @@ fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> GenerateReq
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        priority: None,
     }
 }
 
-fn send(req: GenerateReq) -> SchedulerMsg {
+pub(super) fn send(req: GenerateReq) -> SchedulerMsg {
     SchedulerMsg::Generate(Box::new(req))
 }
 
-fn step(scheduler: &mut Scheduler<Recorder>, msgs: Vec<SchedulerMsg>) -> Vec<SchedulerEvent> {
+pub(super) fn step(
+    scheduler: &mut Scheduler<Recorder>,
+    msgs: Vec<SchedulerMsg>,
+) -> Vec<SchedulerEvent> {
     let mut out = Vec::new();
     scheduler.step(msgs, &mut out).unwrap();
     assert_eq!(scheduler.audit(), Ok(()));
     out
 }
 
-fn run_to_idle(
+pub(super) fn run_to_idle(
     scheduler: &mut Scheduler<Recorder>,
     msgs: Vec<SchedulerMsg>,
 ) -> Vec<SchedulerEvent> {
@@ -85,7 +89,10 @@ fn run_to_idle(
 }
 
 /// Tokens, counts and end of one request.
-fn answer(events: &[SchedulerEvent], name: &str) -> (Vec<TokenId>, ReqCounts, FinishReason) {
+pub(super) fn answer(
+    events: &[SchedulerEvent],
+    name: &str,
+) -> (Vec<TokenId>, ReqCounts, FinishReason) {
     let (mut tokens, mut last) = (Vec::new(), None);
     for event in events {
         if let SchedulerEvent::Req { rid, event } = event
@@ -101,11 +108,11 @@ fn answer(events: &[SchedulerEvent], name: &str) -> (Vec<TokenId>, ReqCounts, Fi
 }
 
 /// `(prefix_len, extend_len, sampled)` of each row of a batch.
-fn shape(batch: &ScheduleBatch) -> Vec<(usize, usize, bool)> {
+pub(super) fn shape(batch: &ScheduleBatch) -> Vec<(usize, usize, bool)> {
     batch.rows.iter().map(|row| (row.prefix_len, row.extend_len, row.sampled)).collect()
 }
 
-fn prompt(len: usize) -> Vec<TokenId> {
+pub(super) fn prompt(len: usize) -> Vec<TokenId> {
     (0..len as TokenId).collect()
 }
 
@@ -228,8 +235,8 @@ fn lpm_admits_the_longest_cached_prefix_first_and_fcfs_the_first() {
         (SchedulePolicy::Lpm, 2, [32, 0]),
         (SchedulePolicy::Lpm, 129, [0, 32]),
     ] {
-        let limits =
-            SchedulerLimits { schedule_policy: policy, max_running_requests: 1, ..limits() };
+        let queue = QueueRules { policy, ..QueueRules::default() };
+        let limits = SchedulerLimits { queue, max_running_requests: 1, ..limits() };
         let mut scheduler = scheduler(limits);
         run_to_idle(&mut scheduler, vec![send(req("warm", prompt(40), 1))]);
         let mut msgs = vec![send(req("new", vec![900; 40], 1)), send(req("old", prompt(40), 1))];

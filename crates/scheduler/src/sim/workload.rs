@@ -1,12 +1,14 @@
 //! A configuration and a list of happenings, from a seed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use mem_cache::{StateConfig, WindowConfig};
+use mem_cache::{EvictionPolicy, StateConfig, WindowConfig};
 use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
-use crate::{PrefillSharing, SchedulePolicy, SchedulerLimits};
+use crate::{
+    PrefillSharing, PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy, SchedulerLimits,
+};
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,15 +103,52 @@ fn limits(rng: &mut Rng, is_storm: bool) -> SchedulerLimits {
         page_size,
         num_pages: pool.div_ceil(page_size),
         context_length,
-        schedule_policy: rng.pick(&[SchedulePolicy::Fcfs, SchedulePolicy::Lpm]),
+        queue: queue_rules(rng),
         schedule_conservativeness: if is_storm { 0.001 } else { rng.pick(&[0.01, 0.3, 1.0, 2.0]) },
         disable_radix_cache: rng.one_in(4),
+        eviction_policy: rng.pick(&[
+            EvictionPolicy::Lru,
+            EvictionPolicy::Lfu,
+            EvictionPolicy::Slru { protected_threshold: 2 },
+            EvictionPolicy::Priority,
+        ]),
+        mixed_chunk: rng.one_in(3),
         overlap: !rng.one_in(4),
         states,
         windows: None,
     };
     let windows = rng.one_in(2).then(|| windows(rng, &limits));
     SchedulerLimits { windows, ..limits }
+}
+
+const POLICIES: [SchedulePolicy; 7] = [
+    SchedulePolicy::Fcfs,
+    SchedulePolicy::Lpm,
+    SchedulePolicy::DfsWeight,
+    SchedulePolicy::Hrrn,
+    SchedulePolicy::ShortestPrefillFirst,
+    SchedulePolicy::Lof,
+    SchedulePolicy::Random,
+];
+
+/// A second is a step.
+fn queue_rules(rng: &mut Rng) -> QueueRules {
+    let priority = rng.one_in(2).then(|| PriorityRules {
+        low_values_first: rng.one_in(2),
+        default_value: rng.one_in(2).then_some(1),
+        preemption_threshold: (!rng.one_in(3)).then(|| rng.next() % 3),
+        retraction: rng.pick(&[RetractionPolicy::Length, RetractionPolicy::Priority]),
+    });
+    QueueRules {
+        policy: rng.pick(&POLICIES),
+        random_seed: rng.next(),
+        max_queued_requests: rng.one_in(6).then(|| rng.between(1, 5)),
+        prefill_max_requests: rng.one_in(4).then(|| rng.between(1, 3)),
+        priority,
+        refuses_priority: false,
+        waiting_timeout: rng.one_in(8).then(|| Duration::from_secs(rng.next() % 60)),
+        running_timeout: rng.one_in(8).then(|| Duration::from_secs(5 + rng.next() % 60)),
+    }
 }
 
 /// From one request's window to plenty.
@@ -139,13 +178,16 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
         if !rng.one_in(12) {
             input_ids.truncate(rng.between(1, longest_prompt));
         }
-        let is_duplicate = index > 0 && rng.one_in(20);
+        // Where the queue may be full, whether a name is free is not known beforehand.
+        let is_duplicate =
+            index > 0 && limits.queue.max_queued_requests.is_none() && rng.one_in(20);
         let rid = if is_duplicate { rng.between(0, index - 1) } else { index };
         let logprobs = rng.one_in(4).then(|| {
             let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
             Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
         });
         reqs.push(GenerateReq {
+            priority: (!rng.one_in(3)).then(|| rng.between(0, 4) as i64 - 1),
             logprobs,
             rid: Rid::new(format!("r{rid}")),
             input_ids,

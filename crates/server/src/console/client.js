@@ -18,6 +18,8 @@ function headers(extra = {}) {
   return key ? { ...extra, Authorization: `Bearer ${key}` } : extra;
 }
 
+byId("key-cancel").addEventListener("click", () => byId("key-dialog").close());
+
 /** Asks in a dialog; several requests that fail at once ask once. */
 function askForKey() {
   asking ??= new Promise((resolve, reject) => {

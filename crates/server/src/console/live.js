@@ -60,6 +60,7 @@ export class Live {
     } catch (error) {
       this.#before = null;
       this.#isLocked = error.status === 401;
+      if (!this.#isKnown) byId("model").textContent = this.#isLocked ? "Locked" : "No answer";
       this.#note("bad", error.message);
     }
     this.#timer = setTimeout(() => this.#poll(), PERIOD_MS);

@@ -7,7 +7,8 @@ const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 /** `table` maps a letter to `[what it does, action]`; `stop` is Escape's. */
 export function bindShortcuts(table, stop) {
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
+    if (document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape") {
       stop();
       return;
     }

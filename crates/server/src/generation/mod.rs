@@ -5,6 +5,7 @@ mod prompt;
 mod sampling;
 mod sequence;
 mod set;
+mod stop_regex;
 
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};

@@ -8,7 +8,7 @@ use protocol::{
 };
 use types::{Penalties, SamplingParams, TOP_K_ALL, TokenId};
 
-use super::LogprobSpec;
+use super::{LogprobSpec, stop_regex::StopPatterns};
 use crate::error::ApiError;
 
 /// Stop tokens are compared with every token made, so there is a limit.
@@ -24,12 +24,14 @@ pub(crate) struct SamplingSpec {
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
     pub(crate) logprobs: Option<LogprobSpec>,
+    pub(crate) priority: Option<i64>,
 }
 
 /// What happens to the text after sampling.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TextOptions {
     pub(crate) stop: Vec<String>,
+    pub(crate) stop_regex: StopPatterns,
     pub(crate) skip_special_tokens: bool,
     pub(crate) no_stop_trim: bool,
     pub(crate) stream_interval: usize,
@@ -88,18 +90,21 @@ impl SamplingSpec {
         }
         let text = TextOptions {
             stop: stop_strings(json.stop)?,
+            stop_regex: StopPatterns::new(json.stop_regex)?,
             skip_special_tokens: json.skip_special_tokens.unwrap_or(true),
             no_stop_trim: json.no_stop_trim.unwrap_or(false),
             stream_interval: interval as usize,
         };
         let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
-        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None })
+        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None, priority: None })
     }
 
-    /// The parameters of sample `sample`: with a seed given, each has its own.
-    pub(crate) fn params_of(&self, sample: usize) -> SamplingParams {
+    /// The parameters of sample `sample`: with a seed, the request's or `default_seed`, each has
+    /// its own.
+    pub(crate) fn params_of(&self, sample: usize, default_seed: Option<u64>) -> SamplingParams {
         let mut params = self.params.clone();
-        params.sampling_seed = params.sampling_seed.map(|seed| seed.wrapping_add(sample as u64));
+        let seed = params.sampling_seed.or(default_seed);
+        params.sampling_seed = seed.map(|seed| seed.wrapping_add(sample as u64));
         params
     }
 
@@ -236,6 +241,7 @@ mod tests {
             (r#"{"logit_bias":{"1":1e300}}"#, "logit_bias"),
             (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
             (r#"{"stream_interval":0}"#, "stream_interval"),
+            (r#"{"stop_regex":"("}"#, "stop_regex"),
         ] {
             let error = spec(json).unwrap_err();
             assert!(error.contains(name), "{json}: {error}");
@@ -245,7 +251,15 @@ mod tests {
     #[test]
     fn samples_have_their_own_seeds() {
         let spec = spec(r#"{"sampling_seed":-1,"n":2}"#).unwrap();
-        assert_eq!(spec.params_of(0).sampling_seed, Some(u64::MAX));
-        assert_eq!(spec.params_of(1).sampling_seed, Some(0));
+        assert_eq!(spec.params_of(0, Some(42)).sampling_seed, Some(u64::MAX));
+        assert_eq!(spec.params_of(1, None).sampling_seed, Some(0));
+    }
+
+    #[test]
+    fn a_default_seed_is_for_requests_without_one() {
+        let spec = spec(r#"{"n":2}"#).unwrap();
+        assert_eq!(spec.params_of(1, None).sampling_seed, None);
+        assert_eq!(spec.params_of(0, Some(42)).sampling_seed, Some(42));
+        assert_eq!(spec.params_of(1, Some(42)).sampling_seed, Some(43));
     }
 }

@@ -15,7 +15,9 @@ use tokenizer::{IncrementalDecoder, StopChecker};
 use tokio::sync::mpsc;
 use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
 
-use super::{LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions};
+use super::{
+    LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions, stop_regex::StopRegexChecker,
+};
 use crate::{
     AppState,
     error::ApiError,
@@ -62,6 +64,7 @@ pub(crate) struct Sequence {
     events: mpsc::UnboundedReceiver<ReqEvent>,
     decoder: IncrementalDecoder,
     stop: StopChecker,
+    stop_regex: StopRegexChecker,
     options: TextOptions,
     logprobs: Option<SequenceLogprobs>,
     flags: SequenceFlags,
@@ -106,6 +109,7 @@ impl Sequence {
         Self {
             decoder,
             stop: StopChecker::new(&options.stop, options.no_stop_trim),
+            stop_regex: StopRegexChecker::new(options.stop_regex.clone()),
             counts: ReqCounts { prompt_tokens: prompt_ids.len(), ..ReqCounts::default() },
             state,
             rid,
@@ -230,10 +234,16 @@ impl Sequence {
             if ends_here && !self.options.no_stop_trim {
                 break; // in the ids, not in the text
             }
-            let checked = self.stop.push(self.decoder.push(&[token]));
+            let piece = self.decoder.push(&[token]);
+            let pattern = self.stop_regex.push(piece);
+            let checked = self.stop.push(piece);
             self.text.push_str(&checked.text);
             if let Some(stop) = checked.matched {
-                return self.end_at_stop_string(stop);
+                return self.end_at_stop(stop);
+            }
+            if let Some(pattern) = pattern {
+                self.text.push_str(&self.stop.flush());
+                return self.end_at_stop(pattern);
             }
         }
         if let Some(reason) = event.finish_reason {
@@ -244,7 +254,8 @@ impl Sequence {
         }
     }
 
-    fn end_at_stop_string(&mut self, stop: String) {
+    /// At a stop string or a pattern.
+    fn end_at_stop(&mut self, stop: String) {
         self.counts.completion_tokens = self.output_ids.len();
         if let Some(logprobs) = &mut self.logprobs {
             logprobs.truncate(self.output_ids.len());

@@ -43,7 +43,9 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
-        if !state.tokenizer.is_there() && specs.iter().any(|spec| !spec.text.stop.is_empty()) {
+        let looks_at_text =
+            |spec: &SamplingSpec| !spec.text.stop.is_empty() || !spec.text.stop_regex.is_empty();
+        if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
         let prompts = prompts.tokenize(state).await?;
@@ -114,9 +116,10 @@ fn sequence(
     let req = GenerateReq {
         rid: rid.clone(),
         input_ids: ids.to_vec(),
-        sampling_params: spec.params_of(sample),
+        sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        priority: spec.priority,
     };
     let received = Received {
         rid: rid.as_str().to_owned(),

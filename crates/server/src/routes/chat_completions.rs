@@ -96,6 +96,7 @@ pub(crate) async fn start(
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
+    spec.priority = request.priority;
     let n = spec.n;
     let ids = prompt(state, request, tools).await?;
     format::look_at_prompt(state, &ids, &mut format);
@@ -156,6 +157,7 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         max_new_tokens: max_tokens.map_or(MaxNewTokens::Unlimited, MaxNewTokens::Exactly),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        stop_regex: request.stop_regex.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         temperature: request.temperature.or(defaults.temperature),
         top_p: request.top_p.or(defaults.top_p),

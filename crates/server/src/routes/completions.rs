@@ -55,6 +55,7 @@ pub(crate) async fn completions(
         let start_len = if request.echo.unwrap_or(false) { 0 } else { -1 };
         spec.logprobs = Some(LogprobSpec::of_output(num_top, "logprobs")?.with_input(start_len)?);
     }
+    spec.priority = request.priority;
     let n = spec.n;
     let specs = vec![spec; prompts.len()];
     let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags };
@@ -105,6 +106,7 @@ fn sampling(request: &CompletionRequest) -> SamplingJson {
         max_new_tokens: MaxNewTokens::Exactly(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        stop_regex: request.stop_regex.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         temperature: request.temperature,
         top_p: request.top_p,

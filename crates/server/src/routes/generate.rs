@@ -79,6 +79,7 @@ fn plan(
     let (prompts, is_batch) = prompts(state, request.text, request.input_ids)?;
     let mut specs = specs(state, request.sampling_params, prompts.len())?;
     wanted.apply(state, &mut specs)?;
+    specs.iter_mut().for_each(|spec| spec.priority = request.priority);
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));

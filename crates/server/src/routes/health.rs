@@ -56,6 +56,7 @@ async fn probe(state: &AppState) -> StatusCode {
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        priority: None,
     });
     match state.engine.submit(EngineMsg::Generate { req, events: sender }) {
         Err(SubmitError::Closed) => return status(false),

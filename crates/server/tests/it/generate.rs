@@ -19,6 +19,25 @@ async fn one_answer() {
 }
 
 #[tokio::test]
+async fn a_priority_reaches_the_scheduler() {
+    let server = Server::answering("x");
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for (route, mut body) in [
+        ("/generate", json!({"text": "a"})),
+        ("/v1/completions", json!({"model": "m", "prompt": "a"})),
+        ("/v1/chat/completions", json!({"model": "m", "messages": messages})),
+    ] {
+        assert_eq!(server.post(route, body.clone()).await.status, 200, "{route}");
+        assert_eq!(server.engine.next_req().await.priority, None, "{route}");
+        body["priority"] = json!(-7);
+        assert_eq!(server.post(route, body.clone()).await.status, 200, "{route}");
+        assert_eq!(server.engine.next_req().await.priority, Some(-7), "{route}");
+        body["priority"] = json!("high");
+        assert_eq!(server.post(route, body).await.status, 400, "{route}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_cumulative() {
     let server = Server::answering("né");
     let body = json!({"input_ids": [65, 66], "stream": true, "rid": "r"});
@@ -165,6 +184,41 @@ async fn a_stop_string_ends_text_tokens_and_engine() {
         let reason = json!({"type": "stop", "matched": "or"});
         assert_eq!(answer["meta_info"]["finish_reason"], reason);
     }
+}
+
+#[tokio::test]
+async fn a_pattern_ends_text_tokens_and_engine() {
+    let server = Server::new(FakeEngine::start(|_| Answer::endless("Hello w12 world, hello")));
+    // `12` is held back for the stop string until the pattern decides.
+    for stop_regex in [json!("[0-9]{2}"), json!(["zzz", "[0-9]{2}"])] {
+        let params = json!({"stop_regex": stop_regex, "stop": "12 wool"});
+        let answer =
+            server.post("/generate", json!({"text": "x", "sampling_params": params})).await;
+        let answer = answer.json();
+        assert_eq!(answer["text"], "Hello w12");
+        assert_eq!(answer["output_ids"], json!(bytes_as_ids("Hello w12")));
+        let reason = json!({"type": "stop", "matched": "[0-9]{2}"});
+        assert_eq!(answer["meta_info"]["finish_reason"], reason);
+        assert_eq!(answer["meta_info"]["completion_tokens"], 9);
+    }
+    let body = json!({"prompt": "x", "stop_regex": "l+o"});
+    let choice = &server.post("/v1/completions", body).await.json()["choices"][0];
+    assert_eq!((&choice["text"], &choice["matched_stop"]), (&json!("Hello"), &json!("l+o")));
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let body = json!({"messages": messages, "stop_regex": "l+o", "stop": "lo"});
+    let choice = &server.post("/v1/chat/completions", body).await.json()["choices"][0];
+    assert_eq!(
+        (&choice["message"]["content"], &choice["matched_stop"]),
+        (&json!("Hel"), &json!("lo"))
+    );
+    let refused = json!({"text": "x", "sampling_params": {"stop_regex": "a(?=b)"}});
+    let answer = server.post("/generate", refused).await;
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.text.contains("stop_regex") && answer.text.contains("look-around"),
+        "{}",
+        answer.text
+    );
 }
 
 #[tokio::test]

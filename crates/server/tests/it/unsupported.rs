@@ -90,9 +90,9 @@ async fn of_other_dialects() {
 async fn every_supported_sampling_parameter_is_taken() {
     let server = Server::answering("x");
     let params = json!({
-        "max_new_tokens": 4, "min_new_tokens": 1, "stop": ["a"], "stop_token_ids": [5, null],
+        "max_new_tokens": 4, "min_new_tokens": 1, "stop": ["a"], "stop_regex": "[0-9]", "stop_token_ids": [5, null],
         "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "n": 1, "ignore_eos": true,
-        "skip_special_tokens": false, "no_stop_trim": true, "stream_interval": 2,
+        "skip_special_tokens": false, "spaces_between_special_tokens": false, "no_stop_trim": true, "stream_interval": 2,
         "sampling_seed": 3, "frequency_penalty": 1.0, "presence_penalty": 1.0,
         "repetition_penalty": 1.2, "logit_bias": {"5": 1.5},
     });
