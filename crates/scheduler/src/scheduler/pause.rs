@@ -42,12 +42,14 @@ impl<E: Executor> Scheduler<E> {
     /// that run already go on.
     pub fn limit_running(&mut self, max_running_requests: usize) {
         self.max_running = max_running_requests.max(1);
+        self.admission_blocked = false;
     }
 
     /// While memory is short, no request is prefilled beside others: those that run go on, and
     /// then one at a time.
     pub fn hold_back(&mut self, is_held_back: bool) {
         self.is_held_back = is_held_back;
+        self.admission_blocked = false;
     }
 
     /// Whether one more may be prefilled.
