@@ -22,6 +22,7 @@ use crate::{
 mod broken_checkpoints;
 mod logprobs;
 mod packed_kv;
+mod pooling;
 mod reload;
 
 const VOCAB: usize = 300;
@@ -165,6 +166,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                pooling: None,
                 priority: None,
             }
         })

@@ -2,9 +2,12 @@
 
 pub(crate) mod abort_request;
 pub(crate) mod chat_completions;
+pub(crate) mod classify;
 pub(crate) mod completions;
 pub(crate) mod configure_logging;
 pub(crate) mod detokenize;
+pub(crate) mod embeddings;
+pub(crate) mod encode;
 pub(crate) mod flush_cache;
 pub(crate) mod freeze_gc;
 pub(crate) mod generate;
@@ -19,8 +22,10 @@ pub(crate) mod openapi;
 pub(crate) mod parse_function_call;
 pub(crate) mod pause_generation;
 pub(crate) mod profile;
+pub(crate) mod rerank;
 pub(crate) mod responses;
 pub(crate) mod root;
+pub(crate) mod score;
 pub(crate) mod separate_reasoning;
 pub(crate) mod server_info;
 pub(crate) mod set_internal_state;
