@@ -166,6 +166,7 @@ impl ModelArgs {
             config_overrides: json_object(&self.json_model_override_args)
                 .context("--json-model-override-args")?,
             quantization: quantization.transpose().context("--quantization")?,
+            is_embedding: self.is_embedding,
         })
     }
 }

@@ -10,7 +10,7 @@ use types::{FinishReason, GenerateReq, Profile, Rid, SamplingParams, Stage, Stag
 
 use crate::{
     EngineConfig, EngineError, MemoryPlan, engine_thread::Device, loading,
-    model_runner::ModelRunner, sampler::splitmix64,
+    model_runner::ModelRunner, pooling::check_gives_tokens, sampler::splitmix64,
 };
 
 /// What is run.
@@ -101,6 +101,7 @@ impl OneBatch {
         progress: &dyn crate::LoadProgress,
     ) -> Result<Self, EngineError> {
         let loaded = loading::load(config, progress)?;
+        check_gives_tokens(&loaded.info)?;
         Ok(Self {
             vocab_size: loaded.info.vocab_size,
             device: loaded.info.device.clone(),
@@ -223,6 +224,7 @@ impl OneBatch {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            pooling: None,
             priority: None,
         }))
     }

@@ -261,6 +261,8 @@ pub struct LoadConfig {
     pub config_overrides: serde_json::Map<String, serde_json::Value>,
     /// `--quantization`.
     pub quantization: Option<Quantization>,
+    /// `--is-embedding`: a decoder gives embeddings.
+    pub is_embedding: bool,
 }
 
 #[cfg(test)]

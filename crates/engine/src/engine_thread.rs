@@ -322,6 +322,7 @@ fn send_end(events: &mpsc::UnboundedSender<ReqEvent>, reason: FinishReason) {
         counts: ReqCounts::default(),
         finish_reason: Some(reason),
         logprobs: None,
+        pooled: None,
     };
     let _ = events.send(end);
 }

@@ -63,6 +63,12 @@ pub enum EngineError {
         /// The model.
         path: std::path::PathBuf,
     },
+    /// Tokens are wanted of a model that gives vectors.
+    #[error("{model} is an embedding or classification model: it gives no tokens")]
+    GivesVectors {
+        /// As the user named it.
+        model: String,
+    },
     /// A prompt that the model cannot read.
     #[error("token id {id} is outside the vocabulary of {vocab_size}")]
     TokenId {

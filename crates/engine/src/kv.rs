@@ -58,7 +58,7 @@ pub(crate) struct Step {
 /// The tokens of a batch that need logits.
 #[derive(Default)]
 struct Wanted {
-    /// Index of each token that is followed by a sampled one.
+    /// Index of each token that is followed by a sampled one, or whose output is pooled.
     sampled: Vec<i32>,
     /// Indices of the tokens with [`scheduler::InputLogprobs`].
     inputs: Vec<i32>,
@@ -99,7 +99,7 @@ impl Kv {
         &self.row_buckets
     }
 
-    #[cfg(test)]
+    /// Tokens of the largest prefill that runs as a decode step from now on.
     pub(crate) fn set_flat_rows(&mut self, flat_rows: usize) {
         self.flat_rows = flat_rows;
     }
@@ -315,7 +315,8 @@ fn parts(batch: &ScheduleBatch, is_flat: bool) -> Vec<Part<'_>> {
 }
 
 impl Wanted {
-    /// The last tokens of the requests that are sampled, without one the last token of all;
+    /// The last tokens of the requests that are sampled and those that are pooled, without one
+    /// the last token of all;
     /// and those of prompts whose log-probabilities are wanted.
     fn new(batch: &ScheduleBatch) -> Self {
         let mut start = 0;
@@ -329,6 +330,9 @@ impl Wanted {
             if row.sampled {
                 wanted.sampled.push(start as i32 - 1);
             }
+            let first = (start - row.extend_len) as i32;
+            let pooled = row.pooled.iter().cloned().flatten();
+            wanted.sampled.extend(pooled.map(|token| first + token as i32));
         }
         if wanted.sampled.is_empty() {
             wanted.sampled.push(start as i32 - 1);

@@ -19,6 +19,7 @@ mod memory_plan;
 mod model_runner;
 mod pace;
 pub mod platform;
+mod pooling;
 mod profiler;
 mod quantization;
 mod sampler;
@@ -43,6 +44,7 @@ pub use model_loader::{Progress as LoadProgress, Quiet, TokenizerSource, Written
 pub use models::{MixedRecipe, UnknownRecipe};
 pub use nn::QuantSpec;
 pub use platform::Platform;
+pub use pooling::check_gives_tokens;
 pub use quantization::Quantization;
 pub use scheduler::{EvictionPolicy, PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy};
 pub use start::{StartedEngine, TextSource, start};

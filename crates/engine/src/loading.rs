@@ -13,7 +13,7 @@ use nn::{HfConfig, LoadOptions, QuantSpec, Unpack, Weights};
 use scheduler::{
     PrefillSharing, Progress, QueueRules, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
-use types::{GenerateReq, ModelInfo, Rid, SamplingParams};
+use types::{GenerateReq, ModelInfo, Pooling, Rid, SamplingParams};
 
 use crate::{
     Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
@@ -21,6 +21,7 @@ use crate::{
     kv::{Kv, StatePool},
     model_runner::ModelRunner,
     platform::PlatformEntry,
+    pooling,
     quantization::Quantization,
 };
 
@@ -43,6 +44,7 @@ struct OnDevice {
     shape: ModelShape,
     info: ModelInfo,
     text: TextSource,
+    is_encoder: bool,
 }
 
 /// Checks the value of an option that names an attention backend.
@@ -76,8 +78,12 @@ pub(crate) fn load(
     progress: &dyn LoadProgress,
 ) -> Result<Loaded, EngineError> {
     let start = Instant::now();
-    let OnDevice { platform, model, dtype, kv_dtype, shape, mut info, text } =
+    let OnDevice { platform, model, dtype, kv_dtype, shape, mut info, text, is_encoder } =
         load_model(config, progress)?;
+    let config = &match is_encoder {
+        true => pooling::encoder_config(config, platform.entry, shape.context_length),
+        false => config.clone(),
+    };
     let plan =
         MemoryPlan::new(&platform, &shape, &config.memory, config.schedule.max_prefill_tokens)?;
     apply_limits(&plan, &config.memory)?;
@@ -112,11 +118,13 @@ pub(crate) fn load(
     };
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
     let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
+    let pooling = info.pooled.as_ref().map(|pooled| pooled.pooling);
+    let runner = if pooling.is_some() { runner.pooled() } else { runner };
     // The warm-up is nobody's queue.
     let queue = std::mem::take(&mut limits.queue);
     let mut scheduler = Scheduler::new(runner, limits)?;
     if config.warm_up {
-        warm_up(&mut scheduler, platform.entry)?;
+        warm_up(&mut scheduler, platform.entry, pooling)?;
     }
     scheduler.set_queue_rules(queue);
     info.context_length = plan.context_length;
@@ -150,7 +158,9 @@ pub fn dump_prompt_logits(
     file: &Path,
     progress: &dyn LoadProgress,
 ) -> Result<(), EngineError> {
-    let OnDevice { platform, model, dtype, kv_dtype, shape, .. } = load_model(config, progress)?;
+    let OnDevice { platform, model, dtype, kv_dtype, shape, info, .. } =
+        load_model(config, progress)?;
+    pooling::check_gives_tokens(&info)?;
     if let Some(&id) = prompt.iter().find(|&&id| id as usize >= shape.vocab_size) {
         return Err(EngineError::TokenId { id, vocab_size: shape.vocab_size });
     }
@@ -234,9 +244,10 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
     let opened = open_for(config, &platform, progress)?;
     let text = text_source(&opened);
     let eos_token_ids = opened.eos_token_ids().to_vec();
-    let LoadedModel { config: hf_config, weights, .. } = opened;
-    check_room(&platform, config, &hf_config, &weights)?;
-    let model = models::load(&hf_config, &weights)?;
+    check_room(&platform, config, &opened.config, &opened.weights)?;
+    let pooling::Loaded { model, pooled, is_encoder } =
+        pooling::load(&opened, config.load.is_embedding)?;
+    let LoadedModel { config: hf_config, .. } = opened;
     let weight_bytes = mlx::memory::active_bytes().saturating_sub(before);
     tracing::info!("weights loaded: {}", Bytes(weight_bytes));
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
@@ -248,10 +259,11 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
         architectures: hf_config.architectures().to_vec(),
         vocab_size: model.vocab_size(),
         eos_token_ids,
+        pooled,
         device: platform.device_name.clone(),
         ..ModelInfo::default()
     };
-    Ok(OnDevice { platform, model, dtype, kv_dtype, shape, info, text })
+    Ok(OnDevice { platform, model, dtype, kv_dtype, shape, info, text, is_encoder })
 }
 
 /// Opens the model in the dtype to compute in. That may depend on the model's
@@ -406,6 +418,7 @@ fn apply_limits(plan: &MemoryPlan, options: &MemoryOptions) -> Result<(), Engine
 fn warm_up(
     scheduler: &mut Scheduler<ModelRunner>,
     platform: &PlatformEntry,
+    pooling: Option<Pooling>,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
     tracing::info!("warming up ({}); new kernels may take a while to compile", platform.name);
@@ -415,12 +428,13 @@ fn warm_up(
     let most = limits.max_running_requests.min(limits.num_pages / 4);
     let buckets = scheduler.executor().row_buckets().to_vec();
     // The largest first: the others run in its memory.
-    for num_reqs in buckets.into_iter().rev().filter(|&rows| rows > 1 && rows <= most) {
-        run_together(scheduler, num_reqs, 0.0, &mut events)?;
+    let is_wanted = |&rows: &usize| rows > 1 && rows <= most && pooling.is_none();
+    for num_reqs in buckets.into_iter().rev().filter(is_wanted) {
+        run_together(scheduler, num_reqs, (0.0, pooling), &mut events)?;
         tracing::info!("decode steps of {num_reqs} rows are ready");
     }
     for temperature in [0.0, 1.0] {
-        run_together(scheduler, 1, temperature, &mut events)?;
+        run_together(scheduler, 1, (temperature, pooling), &mut events)?;
     }
     scheduler.step([SchedulerMsg::FlushCache], &mut events)?;
     tracing::info!("warm-up done after {:.1} s", start.elapsed().as_secs_f64());
@@ -432,7 +446,7 @@ fn warm_up(
 fn run_together(
     scheduler: &mut Scheduler<ModelRunner>,
     num_reqs: usize,
-    temperature: f32,
+    (temperature, pooling): (f32, Option<Pooling>),
     events: &mut Vec<SchedulerEvent>,
 ) -> Result<(), EngineError> {
     let sampling_params = SamplingParams {
@@ -452,6 +466,7 @@ fn run_together(
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
                 logprobs: None,
+                pooling,
                 priority: None,
             }))
         })

@@ -26,6 +26,7 @@ use crate::{
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
+    pooling::PooledSums,
     sampler::{PositionLogprobs, edit, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
@@ -48,17 +49,26 @@ pub(crate) struct ModelRunner {
     clock: StageClock,
     weight_bytes: usize,
     device: DeviceKind,
+    /// The model gives rows to pool instead of logits.
+    is_pooled: bool,
 }
 
 /// A batch on its way.
 pub(crate) struct Launch {
-    /// `[num_sampled]` int32. Depends on every write of the batch.
-    ids: Array,
-    /// Rows that somebody asked for, the first ones. With none `ids` only tells
-    /// when the batch is done.
-    num_sampled: usize,
-    logprobs: StepLogprobs,
+    result: StepResult,
     mode: ForwardMode,
+}
+
+enum StepResult {
+    Tokens {
+        /// `[num_sampled]` int32. Depends on every write of the batch.
+        ids: Array,
+        /// Rows that somebody asked for, the first ones. With none `ids` only tells
+        /// when the batch is done.
+        num_sampled: usize,
+        logprobs: StepLogprobs,
+    },
+    Pooled(PooledSums),
 }
 
 /// Log-probabilities of a step, on their way.
@@ -92,7 +102,15 @@ impl ModelRunner {
             clock: StageClock::new(),
             weight_bytes,
             device,
+            is_pooled: false,
         }
+    }
+
+    /// For a model of [`models::load_pooled`]: no token is sampled, and texts stay whole, as
+    /// encoders want them.
+    pub(crate) fn pooled(mut self) -> Self {
+        self.kv.set_flat_rows(0);
+        Self { is_pooled: true, ..self }
     }
 
     /// Sizes that decode steps are padded to.
@@ -112,6 +130,23 @@ impl ModelRunner {
         self.clock.mark(Stage::Submit);
         self.is_running = true;
         Ok(())
+    }
+
+    /// Hands a batch over, now or when the one that runs is done.
+    fn hand_over(&mut self, results: &[&Array], fence: Option<Array>) -> mlx::Result<()> {
+        self.clock.mark(Stage::Graph);
+        if self.is_running && !self.kv.writes_in_place() {
+            self.built = Some(results.iter().map(|&result| result.clone()).collect());
+            return Ok(());
+        }
+        self.submit(&results.iter().copied().chain(&fence).collect::<Vec<_>>())
+    }
+
+    fn launch_pooled(&mut self, batch: &ScheduleBatch, outputs: &Array) -> mlx::Result<StepResult> {
+        let sums = PooledSums::new(batch, outputs)?;
+        let fence = self.kv.fence(&sums.end()?)?;
+        self.hand_over(&[sums.array()], fence)?;
+        Ok(StepResult::Pooled(sums))
     }
 
     /// Logits of every token of a prompt, `[num_tokens, vocab]` f32. Takes the
@@ -184,6 +219,10 @@ impl Executor for ModelRunner {
         let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
         let all_logits = self.graph.run(self.model.as_ref(), &step.forward)?;
+        if self.is_pooled {
+            let result = self.launch_pooled(batch, &all_logits)?;
+            return Ok(Launch { result, mode: batch.mode });
+        }
         let logits = match &step.sampled {
             Some(rows) => all_logits.take(rows, 0)?,
             None => all_logits.clone(),
@@ -195,20 +234,24 @@ impl Executor for ModelRunner {
             logprobs.add_inputs(batch, &all_logits.take(rows, 0)?)?;
         }
         let fence = self.kv.fence(&ids)?;
-        self.clock.mark(Stage::Graph);
         let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
-        if self.is_running && !self.kv.writes_in_place() {
-            self.built = Some(results.into_iter().cloned().collect());
-        } else {
-            self.submit(&results.into_iter().chain(&fence).collect::<Vec<_>>())?;
-        }
+        self.hand_over(&results, fence)?;
         self.last_ids = Some(ids.clone());
-        Ok(Launch { ids, num_sampled, logprobs, mode: batch.mode })
+        let result = StepResult::Tokens { ids, num_sampled, logprobs };
+        Ok(Launch { result, mode: batch.mode })
     }
 
     fn wait(&mut self, handle: Launch) -> Result<BatchOutput, EngineError> {
         self.clock.mark(Stage::Schedule);
-        let ids: Vec<i32> = handle.ids.to_vec()?;
+        let output = match &handle.result {
+            StepResult::Tokens { ids, num_sampled, .. } => {
+                let ids: Vec<i32> = ids.to_vec()?;
+                ids[..*num_sampled].iter().map(|&id| id as TokenId).collect::<Vec<_>>().into()
+            }
+            StepResult::Pooled(sums) => {
+                BatchOutput { pooled: sums.read()?, ..BatchOutput::default() }
+            }
+        };
         self.clock.mark(Stage::Wait);
         self.is_running = false;
         self.read = Some(handle.mode);
@@ -216,8 +259,12 @@ impl Executor for ModelRunner {
             // Only where nothing is written in place.
             self.submit(&built.iter().collect::<Vec<_>>())?;
         }
-        let token_ids = ids[..handle.num_sampled].iter().map(|&id| id as TokenId).collect();
-        Ok(BatchOutput { token_ids, logprobs: handle.logprobs.read()? })
+        Ok(match handle.result {
+            StepResult::Tokens { logprobs, .. } => {
+                BatchOutput { logprobs: logprobs.read()?, ..output }
+            }
+            StepResult::Pooled(_) => output,
+        })
     }
 }
 

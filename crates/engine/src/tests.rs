@@ -22,6 +22,7 @@ use crate::{
 mod broken_checkpoints;
 mod logprobs;
 mod packed_kv;
+mod pooling;
 
 const VOCAB: usize = 300;
 
@@ -159,6 +160,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                pooling: None,
                 priority: None,
             }
         })

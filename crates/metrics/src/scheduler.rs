@@ -36,7 +36,6 @@ pub struct SchedulerMetrics {
     max_total_num_tokens: Gauge,
     windows: WindowMetrics,
     context_len: Gauge,
-    num_retracted_reqs: Gauge,
     token_usage: Float,
     cache_hit_rate: Float,
     gen_throughput: Float,
@@ -44,10 +43,53 @@ pub struct SchedulerMetrics {
     new_token_ratio: Float,
     weight_memory_usage_gb: Float,
     kv_cache_memory_usage_gb: Float,
-    num_retracted_requests: Counter,
+    retractions: RetractionMetrics,
     evicted_tokens: Counter,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
+}
+
+/// Requests that were sent back to the queue, for want of memory or for a higher priority.
+#[derive(Debug)]
+struct RetractionMetrics {
+    num_retracted_reqs: Gauge,
+    num_retracted_requests: Counter,
+    num_retracted_input_tokens: Counter,
+    num_retracted_output_tokens: Counter,
+}
+
+impl RetractionMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            num_retracted_reqs: gauge(
+                registry,
+                "num_retracted_reqs",
+                "Retractions since the last scrape",
+            ),
+            num_retracted_requests: counter(
+                registry,
+                "num_retracted_requests",
+                "Total number of retracted requests",
+            ),
+            num_retracted_input_tokens: counter(
+                registry,
+                "num_retracted_input_tokens",
+                "Total number of input tokens of retracted requests",
+            ),
+            num_retracted_output_tokens: counter(
+                registry,
+                "num_retracted_output_tokens",
+                "Total number of output tokens of retracted requests",
+            ),
+        }
+    }
+
+    fn observe(&self, stats: &SchedulerStats) {
+        let retracted = advance(&self.num_retracted_requests, stats.num_retractions);
+        self.num_retracted_reqs.set(retracted as i64);
+        advance(&self.num_retracted_input_tokens, stats.retracted_input_tokens);
+        advance(&self.num_retracted_output_tokens, stats.retracted_output_tokens);
+    }
 }
 
 /// Gauges of the layers with a sliding window, and of the others beside them.
@@ -139,11 +181,6 @@ impl SchedulerMetrics {
             ),
             windows: WindowMetrics::register(registry),
             context_len: gauge(registry, "context_len", "Maximum context length"),
-            num_retracted_reqs: gauge(
-                registry,
-                "num_retracted_reqs",
-                "Retractions since the last scrape",
-            ),
             token_usage: float(registry, "token_usage", "The token usage"),
             cache_hit_rate: float(registry, "cache_hit_rate", "The prefix cache hit rate"),
             gen_throughput: float(
@@ -163,11 +200,7 @@ impl SchedulerMetrics {
                 "kv_cache_memory_usage_gb",
                 "Memory used by the KV cache pools in GB",
             ),
-            num_retracted_requests: counter(
-                registry,
-                "num_retracted_requests",
-                "Total number of retracted requests",
-            ),
+            retractions: RetractionMetrics::register(registry),
             evicted_tokens: counter(
                 registry,
                 "evicted_tokens",
@@ -199,8 +232,7 @@ impl SchedulerMetrics {
         } else {
             stats.num_running_reqs as f64 / facts.max_running_requests as f64
         });
-        let retracted = advance(&self.num_retracted_requests, stats.num_retractions);
-        self.num_retracted_reqs.set(retracted as i64);
+        self.retractions.observe(stats);
         advance(&self.evicted_tokens, stats.evicted_tokens);
     }
 

@@ -91,6 +91,14 @@ pub enum FileProblem {
     #[error("the index says that {shard} holds {name}, but it does not")]
     IndexedTensor { name: String, shard: String },
 
+    /// A step of sentence-transformers that is not known.
+    #[error("the module {module} is not supported (Transformer, Pooling and Normalize are)")]
+    Module { module: String },
+
+    /// A pooling that is not known, or several at once.
+    #[error("pooling by {pooling} is not supported (cls, mean and lasttoken are)")]
+    Pooling { pooling: String },
+
     /// Not GGUF at all.
     #[error("not a GGUF file")]
     Magic,

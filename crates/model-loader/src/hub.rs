@@ -184,12 +184,13 @@ fn io(path: &Path, source: std::io::Error) -> HubError {
 fn is_wanted(name: &str, with_weights: bool) -> bool {
     // A model's further templates, by name.
     const TEMPLATES: &str = "additional_chat_templates";
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 14] = [
         "added_tokens.json",
         "config.json",
         "generation_config.json",
         "hf_quant_config.json",
         "merges.txt",
+        "modules.json",
         "special_tokens_map.json",
         "spiece.model",
         "tiktoken.model",
@@ -202,9 +203,10 @@ fn is_wanted(name: &str, with_weights: bool) -> bool {
     let is_weight = name.starts_with("model")
         && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
     match name.split_once('/') {
-        Some((folder, name)) => {
-            folder == TEMPLATES && is_plain_name(name) && name.ends_with(".jinja")
-        }
+        Some((TEMPLATES, name)) => is_plain_name(name) && name.ends_with(".jinja"),
+        // Of sentence-transformers, as `1_Pooling`.
+        Some((folder, "config.json")) => is_plain_name(folder) && folder.ends_with("_Pooling"),
+        Some(_) => false,
         None => {
             is_plain_name(name)
                 && (NAMES.contains(&name)

@@ -15,6 +15,7 @@ mod load;
 mod mlx_folder;
 mod progress;
 mod safetensors;
+mod sentence_transformers;
 mod source;
 mod tensor_file;
 #[cfg(test)]

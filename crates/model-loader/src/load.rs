@@ -10,11 +10,13 @@ use std::{
 
 use nn::{GenerationConfig, HfConfig, LoadOptions, WeightStore, Weights};
 use tokenizer::GgufVocab;
+use types::Pooling;
 
 use crate::{
     LoadError, ModelSource, Progress, folder, gguf,
     hub::{Hub, HubOptions},
     imports::{self, Import},
+    sentence_transformers,
 };
 
 #[cfg(test)]
@@ -75,6 +77,9 @@ pub struct LoadedModel {
     pub tokenizer: TokenizerSource,
     /// Sampling defaults and end-of-sequence ids; empty without the file.
     pub generation_config: GenerationConfig,
+    /// How the folder's embeddings are pooled, if its `modules.json` makes it an embedding
+    /// model.
+    pub pooling: Option<Pooling>,
     /// The folder or file that was read.
     pub path: PathBuf,
     /// `quant_method` of the tool that quantized it, where that was not MLX.
@@ -143,6 +148,7 @@ fn load_folder(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, Load
         weights: Weights::new(store),
         tokenizer: TokenizerSource::Dir(path.to_owned()),
         generation_config: generation.unwrap_or_default(),
+        pooling: sentence_transformers::pooling(path)?,
         path: path.to_owned(),
         imported_from: import.map(|import| import.method()),
     })
@@ -188,6 +194,7 @@ fn load_gguf(path: &Path, options: &LoaderOptions) -> Result<LoadedModel, LoadEr
         weights,
         tokenizer: TokenizerSource::Gguf(model.vocab),
         generation_config: GenerationConfig::default(),
+        pooling: None,
         path: path.to_owned(),
         imported_from: None,
     })

@@ -3,6 +3,16 @@
 use attention::{AttentionShape, ForwardBatch, StateShape};
 use mlx::{Array, Result};
 
+/// A model up to its head.
+pub trait Body {
+    /// Builds the graph of one step. Hidden states of the sampled rows after the last norm,
+    /// `[num_sampled, hidden_size]`, in the compute dtype.
+    ///
+    /// # Errors
+    /// Those of MLX.
+    fn hidden_states(&self, batch: &ForwardBatch) -> Result<Array>;
+}
+
 /// A language model that predicts the next token.
 pub trait CausalLm {
     /// Builds the graph of one step. Logits of the sampled rows,
@@ -11,6 +21,11 @@ pub trait CausalLm {
     /// # Errors
     /// Those of MLX.
     fn forward(&self, batch: &ForwardBatch) -> Result<Array>;
+
+    /// The model without its head; `None` if the family does not run so.
+    fn body(&self) -> Option<&dyn Body> {
+        None
+    }
 
     /// Attention layers in the order of their `layer_id`: what the K/V pool
     /// must hold.

@@ -6,6 +6,7 @@
 //! Upstream: `sglang/srt/models/`.
 
 mod bailing_moe;
+mod bert;
 mod causal_lm;
 mod cohere2;
 mod config;
@@ -45,6 +46,7 @@ mod olmo2;
 mod olmo3;
 mod olmoe;
 mod phi3;
+mod pooled;
 mod qwen2;
 mod qwen2_moe;
 mod qwen2_vl;
@@ -62,9 +64,10 @@ mod shared_expert_moe;
 mod smollm3;
 mod sparse_moe;
 
-pub use causal_lm::CausalLm;
+pub use causal_lm::{Body, CausalLm};
 pub use mixed_recipe::{MixedRecipe, UnknownRecipe};
 pub use nn::HfConfig;
+pub use pooled::{Pooled, PooledRows, is_pooled, load_pooled};
 pub use registry::{
     LoadModel, MODELS, ModelEntry, QuantRule, check, known_architectures, load, quant_rule,
 };

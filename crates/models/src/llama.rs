@@ -13,7 +13,7 @@ use nn::{
 };
 
 use crate::{
-    CausalLm, ModelEntry,
+    Body, CausalLm, ModelEntry,
     config::{left_over, pack_all},
     residual::forward_layers,
 };
@@ -66,8 +66,12 @@ struct Mlp {
 
 impl CausalLm for LlamaForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
-        let hidden = self.model.forward(batch)?;
+        let hidden = self.model.hidden_states(batch)?;
         self.lm_head.forward(&hidden)
+    }
+
+    fn body(&self) -> Option<&dyn Body> {
+        Some(&self.model)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {
@@ -91,10 +95,9 @@ impl CausalLm for LlamaForCausalLm {
     }
 }
 
-impl LlamaModel {
-    /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
-    /// the last norm.
-    fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+impl Body for LlamaModel {
+    /// Rows that nobody samples are dropped before the last norm.
+    fn hidden_states(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let hidden = self.embed_tokens.forward(&batch.input_ids)?;
         forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {

@@ -8,7 +8,7 @@ use mlx::{Array, Result};
 use nn::{GatedMlp, HfConfig, LmHead, LoadError, MoeDims, TopK, Weights};
 
 use crate::{
-    CausalLm, ModelEntry,
+    Body, CausalLm, ModelEntry,
     config::{left_over, pack_all},
     qwen2::{Feedforward, Qwen2Config, Qwen2Model},
     shared_expert_moe::SharedExpertMoe,
@@ -37,8 +37,12 @@ enum MlpOrExperts {
 
 impl CausalLm for Qwen2MoeForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
-        let hidden = self.model.forward(batch)?;
+        let hidden = self.model.hidden_states(batch)?;
         self.lm_head.forward(&hidden)
+    }
+
+    fn body(&self) -> Option<&dyn Body> {
+        Some(&self.model)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {

@@ -10,7 +10,7 @@ use nn::{
 };
 
 use crate::{
-    CausalLm, ModelEntry,
+    Body, CausalLm, ModelEntry,
     config::{left_over, pack_all},
     residual::forward_layers,
 };
@@ -67,8 +67,12 @@ struct Attention {
 
 impl CausalLm for Qwen3ForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
-        let hidden = self.model.forward(batch)?;
+        let hidden = self.model.hidden_states(batch)?;
         self.lm_head.forward(&hidden)
+    }
+
+    fn body(&self) -> Option<&dyn Body> {
+        Some(&self.model)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {
@@ -92,10 +96,9 @@ impl CausalLm for Qwen3ForCausalLm {
     }
 }
 
-impl<M: Feedforward> Qwen3Model<M> {
-    /// `[num_sampled, hidden]`: rows that nobody samples are dropped before
-    /// the last norm.
-    pub(crate) fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
+impl<M: Feedforward> Body for Qwen3Model<M> {
+    /// Rows that nobody samples are dropped before the last norm.
+    fn hidden_states(&self, batch: &ForwardBatch) -> Result<Array> {
         let rope = (&self.rope, &self.rope.at(&batch.positions)?);
         let hidden = self.embed_tokens.forward(&batch.input_ids)?;
         forward_layers(hidden, &self.layers, &self.norm, batch, |layer, hidden, delta| {

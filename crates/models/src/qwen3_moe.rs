@@ -8,7 +8,7 @@ use mlx::{Array, Result};
 use nn::{GatedMlp, HfConfig, LmHead, LoadError, MoeDims, QuantChoice, TopK, Weights};
 
 use crate::{
-    CausalLm, ModelEntry,
+    Body, CausalLm, ModelEntry,
     config::{ROUTER_PACKING, left_over},
     qwen3::{Feedforward, Qwen3Config, Qwen3Model},
     sparse_moe::{PROJ_NAMES, SparseMoe},
@@ -45,8 +45,12 @@ enum MlpOrExperts {
 
 impl CausalLm for Qwen3MoeForCausalLm {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
-        let hidden = self.model.forward(batch)?;
+        let hidden = self.model.hidden_states(batch)?;
         self.lm_head.forward(&hidden)
+    }
+
+    fn body(&self) -> Option<&dyn Body> {
+        Some(&self.model)
     }
 
     fn kv_layout(&self) -> Vec<AttentionShape> {

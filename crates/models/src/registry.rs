@@ -8,8 +8,8 @@ use crate::{
     CausalLm, bailing_moe, cohere2, deepseek_v2, deepseek_v3, ernie4_5, gemma, gemma2, gemma3,
     gemma3_text, gemma4, gemma4_text, glm4, glm4_moe, glm4_moe_lite, gpt_oss, granite, granitemoe,
     granitemoehybrid, kimi_linear, lfm2, lfm2_moe, llama, llama4, llama4_text, minimax, ministral3,
-    mistral3, mixtral, nemotron_h, olmo2, olmo3, olmoe, phi3, qwen2, qwen2_moe, qwen2_vl, qwen3,
-    qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
+    mistral3, mixtral, nemotron_h, olmo2, olmo3, olmoe, phi3, pooled::is_pooled, qwen2, qwen2_moe,
+    qwen2_vl, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_vl, seed_oss, smollm3,
 };
 
 /// Builds a model from its config and weights.
@@ -96,12 +96,12 @@ pub fn load(config: &HfConfig, weights: &Weights) -> Result<Box<dyn CausalLm>, L
     Ok(model)
 }
 
-/// Whether [`load`] knows the architecture of a config.
+/// Whether [`load`] or [`crate::load_pooled`] knows the architecture of a config.
 ///
 /// # Errors
-/// It does not; lists the known.
+/// It does not; lists those that [`load`] knows.
 pub fn check(config: &HfConfig) -> Result<(), LoadError> {
-    find(config).map(|_| ())
+    if is_pooled(config) { Ok(()) } else { find(config).map(|_| ()) }
 }
 
 /// The exceptions from packing all matrices of this model alike.
@@ -119,7 +119,7 @@ pub fn known_architectures() -> Vec<&'static str> {
     known
 }
 
-fn find(config: &HfConfig) -> Result<&'static ModelEntry, LoadError> {
+pub(crate) fn find(config: &HfConfig) -> Result<&'static ModelEntry, LoadError> {
     let architectures = config.architectures();
     let by_architecture = || {
         MODELS.iter().find(|entry| {

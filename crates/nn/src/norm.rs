@@ -117,20 +117,30 @@ impl RmsNorm {
     }
 }
 
-/// `(x - mean(x)) / sd(x) * weight` over the last dimension, without a bias (Cohere's).
+/// `(x - mean(x)) / sd(x) * weight + bias` over the last dimension.
 pub struct LayerNorm {
     /// `[dims]`.
     weight: Array,
+    /// `[dims]`.
+    bias: Option<Array>,
     eps: f32,
 }
 
 impl LayerNorm {
-    /// Takes `weight` `[dims]`.
+    /// Takes `weight` `[dims]`; there is no bias (Cohere's).
     ///
     /// # Errors
     /// The tensor is missing or of another shape.
     pub fn load(w: Weights, dims: usize, eps: f32) -> Result<Self, LoadError> {
-        Ok(Self { weight: w.take("weight", &[dims])?, eps })
+        Ok(Self { weight: w.take("weight", &[dims])?, bias: None, eps })
+    }
+
+    /// Takes `weight` and `bias`, `[dims]` each.
+    ///
+    /// # Errors
+    /// As for [`LayerNorm::load`].
+    pub fn load_biased(w: Weights, dims: usize, eps: f32) -> Result<Self, LoadError> {
+        Ok(Self { bias: Some(w.take("bias", &[dims])?), ..Self::load(w, dims, eps)? })
     }
 
     /// `[num_tokens, dims]` to the same.
@@ -138,6 +148,6 @@ impl LayerNorm {
     /// # Errors
     /// Those of MLX.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        fast::layer_norm(x, Some(&self.weight), None, self.eps)
+        fast::layer_norm(x, Some(&self.weight), self.bias.as_ref(), self.eps)
     }
 }

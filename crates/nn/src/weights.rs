@@ -120,6 +120,8 @@ pub struct Weights {
     path: String,
     /// The path in the MLX format, where it is another one.
     told: Option<String>,
+    /// A module below this view whose tensors are stored without its name.
+    omitted: Option<&'static str>,
     /// Hides what is taken from the store's sink.
     is_silent: bool,
 }
@@ -199,14 +201,22 @@ impl Weights {
     /// The whole checkpoint.
     pub fn new(store: WeightStore) -> Self {
         let store = Rc::new(RefCell::new(store));
-        Self { store, path: String::new(), told: None, is_silent: false }
+        Self { store, path: String::new(), told: None, omitted: None, is_silent: false }
     }
 
     /// The view below a module: `at("self_attn")`.
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
         let told = self.told.as_ref().map(|told| below(told, name));
-        Self { path: self.full(name), told, ..self.clone() }
+        let path = if self.omitted == Some(name) { self.path.clone() } else { self.full(name) };
+        Self { path, told, omitted: None, ..self.clone() }
+    }
+
+    /// This view, for a model that has a module where the checkpoint has the module's own
+    /// modules: `without("model")` finds `model.norm` at `norm`.
+    #[must_use]
+    pub fn without(&self, module: &'static str) -> Self {
+        Self { omitted: Some(module), ..self.clone() }
     }
 
     /// The view below one element of a list of modules.

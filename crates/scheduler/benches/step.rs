@@ -43,6 +43,7 @@ fn req(index: usize) -> SchedulerMsg {
         sampling_params: SamplingParams { max_new_tokens: None, ..Default::default() },
         eos_token_ids: vec![0],
         logprobs: None,
+        pooling: None,
         priority: None,
     }))
 }

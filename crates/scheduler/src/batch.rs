@@ -5,7 +5,7 @@
 //!
 //! Upstream: `ScheduleBatch` in `sglang/srt/managers/schedule_batch.py`.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use mem_cache::{MemCache, Piece, Snapshot, StateFlow};
 use types::{LogprobParams, Penalties, SamplingParams, SlotId, StateId, TokenId};
@@ -121,6 +121,8 @@ pub struct BatchRow {
     pub sampling: SamplingRow,
     /// Log-probabilities wanted of the prompt's own tokens.
     pub input_logprobs: Option<InputLogprobs>,
+    /// Those of this step's tokens, not none, whose outputs are wanted, as their sum.
+    pub pooled: Option<Range<usize>>,
     /// Which states of the state pool it reads and writes; `None` for a model without
     /// recurrent layers.
     pub state: Option<StateFlow>,

@@ -14,6 +14,9 @@ pub struct BatchOutput {
     pub token_ids: Vec<TokenId>,
     /// Of the rows that asked, in the order of the rows.
     pub logprobs: Vec<RowLogprobs>,
+    /// Of the rows with [`BatchRow::pooled`](crate::BatchRow::pooled), in their order:
+    /// the sum of the model's outputs for these tokens.
+    pub pooled: Vec<Vec<f32>>,
 }
 
 /// Log-probabilities of one row.
@@ -29,7 +32,7 @@ pub struct RowLogprobs {
 
 impl From<Vec<TokenId>> for BatchOutput {
     fn from(token_ids: Vec<TokenId>) -> Self {
-        Self { token_ids, logprobs: Vec::new() }
+        Self { token_ids, ..Self::default() }
     }
 }
 

@@ -14,6 +14,7 @@ mod limits;
 mod messages;
 mod new_token_ratio;
 mod policy;
+mod pooled;
 mod preemption;
 mod prefill;
 mod queue;

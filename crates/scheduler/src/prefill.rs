@@ -123,7 +123,7 @@ impl<E: Executor> Scheduler<E> {
             let page_size = self.limits.page_size;
             let cached = self.cache.peek_prefix(cacheable(&self.reqs[id]));
             if !self.limits.disable_radix_cache
-                && in_batch.holds_back(&self.reqs[id].tokens, cached, page_size)
+                && in_batch.holds_back(cacheable(&self.reqs[id]), cached, page_size)
             {
                 continue;
             }
@@ -240,8 +240,10 @@ impl<E: Executor> Scheduler<E> {
         let sampled = is_whole && req.max_new_tokens > 0;
         let state_piece =
             Piece { start: req.kv_len, len, total: req.tokens.len(), is_decode: false };
+        let pooled = req.pooled.as_ref();
         let row = BatchRow {
             input_logprobs: req.input_logprobs(piece.clone()),
+            pooled: pooled.and_then(|sum| sum.wanted(&piece, req.prompt_len)),
             ..req.batch_row(id, len, sampled)
         };
         batch.push_row(&mut self.cache, state_piece, row);
@@ -284,8 +286,7 @@ pub(crate) fn out_of_pool(tokens: &[TokenId], pool: usize) -> String {
 /// The tokens whose prefix may come from the cache: one more than may, as the last is
 /// computed in any case.
 pub(crate) fn cacheable(req: &Req) -> &[TokenId] {
-    let end = req.first_logprob().map_or(req.tokens.len(), |first| first + 1);
-    &req.tokens[..end.min(req.tokens.len())]
+    &req.tokens[..=req.num_cacheable()]
 }
 
 pub(crate) fn expected_new_tokens(req: &Req) -> usize {

@@ -10,7 +10,7 @@ use types::{
     TokenLogprobs,
 };
 
-use crate::{BatchRow, InputLogprobs, RowPenalties, SamplingRow};
+use crate::{BatchRow, InputLogprobs, RowPenalties, SamplingRow, pooled::PooledSum};
 
 new_key_type! {
     /// A live request. Never reused: the id of a finished one finds nothing.
@@ -80,6 +80,8 @@ pub(crate) struct Req {
     logprobs: Option<Arc<LogprobParams>>,
     /// Of the prompt, read so far; `None`: not wanted, or given out.
     input_logprobs: Option<Vec<TokenLogprobs>>,
+    /// If a vector is wanted of the prompt.
+    pub(crate) pooled: Option<PooledSum>,
     state: ReqState,
 }
 
@@ -95,8 +97,13 @@ pub(crate) struct Arrival {
 impl Req {
     /// The prompt must be shorter than `context_length`.
     pub(crate) fn new(req: GenerateReq, context_length: usize, arrival: Arrival) -> Self {
-        let GenerateReq { rid, input_ids, sampling_params, eos_token_ids, logprobs, .. } = req;
-        let room = context_length - input_ids.len();
+        let GenerateReq {
+            rid, input_ids, sampling_params, eos_token_ids, logprobs, pooling, ..
+        } = req;
+        let room = match pooling {
+            None => context_length - input_ids.len(),
+            Some(_) => 0,
+        };
         let suppress = (sampling_params.min_new_tokens > 0)
             .then(|| eos_token_ids.iter().chain(&sampling_params.stop_token_ids).copied().collect())
             .filter(|ids: &Arc<[TokenId]>| !ids.is_empty());
@@ -124,6 +131,7 @@ impl Req {
                 .and_then(|params| params.start_len)
                 .map(|_| Vec::new()),
             logprobs,
+            pooled: pooling.map(PooledSum::new),
             state: ReqState::Waiting,
         }
     }
@@ -174,6 +182,7 @@ impl Req {
             sampled,
             sampling: self.sampling_row(),
             input_logprobs: None,
+            pooled: None,
             state: None,
             first_window_page: None,
         }
@@ -205,6 +214,16 @@ impl Req {
         let num_read = self.input_logprobs.as_ref()?.len();
         let start = self.logprobs.as_ref()?.start_len?.min(self.prompt_len - 1);
         Some(start + num_read)
+    }
+
+    /// How many of its tokens may be taken from the cache; the last of all is computed in
+    /// any case.
+    pub(crate) fn num_cacheable(&self) -> usize {
+        let end = match &self.pooled {
+            Some(sum) if !sum.wants_last_only() => 0,
+            _ => self.first_logprob().unwrap_or(self.tokens.len() - 1),
+        };
+        end.min(self.tokens.len() - 1)
     }
 
     /// What a step over these positions has to tell of the prompt.

@@ -25,6 +25,7 @@ use crate::{
     SchedulerLimits, SchedulerMsg,
     new_token_ratio::NewTokenRatio,
     policy::Rng,
+    pooled::PooledSum,
     req::{Req, ReqState},
     scheduler::stats::Totals,
 };
@@ -71,6 +72,7 @@ pub struct Scheduler<E: Executor> {
 pub(crate) struct News {
     token_ids: Vec<TokenId>,
     logprobs: Option<Box<ReqLogprobs>>,
+    pooled: Option<Vec<f32>>,
 }
 
 #[derive(Debug)]
@@ -288,9 +290,11 @@ impl<E: Executor> Scheduler<E> {
         assert_eq!(output.token_ids.len(), num_sampled, "one token for each sampled row");
         let mut tokens = output.token_ids.into_iter();
         let mut logprobs = output.logprobs.into_iter().peekable();
+        let mut pooled = output.pooled.into_iter();
         for (index, row) in batch.rows.iter().enumerate() {
             let token = if row.sampled { tokens.next() } else { None };
             let logprobs = logprobs.next_if(|logprobs| logprobs.row == index);
+            let pooled = row.pooled.as_ref().and_then(|_| pooled.next());
             let Some(req) = self.reqs.get_mut(row.req) else {
                 continue; // ended while this batch was in flight
             };
@@ -298,22 +302,31 @@ impl<E: Executor> Scheduler<E> {
             if let Some(wanted) = &row.input_logprobs {
                 req.push_input_logprobs(row.prefix_len + wanted.first, input);
             }
+            let end = row.prefix_len + row.extend_len;
+            if let (Some(sum), Some(part)) = (&mut req.pooled, pooled) {
+                sum.push(&(row.prefix_len..end), part);
+            }
             match token {
                 Some(token) => self.publish(row.req, token, logprob, out),
-                None if row.prefix_len + row.extend_len == req.tokens.len() => {
-                    // `max_new_tokens` is 0 and the prompt is in.
-                    let input = req.take_input_logprobs();
-                    let logprobs =
-                        input.map(|input| Box::new(ReqLogprobs { input, output: Vec::new() }));
-                    let news = News { token_ids: Vec::new(), logprobs };
-                    self.finish(row.req, news, FinishReason::Length { length: 0 }, out);
-                }
+                None if end == req.tokens.len() => self.finish_prompt(row.req, out),
                 None => {}
             }
         }
         self.running.retain(|&id| self.reqs.contains_key(id));
         self.spare.push(batch);
         Ok(())
+    }
+
+    /// `max_new_tokens` is 0 and the prompt is in.
+    fn finish_prompt(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
+        let req = &mut self.reqs[id];
+        let input = req.take_input_logprobs();
+        let news = News {
+            token_ids: Vec::new(),
+            logprobs: input.map(|input| Box::new(ReqLogprobs { input, output: Vec::new() })),
+            pooled: req.pooled.take().map(PooledSum::finish),
+        };
+        self.finish(id, news, FinishReason::Length { length: 0 }, out);
     }
 
     fn publish(
@@ -329,7 +342,7 @@ impl<E: Executor> Scheduler<E> {
             let input = req.take_input_logprobs().unwrap_or_default();
             Box::new(ReqLogprobs { input, output: vec![logprob] })
         });
-        let news = News { token_ids: vec![token], logprobs };
+        let news = News { token_ids: vec![token], logprobs, pooled: None };
         match req.push_token(token) {
             Some(reason) => self.finish(id, news, reason, out),
             None => {
@@ -370,8 +383,8 @@ impl<E: Executor> Scheduler<E> {
 
 impl News {
     fn event(self, counts: ReqCounts, finish_reason: Option<FinishReason>) -> ReqEvent {
-        let Self { token_ids, logprobs } = self;
-        ReqEvent { token_ids, counts, finish_reason, logprobs }
+        let Self { token_ids, logprobs, pooled } = self;
+        ReqEvent { token_ids, counts, finish_reason, logprobs, pooled }
     }
 }
 

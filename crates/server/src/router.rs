@@ -13,6 +13,7 @@ pub fn router(state: AppState) -> Router {
     let counted = middleware::from_fn_with_state(state.clone(), http_metrics::count_requests);
     let clients = Router::new()
         .merge(generation_routes())
+        .merge(vector_routes())
         .merge(dialect_routes())
         .merge(info_routes())
         .fallback(root::not_found)
@@ -53,6 +54,16 @@ fn dialect_routes() -> Router<AppState> {
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
+}
+
+fn vector_routes() -> Router<AppState> {
+    Router::new()
+        .route("/encode", post(encode::encode).put(encode::encode))
+        .route("/classify", post(encode::encode).put(encode::encode))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/score", post(score::score))
+        .route("/v1/rerank", post(rerank::rerank).put(rerank::rerank))
+        .route("/v1/classify", post(classify::classify))
 }
 
 fn info_routes() -> Router<AppState> {

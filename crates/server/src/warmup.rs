@@ -18,7 +18,7 @@ pub struct WarmupError {
     pub message: String,
 }
 
-/// Generates 8 tokens greedily, so that the first client does not pay for what
+/// Generates 8 tokens greedily, or asks for a vector, so that the first client does not pay for what
 /// the device does only once. Goes past the HTTP layer.
 ///
 /// The caller logs SGLang's ready line ("The server is fired up and ready to
@@ -34,7 +34,9 @@ pub async fn warmup(state: &AppState) -> Result<(), WarmupError> {
         ..SamplingJson::default()
     };
     let run = async {
-        let spec = SamplingSpec::new(json, state.engine.model().vocab_size, 1)?;
+        let model = state.engine.model();
+        let pooling = model.pooled.as_ref().map(|pooled| pooled.pooling);
+        let spec = SamplingSpec { pooling, ..SamplingSpec::new(json, model.vocab_size, 1)? };
         let plan = GenerationPlan {
             prompts: match state.tokenizer.is_there() {
                 true => Prompts::Texts(vec!["The capital city of France is".to_owned()]),

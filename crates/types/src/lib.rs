@@ -11,6 +11,7 @@ mod finish;
 mod ids;
 mod logprobs;
 mod messages;
+mod pooling;
 mod profile;
 mod sampling;
 mod stats;
@@ -22,6 +23,7 @@ pub use logprobs::{LogprobParams, ReqLogprobs, TokenLogprobs};
 pub use messages::{
     EngineMsg, EngineState, GenerateReq, ModelInfo, PrefillSharing, Reply, ReqCounts, ReqEvent,
 };
+pub use pooling::{Matryoshka, PooledModel, PooledOutput, Pooling};
 pub use profile::{Profile, Stage, StageTimes, StepProfiles};
 pub use sampling::{Penalties, SamplingError, SamplingParams, TOP_K_ALL};
 pub use stats::SchedulerStats;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    FinishReason, LogprobParams, ReqLogprobs, Rid, SamplingParams, SchedulerStats, StepProfiles,
-    TokenId,
+    FinishReason, LogprobParams, PooledModel, Pooling, ReqLogprobs, Rid, SamplingParams,
+    SchedulerStats, StepProfiles, TokenId,
 };
 
 /// Answers a control message once.
@@ -26,6 +26,8 @@ pub struct GenerateReq {
     pub eos_token_ids: Vec<TokenId>,
     /// Log-probabilities to report.
     pub logprobs: Option<Arc<LogprobParams>>,
+    /// Set: a vector is wanted and no token, and the model is a [`PooledModel`].
+    pub pooling: Option<Pooling>,
     /// Counts if the server schedules by priority.
     pub priority: Option<i64>,
 }
@@ -78,6 +80,8 @@ pub struct ReqEvent {
     pub finish_reason: Option<FinishReason>,
     /// Set if the request asks for them and the event has any.
     pub logprobs: Option<Box<ReqLogprobs>>,
+    /// Set on the last event of a request with [`GenerateReq::pooling`].
+    pub pooled: Option<Vec<f32>>,
 }
 
 /// Live state of the engine, for `/server_info`.
@@ -133,6 +137,8 @@ pub struct ModelInfo {
     pub prefill_sharing: Option<PrefillSharing>,
     /// EOS ids from generation_config.json or config.json.
     pub eos_token_ids: Vec<TokenId>,
+    /// Set if it gives vectors instead of tokens.
+    pub pooled: Option<PooledModel>,
     /// What the engine runs on, e.g. `cpu` or `Apple M3 Max`.
     pub device: String,
 }

@@ -54,6 +54,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     pub(crate) kv_cache_dtype: String,
 
+    /// Give embeddings instead of tokens. Not needed for models that give nothing else, nor
+    /// for folders with a modules.json.
+    #[arg(long)]
+    pub(crate) is_embedding: bool,
+
     /// JSON merged over the model's config.json.
     #[arg(long, default_value = "{}", value_name = "JSON")]
     pub(crate) json_model_override_args: String,

@@ -144,6 +144,7 @@ fn submit(
     eos_token_ids: Vec<TokenId>,
 ) -> Result<mpsc::UnboundedReceiver<ReqEvent>> {
     let model = engine.handle.model();
+    engine::check_gives_tokens(model)?;
     if let Some(id) = prompt.iter().find(|&&id| id as usize >= model.vocab_size) {
         bail!("token id {id} is outside the vocabulary of {}", model.vocab_size);
     }
@@ -154,6 +155,7 @@ fn submit(
         sampling_params: args.sampling.params(model.vocab_size)?,
         eos_token_ids,
         logprobs: None,
+        pooling: None,
         priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;

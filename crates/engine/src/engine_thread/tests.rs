@@ -136,6 +136,7 @@ impl Bench {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            pooling: None,
             priority: None,
         };
         self.handle.submit(EngineMsg::Generate { req: Box::new(req), events }).unwrap();

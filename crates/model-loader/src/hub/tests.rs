@@ -245,6 +245,20 @@ fn fetches_what_serving_needs_into_the_shared_layout() {
 }
 
 #[test]
+fn the_pooling_of_sentence_transformers_keeps_its_folder() {
+    let mut files = files();
+    files.insert("1_Pooling/config.json", b"pool".to_vec());
+    files.insert("2_Dense/config.json", b"dense".to_vec());
+    let (hub, cache) = (FakeHub::start(files, Quirks::default()), tempdir().unwrap());
+    let folder = snapshot(hub.options(&cache), true).unwrap();
+    let pooling = folder.join("1_Pooling/config.json");
+    assert_eq!(fs::read_to_string(&pooling).unwrap(), "pool");
+    let link = fs::read_link(pooling).unwrap();
+    assert_eq!(link, Path::new("../../../blobs/etag-1_Pooling-config-json"));
+    assert!(!folder.join("2_Dense").exists());
+}
+
+#[test]
 fn dummy_weights_fetch_no_weights() {
     let (hub, cache) = (FakeHub::start(files(), Quirks::default()), tempdir().unwrap());
     let folder = snapshot(hub.options(&cache), false).unwrap();

@@ -4,10 +4,12 @@
 mod contract;
 mod convert;
 mod dummy;
+mod encoders;
 mod gguf;
 mod goldens;
 mod llama4;
 mod page;
+mod pooled;
 mod refusals;
 mod runner;
 mod tiny;

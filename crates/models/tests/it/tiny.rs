@@ -418,7 +418,7 @@ fn gated(module: &str, hidden: usize, inner: usize, names: [&str; 3]) -> Modules
 }
 
 /// 16 random bits for each element, as an exact f32.
-fn values(name: &str, len: usize) -> Vec<f32> {
+pub(crate) fn values(name: &str, len: usize) -> Vec<f32> {
     let digest = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |digest, byte| {
         (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
     });

@@ -1,6 +1,7 @@
 //! SGLang's own endpoints.
 
 mod control;
+mod encode;
 mod generate;
 mod info;
 mod parsers;
@@ -10,6 +11,7 @@ pub use control::{
     AbortRequest, DetokenizeRequest, DetokenizeResponse, FlushCacheQuery, TOKENIZE_TABLE,
     TokenizeRequest, TokenizeResponse,
 };
+pub use encode::{ENCODE_TABLE, EncodeMeta, EncodeRequest, EncodeResponse};
 pub use generate::{
     GENERATE_TABLE, GenerateRequest, GenerateResponse, MetaInfo, MetaLogprobs, TokenLogprob,
     TokensLogprobs,

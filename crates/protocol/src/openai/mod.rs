@@ -2,8 +2,10 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod error;
 mod models;
+mod scoring;
 mod tools;
 mod usage;
 
@@ -16,8 +18,15 @@ pub use completions::{
     COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,
     CompletionResponse, Prompt,
 };
+pub use embeddings::{
+    EMBEDDING_TABLE, EmbeddingObject, EmbeddingRequest, EmbeddingResponse, EmbeddingVector,
+};
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
+pub use scoring::{
+    CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult,
+    SCORE_TABLE, ScoreRequest, ScoreResponse,
+};
 pub use tools::{FunctionCall, ToolCall};
 pub use usage::{PromptTokensDetails, StreamOptions, Usage};
 

@@ -128,6 +128,7 @@ impl FakeExecutor {
             }
             let logprobs = self.logprobs(index, (place, row));
             output.logprobs.extend(logprobs);
+            output.pooled.extend(self.pooled(index, row));
             if row.sampled {
                 output.token_ids.push(self.sample(index, len, &row.sampling));
             }
@@ -135,6 +136,15 @@ impl FakeExecutor {
         self.num_sampled += output.token_ids.len() as u64;
         self.previous.clone_from(&output.token_ids);
         self.results.push(Some(output));
+    }
+
+    fn pooled(&self, index: usize, row: &BatchRow) -> Option<Vec<f32>> {
+        let wanted = row.pooled.as_ref()?;
+        assert!(wanted.start < wanted.end && wanted.end <= row.extend_len, "request {index}");
+        let positions = row.prefix_len + wanted.start..row.prefix_len + wanted.end;
+        let outputs =
+            self.histories[index].prefixes[positions].iter().map(|prefix| prefix.output());
+        Some(vec![outputs.sum()])
     }
 
     /// A log-probability of the prompt is the position that it was computed at; one of the

@@ -70,6 +70,7 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        pooled: 100,
         preemptions: 300,
         turned_away: 500,
         riders: 2_000,

@@ -1,7 +1,7 @@
 //! What each request must produce, from its own words alone: no batch, no
 //! cache, no scheduler.
 
-use types::{FinishReason, GenerateReq, MatchedStop, TokenId};
+use types::{FinishReason, GenerateReq, MatchedStop, Pooling, TokenId};
 
 /// Small, so that stop tokens and equal pages happen.
 pub(super) const VOCAB_SIZE: u64 = 12;
@@ -15,6 +15,11 @@ impl PrefixHash {
 
     pub(super) fn push(self, token: TokenId) -> Self {
         Self(mix(self.0 ^ (u64::from(token) + 1)))
+    }
+
+    /// The output of a "model" that is pooled; sums of a few thousand are exact.
+    pub(super) fn output(self) -> f32 {
+        (self.0 % 4096) as f32
     }
 
     /// The "model" and the "sampler": the next token after this prefix.
@@ -52,6 +57,22 @@ pub(super) fn complete(req: &GenerateReq, context_length: usize) -> (Vec<TokenId
     }
     let length = output.len();
     (output, FinishReason::Length { length })
+}
+
+/// The vector of a request that wants one.
+pub(super) fn pooled(req: &GenerateReq) -> Option<Vec<f32>> {
+    let mut prefix = PrefixHash::EMPTY;
+    let outputs = req.input_ids.iter().map(|&id| {
+        prefix = prefix.push(id);
+        prefix.output()
+    });
+    let outputs: Vec<f32> = outputs.collect();
+    let value = match req.pooling? {
+        Pooling::Last => *outputs.last()?,
+        Pooling::First => *outputs.first()?,
+        Pooling::Mean => outputs.iter().sum::<f32>() / outputs.len() as f32,
+    };
+    Some(vec![value])
 }
 
 /// SplitMix64's finaliser.

@@ -43,6 +43,8 @@ pub(super) struct Coverage {
     pub(super) input_logprobs: u64,
     /// Penalties for a token that the host had not read.
     pub(super) pending_penalties: u64,
+    /// Vectors of prompts.
+    pub(super) pooled: u64,
     /// Running requests that made room for others.
     pub(super) preemptions: u64,
     /// Ended because the queue was full or time was up.
@@ -52,7 +54,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 20] {
+    fn fields(&self) -> [u64; 21] {
         [
             self.finished,
             self.stopped,
@@ -71,6 +73,7 @@ impl Coverage {
             self.full_windows,
             self.input_logprobs,
             self.pending_penalties,
+            self.pooled,
             self.preemptions,
             self.turned_away,
             self.riders,
@@ -99,6 +102,7 @@ impl Coverage {
         self.full_windows += other.full_windows;
         self.input_logprobs += other.input_logprobs;
         self.pending_penalties += other.pending_penalties;
+        self.pooled += other.pooled;
         self.preemptions += other.preemptions;
         self.turned_away += other.turned_away;
         self.riders += other.riders;
@@ -110,6 +114,7 @@ impl Coverage {
 struct Client {
     output: Vec<TokenId>,
     logprobs: ReqLogprobs,
+    pooled: Option<Vec<f32>>,
     finish_reason: Option<FinishReason>,
     was_aborted: bool,
 }
@@ -322,6 +327,7 @@ impl Simulation {
             let is_past = window.is_some_and(|window| counts.cached_tokens > window);
             self.coverage.past_window += u64::from(is_past);
             client.finish_reason = event.finish_reason;
+            client.pooled = event.pooled;
         } else if event.token_ids.is_empty() {
             return Err("an event without news".to_owned());
         }
@@ -387,7 +393,11 @@ impl Simulation {
                 }
             }
             200 if client.output == expected && *reason == expected_reason => {
+                if client.pooled != oracle::pooled(req) {
+                    return Err(format!("{:?} is not the prompt's vector", client.pooled));
+                }
                 self.coverage.finished += 1;
+                self.coverage.pooled += u64::from(client.pooled.is_some());
                 self.coverage.prefill_only += u64::from(expected.is_empty());
                 self.coverage.stopped += u64::from(matches!(reason, FinishReason::Stop { .. }));
             }

@@ -58,6 +58,7 @@ pub(super) fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> 
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        pooling: None,
         priority: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mem_cache::{EvictionPolicy, StateConfig, WindowConfig};
-use types::{GenerateReq, LogprobParams, Penalties, Rid, SamplingParams, TokenId};
+use types::{GenerateReq, LogprobParams, Penalties, Pooling, Rid, SamplingParams, TokenId};
 
 use super::oracle::{VOCAB_SIZE, mix};
 use crate::{
@@ -186,12 +186,16 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
             let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
             Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
         });
+        let sampling_params = sampling_params(rng, index, longest_new);
+        let poolings = [Some(Pooling::Last), Some(Pooling::First), Some(Pooling::Mean), None];
+        let is_prefill_only = sampling_params.max_new_tokens == Some(0);
         reqs.push(GenerateReq {
             priority: (!rng.one_in(3)).then(|| rng.between(0, 4) as i64 - 1),
             logprobs,
+            pooling: poolings[index % 4].filter(|_| is_prefill_only),
             rid: Rid::new(format!("r{rid}")),
             input_ids,
-            sampling_params: sampling_params(rng, index, longest_new),
+            sampling_params,
             eos_token_ids: if is_storm || rng.one_in(4) { Vec::new() } else { vec![0] },
         });
     }

@@ -116,6 +116,11 @@ impl SequenceLogprobs {
         self.output.extend(news.output);
     }
 
+    /// Of the named tokens, at the completion's first position.
+    pub(super) fn of_labels(&self) -> &[f32] {
+        self.output.first().map_or(&[], |position| &position.of_ids)
+    }
+
     /// Forgets tokens that are not part of the answer.
     pub(super) fn truncate(&mut self, num_tokens: usize) {
         self.output.truncate(num_tokens);

@@ -1,6 +1,7 @@
 //! From a validated request to tokens and text, for every endpoint alike.
 
 mod logprobs;
+mod pooled;
 mod prompt;
 mod sampling;
 mod sequence;
@@ -8,6 +9,7 @@ mod set;
 mod stop_regex;
 
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
+pub(crate) use pooled::{VectorForm, label_plan, pooled_plan, softmax};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};
 pub(crate) use sampling::SamplingSpec;
 pub(crate) use sequence::{Sequence, SequenceFlags, Update};

@@ -6,7 +6,7 @@ use protocol::{
     MAX_BATCH_SIZE, StopStrings,
     native::{MaxNewTokens, SamplingJson},
 };
-use types::{Penalties, SamplingParams, TOP_K_ALL, TokenId};
+use types::{Penalties, Pooling, SamplingParams, TOP_K_ALL, TokenId};
 
 use super::{LogprobSpec, stop_regex::StopPatterns};
 use crate::error::ApiError;
@@ -24,6 +24,8 @@ pub(crate) struct SamplingSpec {
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
     pub(crate) logprobs: Option<LogprobSpec>,
+    /// Set: a vector and no tokens.
+    pub(crate) pooling: Option<Pooling>,
     pub(crate) priority: Option<i64>,
 }
 
@@ -96,7 +98,15 @@ impl SamplingSpec {
             stream_interval: interval as usize,
         };
         let checks_total = matches!(json.max_new_tokens, MaxNewTokens::Exactly(_));
-        Ok(Self { params, n: n as usize, text, checks_total, logprobs: None, priority: None })
+        Ok(Self {
+            params,
+            n: n as usize,
+            text,
+            checks_total,
+            logprobs: None,
+            priority: None,
+            pooling: None,
+        })
     }
 
     /// The parameters of sample `sample`: with a seed, the request's or `default_seed`, each has

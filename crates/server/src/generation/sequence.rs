@@ -63,6 +63,8 @@ pub(crate) struct Sequence {
     flags: SequenceFlags,
     text: String,
     output_ids: Vec<TokenId>,
+    /// Of the prompt; empty unless it was asked for.
+    pooled: Vec<f32>,
     counts: ReqCounts,
     finish_reason: Option<FinishReason>,
     /// Reported by the last update: lengths of text and ids.
@@ -103,6 +105,7 @@ impl Sequence {
             flags,
             text: String::new(),
             output_ids: Vec::new(),
+            pooled: Vec::new(),
             finish_reason: None,
             reported: None,
             is_engine_done: false,
@@ -131,6 +134,11 @@ impl Sequence {
         &self.output_ids
     }
 
+    /// The prompt's vector, as the model gives it.
+    pub(crate) fn pooled(&self) -> &[f32] {
+        &self.pooled
+    }
+
     /// The log-probabilities that were asked for, and the tokens that they belong to.
     pub(crate) fn logprobs(&self) -> Option<(&SequenceLogprobs, Tokens<'_>)> {
         let tokens = Tokens {
@@ -139,6 +147,12 @@ impl Sequence {
             output_ids: &self.output_ids,
         };
         self.logprobs.as_ref().map(|logprobs| (logprobs, tokens))
+    }
+
+    /// Log-probabilities of the tokens named by [`LogprobSpec::with_token_ids`], in the place of
+    /// the first generated one.
+    pub(crate) fn label_logprobs(&self) -> &[f32] {
+        self.logprobs.as_ref().map_or(&[], SequenceLogprobs::of_labels)
     }
 
     pub(crate) fn counts(&self) -> ReqCounts {
@@ -208,6 +222,7 @@ impl Sequence {
         if let (Some(logprobs), Some(news)) = (&mut self.logprobs, event.logprobs) {
             logprobs.push(*news);
         }
+        self.pooled.extend(event.pooled.into_iter().flatten());
         let num_tokens = event.token_ids.len();
         for (position, token) in event.token_ids.into_iter().enumerate() {
             self.output_ids.push(token);

@@ -41,6 +41,13 @@ impl GenerationPlan {
         state.accept_requests()?;
         let names = self.names()?;
         let Self { prompts, specs, flags, .. } = self;
+        if state.engine.model().pooled.is_some() && specs.iter().any(|spec| spec.pooling.is_none())
+        {
+            return Err(ApiError::value(
+                "This model gives embeddings or scores and no tokens: use /v1/embeddings, \
+                 /encode or /classify.",
+            ));
+        }
         let looks_at_text =
             |spec: &SamplingSpec| !spec.text.stop.is_empty() || !spec.text.stop_regex.is_empty();
         if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
@@ -117,6 +124,7 @@ fn sequence(
         sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        pooling: spec.pooling,
         priority: spec.priority,
     };
     let parts = SequenceParts {

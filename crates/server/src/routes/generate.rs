@@ -88,7 +88,11 @@ fn plan(
     Ok((plan, is_batch || n > 1))
 }
 
-fn prompts(
+/// The prompts, and whether they are a batch.
+///
+/// # Errors
+/// Neither or both of the two, an empty batch, ids outside the vocabulary.
+pub(super) fn prompts(
     state: &AppState,
     text: Option<OneOrMany<String>>,
     input_ids: Option<PromptIds>,

@@ -49,6 +49,7 @@ async fn probe(state: &AppState) -> StatusCode {
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        pooling: state.engine.model().pooled.as_ref().map(|pooled| pooled.pooling),
         priority: None,
     });
     match state.engine.submit(EngineMsg::Generate { req, events: sender }) {

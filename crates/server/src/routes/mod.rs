@@ -2,8 +2,11 @@
 
 pub(crate) mod abort_request;
 pub(crate) mod chat_completions;
+pub(crate) mod classify;
 pub(crate) mod completions;
 pub(crate) mod detokenize;
+pub(crate) mod embeddings;
+pub(crate) mod encode;
 pub(crate) mod flush_cache;
 pub(crate) mod generate;
 pub(crate) mod health;
@@ -15,8 +18,10 @@ pub(crate) mod models;
 pub(crate) mod ollama;
 pub(crate) mod openapi;
 pub(crate) mod parse_function_call;
+pub(crate) mod rerank;
 pub(crate) mod responses;
 pub(crate) mod root;
+pub(crate) mod score;
 pub(crate) mod separate_reasoning;
 pub(crate) mod server_info;
 pub(crate) mod tokenize;

@@ -17,7 +17,7 @@ pub(crate) async fn model_info(State(state): State<AppState>) -> Response {
         model_path: &model.model_path,
         served_model_name: &config.served_model_name,
         tokenizer_path: &config.tokenizer_path,
-        is_generation: true,
+        is_generation: model.pooled.is_none(),
         preferred_sampling_params: None,
         weight_version: &config.weight_version,
         load_format: arg("load_format"),

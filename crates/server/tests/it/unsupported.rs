@@ -3,14 +3,18 @@
 use protocol::{
     Field, Table, Unset,
     anthropic::MESSAGES_TABLE,
-    native::{GENERATE_TABLE, SAMPLING_TABLE},
+    native::{ENCODE_TABLE, GENERATE_TABLE, SAMPLING_TABLE},
     ollama,
-    openai::{CHAT_TABLE, COMPLETION_TABLE},
+    openai::{CHAT_TABLE, CLASSIFY_TABLE, COMPLETION_TABLE, EMBEDDING_TABLE, SCORE_TABLE},
     responses::RESPONSES_TABLE,
 };
 use serde_json::{Value, json};
+use types::Matryoshka;
 
-use crate::support::Server;
+use crate::{
+    embeddings::{classifier, embedder},
+    support::Server,
+};
 
 /// A value that is not the field's default, and those that are.
 fn values_of(field: &Field) -> (Option<Value>, Vec<Value>) {
@@ -28,7 +32,15 @@ fn values_of(field: &Field) -> (Option<Value>, Vec<Value>) {
 }
 
 async fn check_table(path: &str, table: &Table, wrap: impl Fn(&str, Value) -> Value) {
-    let server = Server::answering("x");
+    check_table_of(&Server::answering("x"), path, table, wrap).await;
+}
+
+async fn check_table_of(
+    server: &Server,
+    path: &str,
+    table: &Table,
+    wrap: impl Fn(&str, Value) -> Value,
+) {
     for field in table.unsupported {
         let (set, unset) = values_of(field);
         if let Some(set) = set {
@@ -48,6 +60,24 @@ async fn check_table(path: &str, table: &Table, wrap: impl Fn(&str, Value) -> Va
 async fn of_generate() {
     let wrap = |name: &str, value| json!({"text": "x", name: value});
     check_table("/generate", &GENERATE_TABLE, wrap).await;
+}
+
+#[tokio::test]
+async fn of_vectors() {
+    let server = Server::new(embedder(Matryoshka::No));
+    let wrap = |name: &str, value| json!({"text": "x", name: value});
+    check_table_of(&server, "/encode", &ENCODE_TABLE, wrap).await;
+    let wrap = |name: &str, value| json!({"input": "x", name: value});
+    check_table_of(&server, "/v1/embeddings", &EMBEDDING_TABLE, wrap).await;
+}
+
+#[tokio::test]
+async fn of_scores() {
+    let wrap = |name: &str, value| json!({"query": "q", "items": ["x"], "label_token_ids": [1], name: value});
+    check_table("/v1/score", &SCORE_TABLE, wrap).await;
+    let server = Server::new(classifier());
+    let wrap = |name: &str, value| json!({"input": "x", name: value});
+    check_table_of(&server, "/v1/classify", &CLASSIFY_TABLE, wrap).await;
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use types::{
     EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, LogprobParams,
-    MatchedStop, ModelInfo, PrefillSharing, Profile, ReqCounts, ReqEvent, ReqLogprobs, Rid,
-    SchedulerStats, StatusCell, StepProfiles, TokenId, TokenLogprobs,
+    MatchedStop, ModelInfo, PooledModel, PrefillSharing, Profile, ReqCounts, ReqEvent, ReqLogprobs,
+    Rid, SchedulerStats, StatusCell, StepProfiles, TokenId, TokenLogprobs,
 };
 
 use super::{PATIENCE, bytes_as_ids};
@@ -82,6 +82,15 @@ impl FakeEngine {
         engine
     }
 
+    /// Of a model that gives vectors: the length of the prompt and its first token.
+    pub(crate) fn pooled(pooled: PooledModel) -> Self {
+        let (inbox, messages) = mpsc::channel(64);
+        let (report, seen) = mpsc::unbounded_channel();
+        let model = ModelInfo { pooled: Some(pooled), ..model_info() };
+        tokio::spawn(run(messages, report, Arc::new(|_: &GenerateReq| Answer::text(""))));
+        Self::of_model(inbox, seen, model)
+    }
+
     /// Never reads its inbox, which has room for one message.
     pub(crate) fn stuck() -> (Self, mpsc::Receiver<EngineMsg>) {
         let (inbox, messages) = mpsc::channel(1);
@@ -89,9 +98,17 @@ impl FakeEngine {
     }
 
     fn of(inbox: mpsc::Sender<EngineMsg>, seen: mpsc::UnboundedReceiver<Seen>) -> Self {
+        Self::of_model(inbox, seen, model_info())
+    }
+
+    fn of_model(
+        inbox: mpsc::Sender<EngineMsg>,
+        seen: mpsc::UnboundedReceiver<Seen>,
+        model: ModelInfo,
+    ) -> Self {
         let status = StatusCell::default();
         status.set(EngineStatus::Running);
-        let handle = EngineHandle::new(inbox, status, model_info());
+        let handle = EngineHandle::new(inbox, status, model);
         Self { handle, seen: Mutex::new(seen) }
     }
 
@@ -129,6 +146,7 @@ fn model_info() -> ModelInfo {
         max_req_input_len: 250,
         prefill_sharing: Some(PrefillSharing { above: 256, chunk: 16 }),
         eos_token_ids: vec![257, 259],
+        pooled: None,
         device: "fake".to_owned(),
     }
 }
@@ -174,13 +192,27 @@ async fn answer_one(
         cached_tokens: req.input_ids.len() / 2,
         ..ReqCounts::default()
     };
+    if req.pooling.is_some() {
+        let event = ReqEvent {
+            token_ids: Vec::new(),
+            counts,
+            finish_reason: Some(FinishReason::Length { length: 0 }),
+            logprobs: None,
+            pooled: Some(vec![req.input_ids.len() as f32, req.input_ids[0] as f32]),
+        };
+        let _ = events.send(event);
+        return;
+    }
     for (i, token_ids) in answer.events.into_iter().enumerate() {
         counts.completion_tokens += token_ids.len();
         let is_last = i + 1 == num_events;
         let finish_reason = answer.finish.clone().filter(|_| is_last);
         let wanted = req.logprobs.as_deref();
         let logprobs = wanted.map(|params| Box::new(logprobs(&req, params, &token_ids, i == 0)));
-        if events.send(ReqEvent { token_ids, counts, finish_reason, logprobs }).is_err() {
+        if events
+            .send(ReqEvent { token_ids, counts, finish_reason, logprobs, pooled: None })
+            .is_err()
+        {
             break;
         }
         tokio::task::yield_now().await;

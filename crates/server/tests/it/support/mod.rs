@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use types::EngineHandle;
 
 pub(crate) use engine::{Answer, FakeEngine, Seen};
-pub(crate) use text::{bytes_as_ids, chat_template, tokenizer};
+pub(crate) use text::{bytes_as_ids, chat_template, tokenizer, tokenizer_with};
 
 /// Nothing here takes long; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

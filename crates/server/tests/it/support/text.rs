@@ -14,8 +14,13 @@ const TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}\n{% endif %}\
     <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 pub(crate) fn tokenizer() -> Tokenizer {
+    tokenizer_with(SPECIAL)
+}
+
+/// With these tokens after the 256 bytes.
+pub(crate) fn tokenizer_with(added: [&str; 4]) -> Tokenizer {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), tokenizer_json().to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer_json(added).to_string()).unwrap();
     let config = json!({"bos_token": SPECIAL[0], "eos_token": SPECIAL[1]});
     std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
     Tokenizer::from_dir(dir.path()).unwrap()
@@ -29,10 +34,10 @@ pub(crate) fn bytes_as_ids(text: &str) -> Vec<TokenId> {
     text.bytes().map(TokenId::from).collect()
 }
 
-fn tokenizer_json() -> Value {
+fn tokenizer_json(added: [&str; 4]) -> Value {
     let vocab: Map<String, Value> =
         (0..=255).map(|byte| (byte_char(byte).to_string(), json!(byte))).collect();
-    let added: Vec<Value> = SPECIAL
+    let added: Vec<Value> = added
         .iter()
         .enumerate()
         .map(|(i, content)| {
