@@ -37,7 +37,6 @@ pub struct SchedulerMetrics {
     max_total_num_tokens: Gauge,
     windows: WindowMetrics,
     context_len: Gauge,
-    num_retracted_reqs: Gauge,
     token_usage: Float,
     cache_hit_rate: Float,
     gen_throughput: Float,
@@ -45,7 +44,8 @@ pub struct SchedulerMetrics {
     new_token_ratio: Float,
     weight_memory_usage_gb: Float,
     kv_cache_memory_usage_gb: Float,
-    totals: TotalMetrics,
+    retractions: RetractionMetrics,
+    tokens: TokenMetrics,
     num_paused_reqs: Gauge,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
@@ -56,36 +56,23 @@ struct ModeLabels {
     mode: &'static str,
 }
 
-/// Counters that follow totals counted elsewhere.
+/// Tokens that were processed, and those that were forgotten.
 #[derive(Debug)]
-struct TotalMetrics {
-    num_retracted_requests: Counter,
-    evicted_tokens: Counter,
+struct TokenMetrics {
     realtime_tokens: Family<ModeLabels, Counter>,
+    evicted_tokens: Counter,
 }
 
-impl TotalMetrics {
+impl TokenMetrics {
     fn register(registry: &mut Registry) -> Self {
         let realtime_tokens = Family::default();
         let help = "Tokens processed by mode: prefill_compute, prefill_cache, decode";
         registry.register("sglang:realtime_tokens", help, realtime_tokens.clone());
-        Self {
-            num_retracted_requests: counter(
-                registry,
-                "num_retracted_requests",
-                "Total number of retracted requests",
-            ),
-            evicted_tokens: counter(
-                registry,
-                "evicted_tokens",
-                "Total number of tokens evicted from the radix cache",
-            ),
-            realtime_tokens,
-        }
+        let help = "Total number of tokens evicted from the radix cache";
+        Self { realtime_tokens, evicted_tokens: counter(registry, "evicted_tokens", help) }
     }
 
-    /// Retractions since the last call.
-    fn observe(&self, stats: &SchedulerStats) -> u64 {
+    fn observe(&self, stats: &SchedulerStats) {
         advance(&self.evicted_tokens, stats.evicted_tokens);
         for (mode, total) in [
             ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
@@ -94,7 +81,49 @@ impl TotalMetrics {
         ] {
             advance(&self.realtime_tokens.get_or_create(&ModeLabels { mode }), total);
         }
-        advance(&self.num_retracted_requests, stats.num_retractions)
+    }
+}
+
+/// Requests that were sent back to the queue, for want of memory or for a higher priority.
+#[derive(Debug)]
+struct RetractionMetrics {
+    num_retracted_reqs: Gauge,
+    num_retracted_requests: Counter,
+    num_retracted_input_tokens: Counter,
+    num_retracted_output_tokens: Counter,
+}
+
+impl RetractionMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            num_retracted_reqs: gauge(
+                registry,
+                "num_retracted_reqs",
+                "Retractions since the last scrape",
+            ),
+            num_retracted_requests: counter(
+                registry,
+                "num_retracted_requests",
+                "Total number of retracted requests",
+            ),
+            num_retracted_input_tokens: counter(
+                registry,
+                "num_retracted_input_tokens",
+                "Total number of input tokens of retracted requests",
+            ),
+            num_retracted_output_tokens: counter(
+                registry,
+                "num_retracted_output_tokens",
+                "Total number of output tokens of retracted requests",
+            ),
+        }
+    }
+
+    fn observe(&self, stats: &SchedulerStats) {
+        let retracted = advance(&self.num_retracted_requests, stats.num_retractions);
+        self.num_retracted_reqs.set(retracted as i64);
+        advance(&self.num_retracted_input_tokens, stats.retracted_input_tokens);
+        advance(&self.num_retracted_output_tokens, stats.retracted_output_tokens);
     }
 }
 
@@ -187,11 +216,6 @@ impl SchedulerMetrics {
             ),
             windows: WindowMetrics::register(registry),
             context_len: gauge(registry, "context_len", "Maximum context length"),
-            num_retracted_reqs: gauge(
-                registry,
-                "num_retracted_reqs",
-                "Retractions since the last scrape",
-            ),
             token_usage: float(registry, "token_usage", "The token usage"),
             cache_hit_rate: float(registry, "cache_hit_rate", "The prefix cache hit rate"),
             gen_throughput: float(
@@ -211,7 +235,8 @@ impl SchedulerMetrics {
                 "kv_cache_memory_usage_gb",
                 "Memory used by the KV cache pools in GB",
             ),
-            totals: TotalMetrics::register(registry),
+            retractions: RetractionMetrics::register(registry),
+            tokens: TokenMetrics::register(registry),
             num_paused_reqs: gauge(
                 registry,
                 "num_paused_reqs",
@@ -243,7 +268,8 @@ impl SchedulerMetrics {
         } else {
             stats.num_running_reqs as f64 / facts.max_running_requests as f64
         });
-        self.num_retracted_reqs.set(self.totals.observe(stats) as i64);
+        self.retractions.observe(stats);
+        self.tokens.observe(stats);
     }
 
     /// Sets how many requests an operator's pause holds.

@@ -15,6 +15,8 @@ fn stats() -> SchedulerStats {
         num_free_tokens_swa: 40,
         num_evictable_tokens_swa: 30,
         num_retractions: 2,
+        retracted_input_tokens: 70,
+        retracted_output_tokens: 9,
         evicted_tokens: 4,
         prompt_tokens: 10,
         cached_tokens: 4,
@@ -50,6 +52,8 @@ fn gauges_and_counters_follow_the_stats() {
         ("utilization", 0.5),
         ("weight_memory_usage_gb", 2.0),
         ("num_retracted_requests_total", 2.0),
+        ("num_retracted_input_tokens_total", 70.0),
+        ("num_retracted_output_tokens_total", 9.0),
         ("num_retracted_reqs", 2.0),
         ("evicted_tokens_total", 4.0),
     ] {

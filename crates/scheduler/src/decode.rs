@@ -154,12 +154,15 @@ impl<E: Executor> Scheduler<E> {
         req.kv_len = 0;
         req.num_retractions += 1;
         req.waiting_since = self.now;
+        let (input, output) = (req.prompt_len, req.output_len());
         req.move_to(ReqState::Waiting);
         self.waiting.push_front(id);
         self.running.retain(|&other| other != id);
         self.chunked = self.chunked.filter(|&chunked| chunked != id);
         self.admission_blocked = false;
         self.totals.retractions += 1;
+        self.totals.retracted_input_tokens += input as u64;
+        self.totals.retracted_output_tokens += output as u64;
     }
 
     fn raise_new_token_ratio(&mut self, kept: &[ReqId]) {

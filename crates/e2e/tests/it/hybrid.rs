@@ -55,12 +55,12 @@ fn hits_end_at_snapshots_and_leave_no_trace() {
     assert_eq!(generate(&client, &turn), (warm, 0));
 }
 
-/// More requests than states allow at a time, and prompts in pieces.
+/// More requests than states allow at a time, and prompts in pieces on which others ride.
 #[test]
 fn a_crowd_gets_what_each_would_get_alone() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["--max-running-requests", "3", "--chunked-prefill-size", "64"];
-    let server = server(&folder, &args);
+    let server = server(&folder, &[&args[..], &["--enable-mixed-chunk"]].concat());
     let client = server.client();
     let prompts: Vec<_> = (0..12).map(|salt| prompt(salt / 2, 40 + 23 * salt as usize)).collect();
     let alone: Vec<_> = prompts

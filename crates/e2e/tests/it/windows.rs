@@ -28,7 +28,7 @@ fn gauge(client: &Client, name: &str) -> usize {
 fn a_few_window_pages_give_the_tokens_of_all() {
     let (all, few) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let all = server(&all, &["--disable-hybrid-swa-memory", "--disable-radix-cache"]);
-    let few = server(&few, &["--swa-full-tokens-ratio", "0.1"]);
+    let few = server(&few, &["--swa-full-tokens-ratio", "0.1", "--enable-mixed-chunk"]);
     let (all, few) = (all.client(), few.client());
     assert_eq!(gauge(&all, "max_total_num_tokens_swa"), 0);
     // A tenth of 256 pages for whatever runs and whatever is remembered.
@@ -52,7 +52,8 @@ fn a_few_window_pages_give_the_tokens_of_all() {
     assert_eq!(client_flush(&few), 200);
     assert_eq!(gauge(&few, "swa_available_tokens"), 26 * PAGE_SIZE);
 
-    // More requests than there are windows, of prefixes in common.
+    // More requests than there are windows, of prefixes in common; those that run ride on the
+    // others' prompts.
     let prompts: Vec<_> = (0..8).map(|salt| prompt(salt / 2, 30 + 37 * salt as usize)).collect();
     let alone: Vec<_> = prompts.iter().map(|prompt| generate(&all, prompt).0).collect();
     std::thread::scope(|scope| {

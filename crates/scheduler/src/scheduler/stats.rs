@@ -10,6 +10,8 @@ pub(crate) struct Totals {
     pub(crate) retractions: u64,
     /// Retractions for the sake of a higher priority.
     pub(crate) preemptions: u64,
+    pub(crate) retracted_input_tokens: u64,
+    pub(crate) retracted_output_tokens: u64,
     pub(crate) aborted_reqs: u64,
     pub(crate) prompt_tokens: u64,
     pub(crate) cached_tokens: u64,
@@ -38,6 +40,8 @@ impl<E: Executor> Scheduler<E> {
             num_evictable_tokens_swa: cache.num_evictable_window_pages() * page_size,
             num_retractions: totals.retractions,
             num_preemptions: totals.preemptions,
+            retracted_input_tokens: totals.retracted_input_tokens,
+            retracted_output_tokens: totals.retracted_output_tokens,
             num_aborted_reqs: totals.aborted_reqs,
             prompt_tokens: totals.prompt_tokens,
             cached_tokens: totals.cached_tokens,

@@ -266,6 +266,9 @@ fn the_lowest_and_newest_make_room_and_no_more_of_them_than_need_be() {
     events.extend(run_to_idle(&mut scheduler, Vec::new()));
     let retractions = ["r1", "r2", "r3", "r4"].map(|name| answer(&events, name).1.num_retractions);
     assert_eq!(retractions, [0, 0, 1, 0]);
+    let stats = scheduler.stats();
+    // The third had one token when it went.
+    assert_eq!((stats.retracted_input_tokens, stats.retracted_output_tokens), (80, 1));
 }
 
 #[test]
