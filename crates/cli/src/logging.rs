@@ -24,8 +24,9 @@ const LEVELS: &[(&str, &str)] = &[
 ];
 
 /// Changes the level of the log that [`init`] has started.
-static RELOAD: OnceLock<Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>> =
-    OnceLock::new();
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 /// Starts logging. `RUST_LOG`, if set, overrides the level.
 ///
