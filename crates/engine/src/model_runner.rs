@@ -14,7 +14,7 @@
 //!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error, iter};
 
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
@@ -23,14 +23,16 @@ use scheduler::{
     BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, RowMask, SamplingRow,
     ScheduleBatch,
 };
-use types::{EngineState, Stage, TokenId};
+use types::{EngineState, Stage, TokenId, WeightUpdate};
 
 use crate::{
     EngineError,
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
+    memory_guard::{MemoryGuard, Pressure},
     pooling::PooledSums,
+    reload::{Reloaded, Reloader},
     sampler::{PositionLogprobs, edit, restrict, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
@@ -52,7 +54,8 @@ pub(crate) struct ModelRunner {
     read: Option<ForwardMode>,
     clock: StageClock,
     weight_bytes: usize,
-    device: DeviceKind,
+    reloader: Reloader,
+    guard: MemoryGuard,
     /// The model gives rows to pool instead of logits.
     is_pooled: bool,
 }
@@ -97,8 +100,8 @@ impl ModelRunner {
         model: Box<dyn CausalLm>,
         graph: Box<dyn GraphRunner>,
         kv: Kv,
-        weight_bytes: usize,
-        device: DeviceKind,
+        reloader: Reloader,
+        guard: MemoryGuard,
     ) -> Self {
         Self {
             model,
@@ -110,8 +113,9 @@ impl ModelRunner {
             launched: None,
             read: None,
             clock: StageClock::new(),
-            weight_bytes,
-            device,
+            weight_bytes: reloader.shape.weight_bytes,
+            reloader,
+            guard,
             is_pooled: false,
         }
     }
@@ -368,6 +372,15 @@ impl StepLogprobs {
     }
 }
 
+/// One line for people. Some errors name their cause themselves.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| match text.ends_with(&cause) {
+        true => text,
+        false => format!("{text}: {cause}"),
+    })
+}
+
 impl Device for ModelRunner {
     fn reset(&mut self) -> Result<(), EngineError> {
         (self.last_ids, self.built, self.is_running) = (None, None, false);
@@ -379,6 +392,32 @@ impl Device for ModelRunner {
         self.kv.reset()?;
         mlx::memory::clear_cache();
         Ok(())
+    }
+
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String> {
+        if self.is_pooled {
+            return Err("the weights of an embedding model cannot be replaced".to_owned());
+        }
+        mlx::synchronize().map_err(|error| error.to_string())?;
+        let reloaded = self.reloader.load(update, self.model.as_ref());
+        // Also after a failure: what was loaded until then is gone.
+        mlx::memory::clear_cache();
+        let Reloaded { model, graph, weight_bytes } =
+            reloaded.map_err(|error| with_causes(&error))?;
+        // Graphs first: they hold the old weights.
+        self.graph = graph;
+        (self.model, self.weight_bytes) = (model, weight_bytes);
+        (self.last_ids, self.built) = (None, None);
+        mlx::memory::clear_cache();
+        Ok(())
+    }
+
+    fn pressure(&self) -> Pressure {
+        self.guard.pressure(mlx::memory::active_bytes())
+    }
+
+    fn release_cache(&mut self) {
+        mlx::memory::clear_cache();
     }
 
     fn memory(&self) -> EngineState {
@@ -405,6 +444,6 @@ impl Device for ModelRunner {
 
     fn runs_on_submit(&self) -> bool {
         // MLX holds the caller back while the CPU's queue is full.
-        self.device == DeviceKind::Cpu
+        self.reloader.platform.entry.kind == DeviceKind::Cpu
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
+mod pause;
 mod stats;
 
 use std::{
@@ -64,6 +65,12 @@ pub struct Scheduler<E: Executor> {
     pub(crate) new_token_ratio: NewTokenRatio,
     /// Memory or rows ran out: admit nobody until a request leaves.
     pub(crate) admission_blocked: bool,
+    /// Launch nothing.
+    is_paused: bool,
+    /// One request at a time is prefilled.
+    is_held_back: bool,
+    /// Requests that may run at once, within the limits.
+    max_running: usize,
     /// As last told.
     pub(crate) now: Duration,
     pub(crate) rng: Rng,
@@ -118,6 +125,9 @@ impl<E: Executor> Scheduler<E> {
             spare: Vec::new(),
             new_token_ratio: NewTokenRatio::new(limits.schedule_conservativeness),
             admission_blocked: false,
+            is_paused: false,
+            is_held_back: false,
+            max_running: limits.max_running_requests,
             now: Duration::ZERO,
             rng: Rng::new(limits.queue.random_seed),
             totals: Totals::default(),
@@ -151,10 +161,12 @@ impl<E: Executor> Scheduler<E> {
             let launched = self.in_flight.take();
             self.settle(launched, out)?;
         }
-        if self.has_live_reqs() || self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.has_live_reqs() && !self.is_paused {
             return Ok(Progress::Busy);
         }
-        self.new_token_ratio.reset();
+        if !self.has_live_reqs() {
+            self.new_token_ratio.reset();
+        }
         Ok(Progress::Idle)
     }
 
@@ -220,10 +232,7 @@ impl<E: Executor> Scheduler<E> {
                 }
             }
             SchedulerMsg::FlushCache => {
-                let ok = !self.has_live_reqs();
-                if ok {
-                    self.cache.flush();
-                }
+                let ok = self.flush_cache();
                 out.push(SchedulerEvent::CacheFlushed { ok });
             }
             SchedulerMsg::Time(now) => self.now = now,
@@ -234,6 +243,9 @@ impl<E: Executor> Scheduler<E> {
     /// decode batch. But between two pieces of a prompt those that run get tokens.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
         self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
+        if self.is_paused {
+            return None;
+        }
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
         batch.clear(ForwardMode::Decode);
         if self.is_turn_of_running() {

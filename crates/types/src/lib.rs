@@ -6,6 +6,7 @@
 //!
 //! Upstream: `sglang/srt/managers/io_struct.py`.
 
+mod control;
 mod engine_handle;
 mod finish;
 mod grammar;
@@ -17,6 +18,7 @@ mod profile;
 mod sampling;
 mod stats;
 
+pub use control::{ControlMsg, PauseMode, WeightUpdate};
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use grammar::{GrammarError, NextTokens, TokenGrammar};

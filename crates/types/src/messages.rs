@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    FinishReason, LogprobParams, PooledModel, Pooling, ReqLogprobs, Rid, SamplingParams,
-    SchedulerStats, StepProfiles, TokenGrammar, TokenId,
+    ControlMsg, FinishReason, LogprobParams, PooledModel, Pooling, ReqLogprobs, Rid,
+    SamplingParams, SchedulerStats, StepProfiles, TokenGrammar, TokenId,
 };
 
 /// Answers a control message once.
@@ -53,6 +53,8 @@ pub enum EngineMsg {
     FlushCache(Reply<bool>),
     /// Ask what `/server_info` shows of a running engine.
     GetState(Reply<EngineState>),
+    /// An operator's doing.
+    Control(ControlMsg),
     /// Finish what is live, take nothing new, then end the thread.
     Drain,
 }

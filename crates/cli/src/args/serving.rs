@@ -91,6 +91,11 @@ pub(crate) struct ServingArgs {
     #[arg(long, default_value = "default", value_name = "VERSION")]
     pub(crate) weight_version: String,
 
+    /// Seconds that live requests may take to finish after SIGTERM, before they are aborted; by
+    /// default as long as they like (ours).
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain_timeout: Option<f64>,
+
     /// Measure where the time of steps goes: tables in the log, `profile` in `/server_info` (ours).
     #[arg(long)]
     #[serde(skip)]

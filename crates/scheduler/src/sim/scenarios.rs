@@ -560,3 +560,42 @@ fn a_grammar_that_fails_ends_its_request_alone() {
         }
     }
 }
+
+#[test]
+fn fewer_run_at_once_if_an_operator_says_so() {
+    let mut scheduler = scheduler(limits());
+    scheduler.limit_running(1);
+    let msgs = vec![send(req("a", prompt(5), 3)), send(req("b", vec![9, 8, 7], 2))];
+    let events = run_to_idle(&mut scheduler, msgs);
+    assert_eq!(answer(&events, "a").0, [100, 101, 102]);
+    assert_eq!(answer(&events, "b").0, [100, 101]);
+    assert!(scheduler.executor().batches.iter().all(|batch| batch.rows.len() == 1));
+    assert_eq!(scheduler.executor().batches.len(), 5);
+}
+
+#[test]
+fn a_pause_with_retraction_frees_the_pool_and_changes_no_answer() {
+    let mut scheduler = scheduler(SchedulerLimits { overlap: true, ..limits() });
+    let long = SchedulerMsg::Generate(Box::new(req("long", prompt(100), 4)));
+    let mut events = step(&mut scheduler, vec![send(req("a", vec![5, 6], 9)), long]);
+    events.extend(step(&mut scheduler, vec![]));
+    scheduler.pause();
+    events.extend(step(&mut scheduler, vec![send(req("late", vec![7], 1))]));
+    let num_batches = scheduler.executor().batches.len();
+    scheduler.retract_all();
+    let flush = vec![SchedulerMsg::FlushCache];
+    assert_eq!(step(&mut scheduler, flush), [SchedulerEvent::CacheFlushed { ok: true }]);
+    let stats = scheduler.stats();
+    assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (0, 3));
+    assert_eq!(stats.num_free_tokens, stats.max_total_num_tokens);
+    assert_eq!(scheduler.executor().batches.len(), num_batches, "nothing was launched");
+    scheduler.resume();
+    events.extend(run_to_idle(&mut scheduler, vec![]));
+    assert_eq!(answer(&events, "a").0, (100..109).collect::<Vec<_>>());
+    assert_eq!(answer(&events, "long").0, [100, 101, 102, 103]);
+    assert_eq!(answer(&events, "late").0, [100]);
+    // Those that lost their pages go first, in the order in which they came.
+    let after = &scheduler.executor().batches[num_batches];
+    assert_eq!(after.rows.iter().map(|row| row.sampled).collect::<Vec<_>>(), [true; 3]);
+    assert_eq!(after.rows[2].extend_len, 1);
+}

@@ -13,7 +13,9 @@ use super::{
     LogprobSpec, Prompts, SamplingSpec, grammar,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
-use crate::{AppState, error::ApiError};
+use crate::{
+    AppState, error::ApiError, requests::Received, state::unix_seconds, trace::current_parent,
+};
 
 /// A validated request.
 pub(crate) struct GenerationPlan {
@@ -145,8 +147,17 @@ fn sequence(
         pooling: spec.pooling,
         priority: spec.priority,
     };
+    let received = Received {
+        rid: rid.as_str().to_owned(),
+        prompt_ids: Arc::clone(ids),
+        params: req.sampling_params.clone(),
+        is_streaming: flags.is_streaming,
+        at: unix_seconds() - flags.arrived.elapsed().as_secs_f64(),
+        parent: current_parent(),
+    };
     let parts = SequenceParts {
         state: state.clone(),
+        received: Arc::new(received),
         rid,
         index,
         prompt_ids: Arc::clone(ids),

@@ -171,7 +171,7 @@ impl Words {
                 .map(|(s, text)| Self::choice(s, text, 0))
                 .collect(),
             usage: self.usage.total(sequences),
-            metadata: Metadata { weight_version: state.config.weight_version.clone() },
+            metadata: Metadata { weight_version: state.weight_version() },
         };
         Json(response).into_response()
     }

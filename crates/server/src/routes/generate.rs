@@ -46,7 +46,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let (plan, is_list) = plan(state, request, flags)?;
     let set = plan.start(state).await?;
     let words = Words {
-        weight_version: state.config.weight_version.clone(),
+        weight_version: state.weight_version(),
         with_prompt_ids,
         is_incremental: is_streaming && state.config.incremental_streaming_output,
         with_index: is_streaming && is_list,

@@ -14,6 +14,7 @@ mod info;
 mod logprobs;
 mod messages;
 mod ollama;
+mod operate;
 mod reasoning;
 mod responses;
 mod scoring;
