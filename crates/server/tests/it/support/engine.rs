@@ -68,6 +68,7 @@ impl PartialEq for Seen {
             (Self::Generate(a), Self::Generate(b)) => a.rid == b.rid,
             (Self::Abort(a), Self::Abort(b)) => a == b,
             (Self::Closed(a), Self::Closed(b)) => a == b,
+            (Self::Control(a), Self::Control(b)) => a == b,
             (Self::Flush, Self::Flush) | (Self::Drain, Self::Drain) => true,
             _ => false,
         }
