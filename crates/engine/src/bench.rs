@@ -224,6 +224,7 @@ impl OneBatch {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            grammar: None,
             pooling: None,
             priority: None,
         }))

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(KvCacheDtype::Auto.of_model(Dtype::Float16), KvDtype::Plain(Dtype::Float16));
         assert_eq!(
             "fp8_e5m2".parse::<KvCacheDtype>().unwrap_err().to_string(),
-            "`fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int8"
+            "`fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int4, int8"
         );
         assert_eq!("half".parse(), Ok(DtypeChoice::Fixed(Dtype::Float16)));
         assert_eq!("float".parse(), Ok(DtypeChoice::Fixed(Dtype::Float32)));

@@ -8,6 +8,8 @@
 //!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
+mod control;
+
 use std::{
     collections::VecDeque,
     fmt::Display,
@@ -20,11 +22,13 @@ use scheduler::{Executor, ForwardMode, Progress, Scheduler, SchedulerEvent, Sche
 use tokio::sync::mpsc;
 use types::{
     EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, Reply, ReqCounts, ReqEvent,
-    Rid, Stage, StatusCell,
+    Rid, Stage, StatusCell, WeightUpdate,
 };
 
+use self::control::Control;
 use crate::{
     EngineError, StepClock,
+    memory_guard::Pressure,
     pace::Pace,
     profiler::{Pass, Profiler},
     sampler::splitmix64,
@@ -39,6 +43,13 @@ const MAX_FAILURES_IN_A_ROW: usize = 3;
 pub(crate) trait Device: Executor<Error: Display> {
     /// Back to a known state after a step has failed; cached K/V is gone.
     fn reset(&mut self) -> Result<(), Self::Error>;
+    /// Runs other weights from now on; with an error, the old ones as before. For a device
+    /// that nothing runs on.
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String>;
+    /// How short memory is.
+    fn pressure(&self) -> Pressure;
+    /// Gives back what is kept for later.
+    fn release_cache(&mut self);
     /// Memory figures for `GetState`; the loop fills in the rest.
     fn memory(&self) -> EngineState;
     /// The batch launched by the last step, once.
@@ -70,6 +81,7 @@ pub(crate) struct EngineThread<D: Device> {
     started: Instant,
     profiler: Option<Profiler>,
     pace: Pace,
+    control: Control,
 }
 
 /// What the loop is told at its start.
@@ -100,6 +112,7 @@ impl<D: Device> EngineThread<D> {
             started: Instant::now(),
             profiler: options.profile.then(|| Profiler::new(Instant::now())),
             pace: Pace::default(),
+            control: Control::default(),
         }
     }
 
@@ -131,6 +144,7 @@ impl<D: Device> EngineThread<D> {
                 return Ok(());
             }
             self.begin_pass();
+            self.guard_memory();
             self.abort_deserted();
             match self.step() {
                 Ok(after) => {
@@ -144,6 +158,8 @@ impl<D: Device> EngineThread<D> {
                 }
             }
             self.publish();
+            self.settle_pauses();
+            self.settle_update(progress);
             self.end_pass(progress);
         }
     }
@@ -169,7 +185,11 @@ impl<D: Device> EngineThread<D> {
 
     fn take(&mut self, msg: EngineMsg) {
         match msg {
-            EngineMsg::Generate { req, events } => self.take_request(req, events),
+            EngineMsg::Generate { req, events } => {
+                if let Some((req, events)) = self.hold(req, events) {
+                    self.take_request(req, events);
+                }
+            }
             EngineMsg::Abort { rid: Some(rid) } => self.queue.push(SchedulerMsg::Abort(rid)),
             EngineMsg::Abort { rid: None } => self.queue.push(SchedulerMsg::AbortAll),
             EngineMsg::FlushCache(reply) => {
@@ -180,7 +200,9 @@ impl<D: Device> EngineThread<D> {
                 // Nobody waits for an answer any more: nothing to do about it.
                 let _ = reply.send(self.state());
             }
+            EngineMsg::Control(msg) => self.control(msg),
             EngineMsg::Drain => {
+                self.resume();
                 self.draining = true;
                 self.status.set(EngineStatus::Draining);
             }
@@ -303,6 +325,7 @@ impl<D: Device> EngineThread<D> {
         }
         if let Some(batch) = launched {
             self.log.after_step(&batch, &self.scheduler.stats());
+            self.after_launch();
         }
     }
 

@@ -98,6 +98,24 @@ pub enum EngineError {
     /// Sizes that the scheduler cannot run with.
     #[error(transparent)]
     Limits(#[from] scheduler::LimitsError),
+    /// Weights that are to replace others are of another model.
+    #[error("the model that runs has other {what}: {running}, not {found}")]
+    OtherModel {
+        /// What differs.
+        what: &'static str,
+        /// Of the model that runs.
+        running: String,
+        /// Of the other one.
+        found: String,
+    },
+    /// Weights are replaced only when the new ones are whole.
+    #[error("there is no room for the old and the new weights together: {needed} of {memory}")]
+    NoRoomForBoth {
+        /// With both.
+        needed: crate::Bytes,
+        /// Of the device.
+        memory: crate::Bytes,
+    },
     /// MLX refused.
     #[error(transparent)]
     Mlx(#[from] mlx::Error),
@@ -114,6 +132,6 @@ pub enum EngineError {
         message: String,
     },
     /// The operating system gave no thread.
-    #[error("the engine thread could not be started: {0}")]
+    #[error("a thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
 }

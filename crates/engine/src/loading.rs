@@ -19,10 +19,12 @@ use crate::{
     Bytes, EngineConfig, EngineError, LoadConfig, MemoryOptions, MemoryPlan, ModelShape, PlanError,
     Platform, TextSource, UnknownName, graph_runner,
     kv::{Kv, StatePool},
+    memory_guard::MemoryGuard,
     model_runner::ModelRunner,
     platform::PlatformEntry,
     pooling,
     quantization::Quantization,
+    reload::Reloader,
 };
 
 /// An engine before its first request.
@@ -117,7 +119,8 @@ pub(crate) fn load(
         ..pool_config(&platform, plan.num_pages, plan.page_size, kv_dtype)
     };
     let states = (plan.states.map_or(0, |states| states.num_states), dtype);
-    let runner = runner(config, &platform, model, (pool, states), shape.weight_bytes)?;
+    let reloader = reloader(config, &platform, (dtype, kv_dtype), &shape, &info)?;
+    let runner = runner(reloader, model, (pool, states))?;
     let pooling = info.pooled.as_ref().map(|pooled| pooled.pooling);
     let runner = if pooling.is_some() { runner.pooled() } else { runner };
     // The warm-up is nobody's queue.
@@ -166,7 +169,8 @@ pub fn dump_prompt_logits(
     }
     let page_size = config.memory.page_size.max(1);
     let pool = pool_config(&platform, prompt.len().div_ceil(page_size), page_size, kv_dtype);
-    let mut runner = runner(config, &platform, model, (pool, (1, dtype)), shape.weight_bytes)?;
+    let reloader = reloader(config, &platform, (dtype, kv_dtype), &shape, &info)?;
+    let mut runner = runner(reloader, model, (pool, (1, dtype)))?;
     let logits = runner.prompt_logits(prompt)?;
     let ids: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
     let ids = Array::from_slice(&ids, &[ids.len()])?;
@@ -177,13 +181,35 @@ pub fn dump_prompt_logits(
     )?)
 }
 
-fn runner(
+fn reloader(
     config: &EngineConfig,
     platform: &Platform,
+    (dtype, kv_dtype): (Dtype, KvDtype),
+    shape: &ModelShape,
+    info: &ModelInfo,
+) -> Result<Reloader, EngineError> {
+    let graph = match config.graph_runner.as_str() {
+        "auto" => platform.entry.graph_runner,
+        name => name,
+    };
+    check_graph_runner(graph)?;
+    Ok(Reloader {
+        config: config.clone(),
+        platform: platform.clone(),
+        dtype,
+        kv_dtype,
+        shape: shape.clone(),
+        architectures: info.architectures.clone(),
+        graph_runner: graph_runner::find(graph).expect("checked just now"),
+    })
+}
+
+fn runner(
+    reloader: Reloader,
     model: Box<dyn CausalLm>,
     (pool, (num_states, dtype)): (KvPoolConfig, (usize, Dtype)),
-    weight_bytes: usize,
 ) -> Result<ModelRunner, EngineError> {
+    let Reloader { config, platform, .. } = &reloader;
     let layers = model.kv_layout();
     let states = StatePool { layers: model.state_layout(), num_states, dtype };
     let backend = |name| match name {
@@ -197,13 +223,7 @@ fn runner(
     };
     let prefill = backend(config.prefill_attention_backend.as_str());
     let decode = backend(config.decode_attention_backend.as_str());
-    let graph = match config.graph_runner.as_str() {
-        "auto" => platform.entry.graph_runner,
-        name => name,
-    };
-    check_graph_runner(graph)?;
-    let graph = graph_runner::find(graph).expect("checked just now");
-    let graph = (graph.new)(config.cuda_graph_max_bs_decode);
+    let graph = (reloader.graph_runner.new)(config.cuda_graph_max_bs_decode);
     let max_graph_rows = graph.max_graph_rows();
     if let Some(text) =
         graph_runner::describe_limit(config.cuda_graph_max_bs_decode, max_graph_rows)
@@ -213,7 +233,8 @@ fn runner(
     let buckets = graph_runner::row_buckets(platform.entry.row_buckets, max_graph_rows);
     let layouts = (layers.clone(), states);
     let kv = Kv::new(layouts, (prefill, decode), pool, (buckets, max_graph_rows))?;
-    Ok(ModelRunner::new(model, graph, kv, weight_bytes, platform.entry.kind))
+    let guard = MemoryGuard::new(platform.memory_bytes).map_err(EngineError::Thread)?;
+    Ok(ModelRunner::new(model, graph, kv, reloader, guard))
 }
 
 fn pool_config(
@@ -268,7 +289,7 @@ fn load_model(config: &EngineConfig, progress: &dyn LoadProgress) -> Result<OnDe
 
 /// Opens the model in the dtype to compute in. That may depend on the model's
 /// config, so the model is opened a second time where the first guess was wrong.
-fn open_for(
+pub(crate) fn open_for(
     config: &EngineConfig,
     platform: &Platform,
     progress: &dyn LoadProgress,
@@ -370,7 +391,7 @@ fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {
 }
 
 /// Sizes for the plan.
-fn model_shape(
+pub(crate) fn model_shape(
     model: &dyn CausalLm,
     weight_bytes: usize,
     itemsize: usize,
@@ -466,6 +487,7 @@ fn run_together(
                 sampling_params: sampling_params.clone(),
                 eos_token_ids: Vec::new(),
                 logprobs: None,
+                grammar: None,
                 pooling,
                 priority: None,
             }))

@@ -9,25 +9,31 @@
 //! `wait` when that one is done: a running step holds the K/V buffers it reads,
 //! and MLX's own write to a buffer that is held copies the whole pool.
 //!
+//! A batch with constrained rows is handed over up to its logits; its tokens follow when
+//! their masks are there, and until then the device computes.
+//!
 //! Upstream: `sglang/srt/model_executor/model_runner.py`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error, iter};
 
 use mem_cache::PageTables;
 use mlx::{Array, Dtype, device::DeviceKind};
 use models::CausalLm;
 use scheduler::{
-    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
+    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, RowMask, SamplingRow,
+    ScheduleBatch,
 };
-use types::{EngineState, Stage, TokenId};
+use types::{EngineState, Stage, TokenId, WeightUpdate};
 
 use crate::{
     EngineError,
     engine_thread::Device,
     graph_runner::GraphRunner,
     kv::Kv,
+    memory_guard::{MemoryGuard, Pressure},
     pooling::PooledSums,
-    sampler::{PositionLogprobs, edit, sample},
+    reload::{Reloaded, Reloader},
+    sampler::{PositionLogprobs, edit, restrict, sample},
     stage_clock::StageClock,
     step_log::LaunchedBatch,
 };
@@ -48,7 +54,8 @@ pub(crate) struct ModelRunner {
     read: Option<ForwardMode>,
     clock: StageClock,
     weight_bytes: usize,
-    device: DeviceKind,
+    reloader: Reloader,
+    guard: MemoryGuard,
     /// The model gives rows to pool instead of logits.
     is_pooled: bool,
 }
@@ -60,6 +67,12 @@ pub(crate) struct Launch {
 }
 
 enum StepResult {
+    /// Of a batch that waits for [`Executor::sample`].
+    Logits {
+        /// `[num_sampled, vocab]`.
+        logits: Array,
+        logprobs: StepLogprobs,
+    },
     Tokens {
         /// `[num_sampled]` int32. Depends on every write of the batch.
         ids: Array,
@@ -87,8 +100,8 @@ impl ModelRunner {
         model: Box<dyn CausalLm>,
         graph: Box<dyn GraphRunner>,
         kv: Kv,
-        weight_bytes: usize,
-        device: DeviceKind,
+        reloader: Reloader,
+        guard: MemoryGuard,
     ) -> Self {
         Self {
             model,
@@ -100,8 +113,9 @@ impl ModelRunner {
             launched: None,
             read: None,
             clock: StageClock::new(),
-            weight_bytes,
-            device,
+            weight_bytes: reloader.shape.weight_bytes,
+            reloader,
+            guard,
             is_pooled: false,
         }
     }
@@ -132,7 +146,7 @@ impl ModelRunner {
         Ok(())
     }
 
-    /// Hands a batch over, now or when the one that runs is done.
+    /// Hands results of the batch launched last over, now or when the one that runs is done.
     fn hand_over(&mut self, results: &[&Array], fence: Option<Array>) -> mlx::Result<()> {
         self.clock.mark(Stage::Graph);
         if self.is_running && !self.kv.writes_in_place() {
@@ -140,6 +154,26 @@ impl ModelRunner {
             return Ok(());
         }
         self.submit(&results.iter().copied().chain(&fence).collect::<Vec<_>>())
+    }
+
+    /// Samples the batch launched last from its logits, `[num_sampled, vocab]`.
+    fn sample_rows(
+        &mut self,
+        logits: &Array,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+        mut logprobs: StepLogprobs,
+    ) -> mlx::Result<StepResult> {
+        let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
+        let logits = edit(logits, &sampling, self.last_ids.as_ref())?;
+        let logits = restrict(logits, masks)?;
+        let ids = sample(&logits, &sampling)?;
+        logprobs.add_sampled(batch, (&logits, &ids), &sampling)?;
+        let fence = self.kv.fence(&ids)?;
+        let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
+        self.hand_over(&results, fence)?;
+        self.last_ids = Some(ids.clone());
+        Ok(StepResult::Tokens { ids, num_sampled: sampling.len(), logprobs })
     }
 
     fn launch_pooled(&mut self, batch: &ScheduleBatch, outputs: &Array) -> mlx::Result<StepResult> {
@@ -214,8 +248,6 @@ impl Executor for ModelRunner {
         self.launched = Some(batch.into());
         let input_ids = self.input_ids(batch)?;
         // A batch without a sampled row still yields one logit row, for `wait`.
-        let sampling: Vec<&SamplingRow> = batch.sampled_rows().map(|row| &row.sampling).collect();
-        let num_sampled = sampling.len();
         let step = self.kv.step(batch, tables, input_ids)?;
         self.clock.mark(Stage::Batch);
         let all_logits = self.graph.run(self.model.as_ref(), &step.forward)?;
@@ -227,23 +259,42 @@ impl Executor for ModelRunner {
             Some(rows) => all_logits.take(rows, 0)?,
             None => all_logits.clone(),
         };
-        let logits = edit(&logits, &sampling, self.last_ids.as_ref())?;
-        let ids = sample(&logits, &sampling)?;
-        let mut logprobs = StepLogprobs::of_sampled(batch, (&logits, &ids), &sampling)?;
+        let mut logprobs = StepLogprobs::default();
         if let Some(rows) = &step.inputs {
             logprobs.add_inputs(batch, &all_logits.take(rows, 0)?)?;
         }
-        let fence = self.kv.fence(&ids)?;
-        let results: Vec<&Array> = std::iter::once(&ids).chain(logprobs.arrays()).collect();
-        self.hand_over(&results, fence)?;
-        self.last_ids = Some(ids.clone());
-        let result = StepResult::Tokens { ids, num_sampled, logprobs };
+        let result = match batch.is_constrained() {
+            true => {
+                let results: Vec<&Array> =
+                    std::iter::once(&logits).chain(logprobs.arrays()).collect();
+                self.hand_over(&results, None)?;
+                StepResult::Logits { logits, logprobs }
+            }
+            false => self.sample_rows(&logits, batch, &[], logprobs)?,
+        };
         Ok(Launch { result, mode: batch.mode })
+    }
+
+    fn sample(
+        &mut self,
+        handle: &mut Launch,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+    ) -> Result<(), EngineError> {
+        let StepResult::Logits { logits, logprobs } = &mut handle.result else {
+            unreachable!("a constrained batch is sampled once");
+        };
+        let (logits, logprobs) = (logits.clone(), std::mem::take(logprobs));
+        handle.result = self.sample_rows(&logits, batch, masks, logprobs)?;
+        Ok(())
     }
 
     fn wait(&mut self, handle: Launch) -> Result<BatchOutput, EngineError> {
         self.clock.mark(Stage::Schedule);
         let output = match &handle.result {
+            StepResult::Logits { .. } => {
+                unreachable!("a constrained batch is sampled before it is waited for")
+            }
             StepResult::Tokens { ids, num_sampled, .. } => {
                 let ids: Vec<i32> = ids.to_vec()?;
                 ids[..*num_sampled].iter().map(|&id| id as TokenId).collect::<Vec<_>>().into()
@@ -263,23 +314,24 @@ impl Executor for ModelRunner {
             StepResult::Tokens { logprobs, .. } => {
                 BatchOutput { logprobs: logprobs.read()?, ..output }
             }
-            StepResult::Pooled(_) => output,
+            StepResult::Logits { .. } | StepResult::Pooled(_) => output,
         })
     }
 }
 
 impl StepLogprobs {
-    fn of_sampled(
+    fn add_sampled(
+        &mut self,
         batch: &ScheduleBatch,
         (logits, ids): (&Array, &Array),
         sampling: &[&SamplingRow],
-    ) -> mlx::Result<Self> {
-        let output = PositionLogprobs::of_sampled(logits, ids, sampling)?;
+    ) -> mlx::Result<()> {
+        self.output = PositionLogprobs::of_sampled(logits, ids, sampling)?;
         let asks = |(place, row): (usize, &BatchRow)| {
             (row.sampled && row.sampling.logprobs.is_some()).then_some(place)
         };
-        let output_rows = batch.rows.iter().enumerate().filter_map(asks).collect();
-        Ok(Self { output_rows, output, ..Self::default() })
+        self.output_rows = batch.rows.iter().enumerate().filter_map(asks).collect();
+        Ok(())
     }
 
     /// `logits` are those of all positions with input log-probabilities.
@@ -320,6 +372,15 @@ impl StepLogprobs {
     }
 }
 
+/// One line for people. Some errors name their cause themselves.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| match text.ends_with(&cause) {
+        true => text,
+        false => format!("{text}: {cause}"),
+    })
+}
+
 impl Device for ModelRunner {
     fn reset(&mut self) -> Result<(), EngineError> {
         (self.last_ids, self.built, self.is_running) = (None, None, false);
@@ -331,6 +392,32 @@ impl Device for ModelRunner {
         self.kv.reset()?;
         mlx::memory::clear_cache();
         Ok(())
+    }
+
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String> {
+        if self.is_pooled {
+            return Err("the weights of an embedding model cannot be replaced".to_owned());
+        }
+        mlx::synchronize().map_err(|error| error.to_string())?;
+        let reloaded = self.reloader.load(update, self.model.as_ref());
+        // Also after a failure: what was loaded until then is gone.
+        mlx::memory::clear_cache();
+        let Reloaded { model, graph, weight_bytes } =
+            reloaded.map_err(|error| with_causes(&error))?;
+        // Graphs first: they hold the old weights.
+        self.graph = graph;
+        (self.model, self.weight_bytes) = (model, weight_bytes);
+        (self.last_ids, self.built) = (None, None);
+        mlx::memory::clear_cache();
+        Ok(())
+    }
+
+    fn pressure(&self) -> Pressure {
+        self.guard.pressure(mlx::memory::active_bytes())
+    }
+
+    fn release_cache(&mut self) {
+        mlx::memory::clear_cache();
     }
 
     fn memory(&self) -> EngineState {
@@ -357,6 +444,6 @@ impl Device for ModelRunner {
 
     fn runs_on_submit(&self) -> bool {
         // MLX holds the caller back while the CPU's queue is full.
-        self.device == DeviceKind::Cpu
+        self.reloader.platform.entry.kind == DeviceKind::Cpu
     }
 }

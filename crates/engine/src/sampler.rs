@@ -11,6 +11,7 @@
 
 mod edits;
 mod logprobs;
+mod masks;
 
 use mlx::{Array, Dtype, Result};
 use scheduler::SamplingRow;
@@ -18,6 +19,7 @@ use types::TOP_K_ALL;
 
 pub(crate) use edits::edit;
 pub(crate) use logprobs::PositionLogprobs;
+pub(crate) use masks::restrict;
 
 fn is_greedy(row: &SamplingRow) -> bool {
     row.temperature == 0.0

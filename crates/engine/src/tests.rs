@@ -20,9 +20,11 @@ use crate::{
 };
 
 mod broken_checkpoints;
+mod grammars;
 mod logprobs;
 mod packed_kv;
 mod pooling;
+mod reload;
 
 const VOCAB: usize = 300;
 
@@ -60,11 +62,16 @@ fn llama_config() -> serde_json::Value {
 /// A folder with a tiny random Llama. Its weights are large enough for its
 /// tokens to depend on every token before them.
 fn tiny_llama() -> tempfile::TempDir {
+    tiny_llama_of(0)
+}
+
+/// Another seed, other weights.
+fn tiny_llama_of(seed: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), llama_config().to_string()).unwrap();
     let mut weights = BTreeMap::new();
     let mut add = |name: String, shape: &[usize]| {
-        let key = mlx::random::key(weights.len() as u64).unwrap();
+        let key = mlx::random::key(seed * 1000 + weights.len() as u64).unwrap();
         let values = match shape {
             [_] => Array::ones(shape, Dtype::Float32),
             _ => mlx::random::normal(shape, Dtype::Float32, Some(&key))
@@ -160,6 +167,7 @@ fn requests() -> Vec<GenerateReq> {
                 },
                 eos_token_ids: vec![2],
                 logprobs: None,
+                grammar: None,
                 pooling: None,
                 priority: None,
             }

@@ -1,16 +1,49 @@
 //! Upper bounds of the histograms, in seconds or tokens.
 
-pub(crate) const TIME_TO_FIRST_TOKEN: [f64; 18] = [
+use prometheus_client::metrics::{family::MetricConstructor, histogram::Histogram};
+
+/// Of the histograms of seconds; upstream's unless an operator says otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatencyBuckets {
+    /// `--bucket-time-to-first-token`.
+    pub time_to_first_token: Vec<f64>,
+    /// `--bucket-inter-token-latency`.
+    pub inter_token_latency: Vec<f64>,
+    /// `--bucket-e2e-request-latency`.
+    pub e2e_request_latency: Vec<f64>,
+}
+
+impl Default for LatencyBuckets {
+    fn default() -> Self {
+        Self {
+            time_to_first_token: TIME_TO_FIRST_TOKEN.to_vec(),
+            inter_token_latency: INTER_TOKEN_LATENCY.to_vec(),
+            e2e_request_latency: E2E_LATENCY.to_vec(),
+        }
+    }
+}
+
+/// Makes the histograms of a family.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds(pub(crate) Vec<f64>);
+
+impl MetricConstructor<Histogram> for Bounds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+const TIME_TO_FIRST_TOKEN: [f64; 18] = [
     0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
     400.0,
 ];
 
-pub(crate) const E2E_LATENCY: [f64; 22] = [
+const E2E_LATENCY: [f64; 22] = [
     0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
     400.0, 600.0, 1200.0, 1800.0, 2400.0,
 ];
 
-pub(crate) const INTER_TOKEN_LATENCY: [f64; 23] = [
+const INTER_TOKEN_LATENCY: [f64; 23] = [
     0.002, 0.004, 0.006, 0.008, 0.010, 0.015, 0.020, 0.025, 0.030, 0.035, 0.040, 0.060, 0.080,
     0.100, 0.200, 0.400, 0.600, 0.800, 1.0, 2.0, 4.0, 6.0, 8.0,
 ];

@@ -12,10 +12,11 @@ mod http;
 mod request;
 mod scheduler;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use prometheus_client::registry::Registry;
 
+pub use buckets::LatencyBuckets;
 pub use export::Format;
 pub use http::HttpMetrics;
 pub use request::{FinishedRequest, RequestMetrics};
@@ -33,9 +34,23 @@ pub struct Metrics {
     pub http: HttpMetrics,
 }
 
+/// What operators decide about metrics.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricsOptions {
+    /// On every sample of scheduler and requests.
+    pub extra_labels: BTreeMap<String, String>,
+    /// Upper bounds of the latencies' histograms.
+    pub buckets: LatencyBuckets,
+}
+
 impl Metrics {
     /// Metrics of a server that answers as `model_name`.
     pub fn new(model_name: &str) -> Self {
+        Self::with_options(model_name, &MetricsOptions::default())
+    }
+
+    /// [`Self::new`], as an operator wants them.
+    pub fn with_options(model_name: &str, options: &MetricsOptions) -> Self {
         let mut registry = Registry::default();
         let http = HttpMetrics::register(&mut registry);
         let labels = [
@@ -45,11 +60,17 @@ impl Metrics {
             ("pp_rank", "0".to_owned()),
             ("moe_ep_rank", "0".to_owned()),
         ];
-        let labels = labels.map(|(key, value)| (Cow::Borrowed(key), Cow::Owned(value)));
-        let scheduler =
-            SchedulerMetrics::register(registry.sub_registry_with_labels(labels.into_iter()));
-        let label = (Cow::Borrowed("model_name"), Cow::Owned(model_name.to_owned()));
-        let request = RequestMetrics::register(registry.sub_registry_with_label(label));
+        let with_extra = |labels: &[(&'static str, String)]| {
+            let labels =
+                labels.iter().map(|(key, value)| (Cow::Borrowed(*key), value.clone().into()));
+            let extra = options.extra_labels.iter();
+            let extra = extra.map(|(key, value)| (key.clone().into(), value.clone().into()));
+            labels.chain(extra).collect::<Vec<_>>().into_iter()
+        };
+        let of_scheduler = registry.sub_registry_with_labels(with_extra(&labels));
+        let scheduler = SchedulerMetrics::register(of_scheduler);
+        let of_requests = registry.sub_registry_with_labels(with_extra(&labels[..1]));
+        let request = RequestMetrics::register(of_requests, &options.buckets);
         Self { registry, scheduler, request, http }
     }
 

@@ -5,11 +5,18 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
-use crate::buckets;
+use crate::{
+    LatencyBuckets,
+    buckets::{self, Bounds},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StreamLabels {
@@ -21,7 +28,7 @@ struct CacheLabels {
     cache_source: &'static str,
 }
 
-type ByStream<M> = Family<StreamLabels, M, fn() -> M>;
+type ByStream = Family<StreamLabels, Histogram, Bounds>;
 
 /// A request that ran to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -51,10 +58,10 @@ pub struct RequestMetrics {
     prompt_tokens_histogram: Histogram,
     uncached_prompt_tokens_histogram: Histogram,
     generation_tokens_histogram: Histogram,
-    time_to_first_token: ByStream<Histogram>,
+    time_to_first_token: ByStream,
     inter_token_latency: Histogram,
-    time_per_output_token: ByStream<Histogram>,
-    e2e_latency: ByStream<Histogram>,
+    time_per_output_token: ByStream,
+    e2e_latency: ByStream,
 }
 
 fn stream_labels(is_streaming: bool) -> StreamLabels {
@@ -62,7 +69,8 @@ fn stream_labels(is_streaming: bool) -> StreamLabels {
 }
 
 impl RequestMetrics {
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry, latencies: &LatencyBuckets) -> Self {
+        let bounds = |bounds: &Vec<f64>| Bounds(bounds.clone());
         let metrics = Self {
             prompt_tokens: Family::default(),
             generation_tokens: Family::default(),
@@ -72,14 +80,14 @@ impl RequestMetrics {
             prompt_tokens_histogram: Histogram::new(buckets::TOKENS),
             uncached_prompt_tokens_histogram: Histogram::new(buckets::TOKENS),
             generation_tokens_histogram: Histogram::new(buckets::TOKENS),
-            time_to_first_token: Family::new_with_constructor(|| {
-                Histogram::new(buckets::TIME_TO_FIRST_TOKEN)
-            }),
-            inter_token_latency: Histogram::new(buckets::INTER_TOKEN_LATENCY),
-            time_per_output_token: Family::new_with_constructor(|| {
-                Histogram::new(buckets::INTER_TOKEN_LATENCY)
-            }),
-            e2e_latency: Family::new_with_constructor(|| Histogram::new(buckets::E2E_LATENCY)),
+            time_to_first_token: Family::new_with_constructor(bounds(
+                &latencies.time_to_first_token,
+            )),
+            inter_token_latency: bounds(&latencies.inter_token_latency).new_metric(),
+            time_per_output_token: Family::new_with_constructor(bounds(
+                &latencies.inter_token_latency,
+            )),
+            e2e_latency: Family::new_with_constructor(bounds(&latencies.e2e_request_latency)),
         };
         metrics.register_counters(registry);
         metrics.register_histograms(registry);

@@ -6,7 +6,8 @@
 use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use types::{EngineState, SchedulerStats};
@@ -44,9 +45,43 @@ pub struct SchedulerMetrics {
     weight_memory_usage_gb: Float,
     kv_cache_memory_usage_gb: Float,
     retractions: RetractionMetrics,
-    evicted_tokens: Counter,
+    tokens: TokenMetrics,
+    num_paused_reqs: Gauge,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabels {
+    mode: &'static str,
+}
+
+/// Tokens that were processed, and those that were forgotten.
+#[derive(Debug)]
+struct TokenMetrics {
+    realtime_tokens: Family<ModeLabels, Counter>,
+    evicted_tokens: Counter,
+}
+
+impl TokenMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let realtime_tokens = Family::default();
+        let help = "Tokens processed by mode: prefill_compute, prefill_cache, decode";
+        registry.register("sglang:realtime_tokens", help, realtime_tokens.clone());
+        let help = "Total number of tokens evicted from the radix cache";
+        Self { realtime_tokens, evicted_tokens: counter(registry, "evicted_tokens", help) }
+    }
+
+    fn observe(&self, stats: &SchedulerStats) {
+        advance(&self.evicted_tokens, stats.evicted_tokens);
+        for (mode, total) in [
+            ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
+            ("prefill_cache", stats.cached_tokens),
+            ("decode", stats.generation_tokens),
+        ] {
+            advance(&self.realtime_tokens.get_or_create(&ModeLabels { mode }), total);
+        }
+    }
 }
 
 /// Requests that were sent back to the queue, for want of memory or for a higher priority.
@@ -201,10 +236,11 @@ impl SchedulerMetrics {
                 "Memory used by the KV cache pools in GB",
             ),
             retractions: RetractionMetrics::register(registry),
-            evicted_tokens: counter(
+            tokens: TokenMetrics::register(registry),
+            num_paused_reqs: gauge(
                 registry,
-                "evicted_tokens",
-                "Total number of tokens evicted from the radix cache",
+                "num_paused_reqs",
+                "The number of requests that a pause holds",
             ),
             observing: Mutex::new(()),
         }
@@ -233,7 +269,12 @@ impl SchedulerMetrics {
             stats.num_running_reqs as f64 / facts.max_running_requests as f64
         });
         self.retractions.observe(stats);
-        advance(&self.evicted_tokens, stats.evicted_tokens);
+        self.tokens.observe(stats);
+    }
+
+    /// Sets how many requests an operator's pause holds.
+    pub fn observe_paused(&self, num_reqs: usize) {
+        self.num_paused_reqs.set(num_reqs as i64);
     }
 
     /// Sets what only the engine knows: memory.

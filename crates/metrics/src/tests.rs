@@ -18,6 +18,9 @@ fn stats() -> SchedulerStats {
         retracted_input_tokens: 70,
         retracted_output_tokens: 9,
         evicted_tokens: 4,
+        prompt_tokens: 10,
+        cached_tokens: 4,
+        generation_tokens: 5,
         ..SchedulerStats::default()
     }
 }
@@ -55,6 +58,14 @@ fn gauges_and_counters_follow_the_stats() {
         ("evicted_tokens_total", 4.0),
     ] {
         assert_eq!(sample(&text, &format!("sglang:{name}{LABELS}")), value, "{name}");
+    }
+    for (mode, value) in [("prefill_compute", 6.0), ("prefill_cache", 4.0), ("decode", 5.0)] {
+        let labels = LABELS.replace('}', &format!(",mode=\"{mode}\"}}"));
+        assert_eq!(
+            sample(&text, &format!("sglang:realtime_tokens_total{labels}")),
+            value,
+            "{mode}"
+        );
     }
     // Totals are totals however often they are observed.
     metrics.scheduler.observe(&stats(), 1.5, &facts);
@@ -150,4 +161,73 @@ fn formats_are_negotiated() {
     let text = Metrics::new("m").export(Format::OpenMetrics);
     assert!(text.contains("# TYPE sglang:num_aborted_requests counter\n"));
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn operators_choose_labels_and_buckets() {
+    let options = MetricsOptions {
+        extra_labels: [("zone".to_owned(), "eu".to_owned())].into(),
+        buckets: LatencyBuckets {
+            time_to_first_token: vec![0.5, 2.0],
+            inter_token_latency: vec![0.25],
+            e2e_request_latency: vec![3.0],
+        },
+    };
+    let metrics = Metrics::with_options("m", &options);
+    metrics.request.observe_first_token(1.0, true);
+    metrics.request.observe_inter_token(0.5, 2);
+    metrics.request.observe_finished(&FinishedRequest {
+        e2e_latency: 4.0,
+        time_per_output_token: Some(0.125),
+        ..FinishedRequest::default()
+    });
+    let text = metrics.export(Format::Prometheus);
+    for (sample_of, value) in [
+        (
+            r#"time_to_first_token_seconds_bucket{model_name="m",zone="eu",le="0.5",is_streaming="true"}"#,
+            0.0,
+        ),
+        (
+            r#"time_to_first_token_seconds_bucket{model_name="m",zone="eu",le="2.0",is_streaming="true"}"#,
+            1.0,
+        ),
+        (r#"inter_token_latency_seconds_bucket{model_name="m",zone="eu",le="0.25"}"#, 2.0),
+        (
+            r#"e2e_request_latency_seconds_bucket{model_name="m",zone="eu",le="3.0",is_streaming="false"}"#,
+            0.0,
+        ),
+        (
+            r#"request_time_per_output_token_seconds_bucket{model_name="m",zone="eu",le="0.25",is_streaming="false"}"#,
+            1.0,
+        ),
+        (r#"num_aborted_requests_total{model_name="m",zone="eu"}"#, 0.0),
+    ] {
+        assert_eq!(sample(&text, &format!("sglang:{sample_of}")), value, "{sample_of}");
+    }
+    let of_scheduler = text.lines().find(|line| line.starts_with("sglang:token_usage{")).unwrap();
+    assert!(of_scheduler.contains(r#"moe_ep_rank="0",zone="eu""#), "{of_scheduler}");
+}
+
+/// What SGLang's Grafana dashboard asks for, `model_name` included.
+#[test]
+fn the_dashboard_finds_its_metrics() {
+    let metrics = Metrics::new("m");
+    metrics.request.observe_first_token(1.0, true);
+    metrics.request.observe_finished(&FinishedRequest::default());
+    let text = metrics.export(Format::Prometheus);
+    for name in [
+        "e2e_request_latency_seconds_bucket",
+        "e2e_request_latency_seconds_sum",
+        "e2e_request_latency_seconds_count",
+        "time_to_first_token_seconds_bucket",
+        "time_to_first_token_seconds_sum",
+        "time_to_first_token_seconds_count",
+        "num_running_reqs",
+        "gen_throughput",
+        "cache_hit_rate",
+        "num_queue_reqs",
+    ] {
+        let mut samples = text.lines().filter(|line| line.starts_with(&format!("sglang:{name}{{")));
+        assert!(samples.next().is_some_and(|line| line.contains(r#"model_name="m""#)), "{name}");
+    }
 }

@@ -7,7 +7,9 @@ use std::{convert::Infallible, hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mem_cache::{EvictionPolicy, MemCache, MemCacheConfig, PageTables};
-use scheduler::{BatchOutput, Executor, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg};
+use scheduler::{
+    BatchOutput, Executor, RowMask, ScheduleBatch, Scheduler, SchedulerLimits, SchedulerMsg,
+};
 use types::{GenerateReq, Rid, SamplingParams, TokenId};
 
 const NUM_SLOTS: usize = 256 * 1024;
@@ -23,6 +25,15 @@ impl Executor for NoDevice {
 
     fn launch(&mut self, batch: &ScheduleBatch, _: &PageTables) -> Result<usize, Infallible> {
         Ok(batch.sampled_rows().count())
+    }
+
+    fn sample(
+        &mut self,
+        _: &mut Self::Handle,
+        _: &ScheduleBatch,
+        _: &[RowMask],
+    ) -> Result<(), Infallible> {
+        unreachable!("no request follows a grammar")
     }
 
     fn wait(&mut self, num_sampled: usize) -> Result<BatchOutput, Infallible> {
@@ -43,6 +54,7 @@ fn req(index: usize) -> SchedulerMsg {
         sampling_params: SamplingParams { max_new_tokens: None, ..Default::default() },
         eos_token_ids: vec![0],
         logprobs: None,
+        grammar: None,
         pooling: None,
         priority: None,
     }))

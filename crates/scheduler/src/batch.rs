@@ -60,6 +60,8 @@ pub struct SamplingRow {
     pub logit_bias: Option<Arc<[(TokenId, f32)]>>,
     /// Log-probabilities wanted of the sampled token and others.
     pub logprobs: Option<Arc<LogprobParams>>,
+    /// It follows a grammar: which tokens may come is known when the batch before is read.
+    pub is_constrained: bool,
 }
 
 /// Penalties, and the completion that they are for.
@@ -98,6 +100,7 @@ impl SamplingRow {
             penalties: None,
             logit_bias: (!params.logit_bias.is_empty()).then(|| Arc::clone(&params.logit_bias)),
             logprobs: None,
+            is_constrained: false,
         }
     }
 }
@@ -215,6 +218,11 @@ impl ScheduleBatch {
     /// Tokens in all rows.
     pub fn num_tokens(&self) -> usize {
         self.input_ids.len()
+    }
+
+    /// Whether sampling has to wait for [`Executor::sample`](crate::Executor::sample).
+    pub fn is_constrained(&self) -> bool {
+        self.sampled_rows().any(|row| row.sampling.is_constrained)
     }
 
     /// The rows of prompts and chunks of them, if the mode is extend.

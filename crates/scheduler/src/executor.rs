@@ -36,6 +36,15 @@ impl From<Vec<TokenId>> for BatchOutput {
     }
 }
 
+/// Which tokens one row may get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowMask {
+    /// Its index among the batch's sampled rows.
+    pub sampled_row: usize,
+    /// `[ceil(vocab / 32)]`: token `t` may come if bit `t % 32` of word `t / 32` is set.
+    pub words: Vec<u32>,
+}
+
 /// Runs batches in the order of their launches.
 ///
 /// That order is a promise the scheduler builds on: it hands pages on while a
@@ -48,12 +57,24 @@ pub trait Executor {
     type Error;
 
     /// Enqueues a batch; must not wait for it. Whatever it needs of `batch` and
-    /// `tables` it takes now: both change after the return.
+    /// `tables` it takes now: both change after the return. Of a batch with
+    /// [constrained](ScheduleBatch::is_constrained) rows the logits are computed and no
+    /// token is sampled: that is left to [`Self::sample`].
     fn launch(
         &mut self,
         batch: &ScheduleBatch,
         tables: &PageTables,
     ) -> Result<Self::Handle, Self::Error>;
+
+    /// Samples the tokens of the constrained batch launched last, once the one before it
+    /// was waited for. `batch` is that of the launch; rows without a mask may get any
+    /// token.
+    fn sample(
+        &mut self,
+        handle: &mut Self::Handle,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+    ) -> Result<(), Self::Error>;
 
     /// Blocks until the batch is done.
     fn wait(&mut self, handle: Self::Handle) -> Result<BatchOutput, Self::Error>;

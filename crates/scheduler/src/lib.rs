@@ -10,6 +10,7 @@
 mod batch;
 mod decode;
 mod executor;
+mod grammars;
 mod limits;
 mod messages;
 mod new_token_ratio;
@@ -28,7 +29,7 @@ pub use batch::{
     BatchRow, BatchSnapshot, ForwardMode, InputId, InputLogprobs, RowPenalties, SamplingRow,
     ScheduleBatch,
 };
-pub use executor::{BatchOutput, Executor, RowLogprobs};
+pub use executor::{BatchOutput, Executor, RowLogprobs, RowMask};
 pub use limits::{LimitsError, SchedulerLimits};
 pub use mem_cache::EvictionPolicy;
 pub use messages::{Progress, SchedulerEvent, SchedulerMsg};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use types::{FinishReason, GenerateReq, ReqEvent, Rid};
 
 /// To the scheduler.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum SchedulerMsg {
     /// Queue a request.
     Generate(Box<GenerateReq>),
@@ -13,7 +13,7 @@ pub enum SchedulerMsg {
     Abort(Rid),
     /// End every live request.
     AbortAll,
-    /// Empty the radix tree, if no request is live.
+    /// Empty the radix tree, if no request is live, or in a pause if none has pages.
     FlushCache,
     /// Time since some fixed start, for the rules that go by it. Nothing else tells the
     /// scheduler the time.

@@ -54,7 +54,7 @@ enum Added {
     Whole,
     /// A part; nothing else fits.
     Chunk,
-    /// Pages or rows are short until a request leaves.
+    /// Pages or rows are short, or as many run as may, until a request leaves.
     NoMemory,
     /// This batch is full.
     NoBudget,
@@ -173,6 +173,9 @@ impl<E: Executor> Scheduler<E> {
     }
 
     fn try_add(&mut self, id: ReqId, budget: &mut Budget, batch: &mut ScheduleBatch) -> Added {
+        if !self.may_run_one_more() {
+            return Added::NoMemory;
+        }
         let is_alone = self.running.is_empty() && self.chunked.is_none() && batch.rows.is_empty();
         let req = &self.reqs[id];
         debug_assert_eq!(req.num_pending, 0, "{}: admitted with a token in flight", req.rid);

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use slotmap::new_key_type;
 use types::{
-    FinishReason, GenerateReq, LogprobParams, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId,
-    TokenLogprobs,
+    FinishReason, GenerateReq, GrammarError, LogprobParams, MatchedStop, ReqCounts, Rid,
+    SamplingParams, TokenGrammar, TokenId, TokenLogprobs,
 };
 
 use crate::{BatchRow, InputLogprobs, RowPenalties, SamplingRow, pooled::PooledSum};
@@ -78,6 +78,8 @@ pub(crate) struct Req {
     /// How often each token was generated; kept only if there are penalties.
     token_counts: BTreeMap<TokenId, u32>,
     logprobs: Option<Arc<LogprobParams>>,
+    /// Has accepted all tokens read back so far. Away while its next mask is computed.
+    pub(crate) grammar: Option<Box<dyn TokenGrammar>>,
     /// Of the prompt, read so far; `None`: not wanted, or given out.
     input_logprobs: Option<Vec<TokenLogprobs>>,
     /// If a vector is wanted of the prompt.
@@ -98,7 +100,14 @@ impl Req {
     /// The prompt must be shorter than `context_length`.
     pub(crate) fn new(req: GenerateReq, context_length: usize, arrival: Arrival) -> Self {
         let GenerateReq {
-            rid, input_ids, sampling_params, eos_token_ids, logprobs, pooling, ..
+            rid,
+            input_ids,
+            sampling_params,
+            eos_token_ids,
+            logprobs,
+            pooling,
+            grammar,
+            ..
         } = req;
         let room = match pooling {
             None => context_length - input_ids.len(),
@@ -126,6 +135,7 @@ impl Req {
             eos_token_ids,
             suppress,
             token_counts: BTreeMap::new(),
+            grammar,
             input_logprobs: logprobs
                 .as_ref()
                 .and_then(|params| params.start_len)
@@ -196,6 +206,7 @@ impl Req {
             suppress: if too_early { self.suppress.clone() } else { None },
             penalties: self.sampling_params.penalties.is_some().then(|| self.row_penalties()),
             logprobs: self.logprobs.clone(),
+            is_constrained: self.grammar.is_some(),
             ..SamplingRow::new(&self.sampling_params, token_index)
         }
     }
@@ -260,8 +271,14 @@ impl Req {
             *self.token_counts.entry(token).or_default() += 1;
         }
         let length = self.output_len();
+        if let Some(Err(error)) = self.grammar.as_mut().map(|grammar| grammar.accept(token)) {
+            return Some(grammar_failed(&error));
+        }
         if length >= self.max_new_tokens {
             return Some(FinishReason::Length { length });
+        }
+        if self.grammar.as_ref().is_some_and(|grammar| grammar.is_terminated()) {
+            return Some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
         }
         let may_stop =
             !self.sampling_params.ignore_eos && length > self.sampling_params.min_new_tokens;
@@ -278,5 +295,14 @@ impl Req {
             cached_tokens: self.cached_tokens.unwrap_or(0),
             num_retractions: self.num_retractions,
         }
+    }
+}
+
+/// The end of a request whose grammar takes more than there is.
+pub(crate) fn grammar_failed(error: &GrammarError) -> FinishReason {
+    FinishReason::Abort {
+        message: error.to_string(),
+        status_code: 400,
+        err_type: "BadRequestError".to_owned(),
     }
 }

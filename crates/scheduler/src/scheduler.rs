@@ -6,8 +6,12 @@
 //! dropped, and its pages change hands at once; see [`Executor`] for why its
 //! stray K/V write harms nobody.
 //!
+//! Where a row follows a grammar, only the forward pass of `n` runs ahead: its tokens are
+//! sampled when those of `n - 1` are read and say what may come (see `grammars`).
+//!
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
+mod pause;
 mod stats;
 
 use std::{
@@ -55,12 +59,18 @@ pub struct Scheduler<E: Executor> {
     /// Prefilled, oldest first; each takes a token in each decode batch.
     pub(crate) running: Vec<ReqId>,
     /// Launched and not read.
-    in_flight: Option<InFlight<E::Handle>>,
+    pub(crate) in_flight: Option<InFlight<E::Handle>>,
     /// Settled batches, kept for their memory.
     spare: Vec<ScheduleBatch>,
     pub(crate) new_token_ratio: NewTokenRatio,
     /// Memory or rows ran out: admit nobody until a request leaves.
     pub(crate) admission_blocked: bool,
+    /// Launch nothing.
+    is_paused: bool,
+    /// One request at a time is prefilled.
+    is_held_back: bool,
+    /// Requests that may run at once, within the limits.
+    max_running: usize,
     /// As last told.
     pub(crate) now: Duration,
     pub(crate) rng: Rng,
@@ -76,9 +86,9 @@ pub(crate) struct News {
 }
 
 #[derive(Debug)]
-struct InFlight<H> {
-    batch: ScheduleBatch,
-    handle: H,
+pub(crate) struct InFlight<H> {
+    pub(crate) batch: ScheduleBatch,
+    pub(crate) handle: H,
 }
 
 impl<E: Executor> Scheduler<E> {
@@ -115,6 +125,9 @@ impl<E: Executor> Scheduler<E> {
             spare: Vec::new(),
             new_token_ratio: NewTokenRatio::new(limits.schedule_conservativeness),
             admission_blocked: false,
+            is_paused: false,
+            is_held_back: false,
+            max_running: limits.max_running_requests,
             now: Duration::ZERO,
             rng: Rng::new(limits.queue.random_seed),
             totals: Totals::default(),
@@ -143,14 +156,17 @@ impl<E: Executor> Scheduler<E> {
         };
         let previous = mem::replace(&mut self.in_flight, launched);
         self.settle(previous, out)?;
+        self.sample_constrained(out)?;
         if !self.limits.overlap {
             let launched = self.in_flight.take();
             self.settle(launched, out)?;
         }
-        if self.has_live_reqs() || self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.has_live_reqs() && !self.is_paused {
             return Ok(Progress::Busy);
         }
-        self.new_token_ratio.reset();
+        if !self.has_live_reqs() {
+            self.new_token_ratio.reset();
+        }
         Ok(Progress::Idle)
     }
 
@@ -216,10 +232,7 @@ impl<E: Executor> Scheduler<E> {
                 }
             }
             SchedulerMsg::FlushCache => {
-                let ok = !self.has_live_reqs();
-                if ok {
-                    self.cache.flush();
-                }
+                let ok = self.flush_cache();
                 out.push(SchedulerEvent::CacheFlushed { ok });
             }
             SchedulerMsg::Time(now) => self.now = now,
@@ -230,6 +243,9 @@ impl<E: Executor> Scheduler<E> {
     /// decode batch. But between two pieces of a prompt those that run get tokens.
     fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
         self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
+        if self.is_paused {
+            return None;
+        }
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
         batch.clear(ForwardMode::Decode);
         if self.is_turn_of_running() {

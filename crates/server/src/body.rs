@@ -27,6 +27,19 @@ pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
     state.run_text_job(move || parse(&body, table)).await
 }
 
+/// [`read_json`] of a body that may be left out.
+pub(crate) async fn read_json_or_default<T: DeserializeOwned + Default + Send + 'static>(
+    state: &AppState,
+    request: Request,
+    table: &'static Table,
+) -> Result<T, ApiError> {
+    let body = read_bytes(request.into_body(), state.config.max_body_bytes).await?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    parse(&body, table)
+}
+
 /// OpenAI's routes insist on JSON's media type.
 pub(crate) fn require_json_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

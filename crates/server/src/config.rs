@@ -1,10 +1,11 @@
 //! What the command line decides about the server.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use metrics::MetricsOptions;
 use serde_json::{Map, Value};
 
-use crate::AnswerParsers;
+use crate::{AnswerParsers, GrammarConfig, RequestLogOptions, TraceOptions};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,10 +22,12 @@ pub struct ServerConfig {
     pub served_model_name: String,
     /// `--tokenizer-path`.
     pub tokenizer_path: String,
-    /// `--weight-version`.
+    /// `--weight-version`: how the first weights are called.
     pub weight_version: String,
     /// `--enable-metrics`: serve `/metrics`. Off upstream, on here.
     pub enable_metrics: bool,
+    /// `--extra-metric-labels` and `--bucket-*`.
+    pub metrics: MetricsOptions,
     /// `--enable-cache-report`: cached tokens in OpenAI's `usage`.
     pub enable_cache_report: bool,
     /// `--incremental-streaming-output`: `/generate` streams what is new
@@ -44,14 +47,25 @@ pub struct ServerConfig {
     pub chat_template_kwargs: Map<String, Value>,
     /// `--reasoning-parser` and `--tool-call-parser`.
     pub parsers: AnswerParsers,
+    /// `--grammar-backend` and `--constrained-json-*`.
+    pub grammar: GrammarConfig,
     /// False: `/health` answers 200 without asking the engine for a token.
     pub health_generation: bool,
     /// How long a health probe waits for a token.
     pub health_timeout: Duration,
+    /// How long live requests may take to finish once the server is to stop; `None`: as long
+    /// as they like.
+    pub drain_timeout: Option<Duration>,
     /// Larger bodies are refused with 413.
     pub max_body_bytes: usize,
     /// Prompts rendered, tokenized or parsed at once, off the async threads.
     pub max_text_jobs: usize,
+    /// `--log-requests` and its companions, to begin with.
+    pub request_log: RequestLogOptions,
+    /// `--crash-dump-folder`: where requests are written if the engine dies.
+    pub crash_dump_folder: Option<PathBuf>,
+    /// `--enable-trace`.
+    pub trace: Option<TraceOptions>,
     /// All resolved arguments, as `/server_info` shows them.
     pub server_args: Map<String, Value>,
     /// Of this program.
@@ -73,6 +87,15 @@ pub struct SamplingDefaults {
     pub repetition_penalty: Option<f64>,
 }
 
+impl ServerConfig {
+    /// The arguments without keys, which are secrets even from those who know one of them.
+    pub(crate) fn shown_args(&self) -> Map<String, Value> {
+        let mut shown = self.server_args.clone();
+        shown.retain(|name, _| !["api_key", "admin_api_key"].contains(&name.as_str()));
+        shown
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
@@ -84,6 +107,7 @@ impl Default for ServerConfig {
             tokenizer_path: String::new(),
             weight_version: "default".to_owned(),
             enable_metrics: true,
+            metrics: MetricsOptions::default(),
             enable_cache_report: false,
             incremental_streaming_output: false,
             default_sampling_seed: None,
@@ -92,10 +116,15 @@ impl Default for ServerConfig {
             sampling_defaults: SamplingDefaults::default(),
             chat_template_kwargs: Map::new(),
             parsers: AnswerParsers::default(),
+            grammar: GrammarConfig::default(),
             health_generation: true,
             health_timeout: Duration::from_secs(20),
+            drain_timeout: None,
             max_body_bytes: 32 << 20,
             max_text_jobs: 4,
+            request_log: RequestLogOptions::default(),
+            crash_dump_folder: None,
+            trace: None,
             server_args: Map::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -6,7 +6,7 @@ use axum::{
 };
 use tower_http::cors::CorsLayer;
 
-use crate::{AppState, auth, console, http_metrics, routes::*};
+use crate::{AppState, auth, console, http_metrics, routes::*, trace};
 
 /// Every route, with authentication, CORS and request counting around them.
 pub fn router(state: AppState) -> Router {
@@ -24,7 +24,11 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(root::method_not_allowed)
         .layer(counted)
         .layer(middleware::from_fn_with_state(state.clone(), auth::require_admin_key));
-    clients.merge(administrators).layer(CorsLayer::permissive()).with_state(state)
+    clients
+        .merge(administrators)
+        .layer(middleware::from_fn(trace::adopt_parent))
+        .layer(CorsLayer::permissive())
+        .with_state(state)
 }
 
 fn generation_routes() -> Router<AppState> {
@@ -90,4 +94,24 @@ fn control_routes() -> Router<AppState> {
     Router::new()
         .route("/abort_request", post(abort_request::abort_request))
         .route("/flush_cache", get(flush_cache::flush_cache).post(flush_cache::flush_cache))
+        .route("/pause_generation", post(pause_generation::pause_generation))
+        .route("/continue_generation", post(pause_generation::continue_generation))
+        .route("/update_weight_version", post(update_weight_version::update_weight_version))
+        .route(
+            "/update_weights_from_disk",
+            post(update_weights_from_disk::update_weights_from_disk),
+        )
+        .route("/start_profile", get(profile::start_profile).post(profile::start_profile))
+        .route("/stop_profile", get(profile::stop_profile).post(profile::stop_profile))
+        .route("/slow_down", get(slow_down::slow_down).post(slow_down::slow_down))
+        .route("/freeze_gc", get(freeze_gc::freeze_gc).post(freeze_gc::freeze_gc))
+        .route(
+            "/set_internal_state",
+            post(set_internal_state::set_internal_state)
+                .put(set_internal_state::set_internal_state),
+        )
+        .route(
+            "/configure_logging",
+            get(configure_logging::configure_logging).post(configure_logging::configure_logging),
+        )
 }

@@ -1,10 +1,13 @@
 //! Accepting connections, and stopping to.
 
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 
 use axum::serve::{Listener, ListenerExt};
-use tokio::net::{TcpListener, TcpStream};
-use types::EngineMsg;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use types::{ControlMsg, EngineMsg};
 
 use crate::{
     AppState, router,
@@ -48,6 +51,11 @@ async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(
             shutdown.await;
             tracing::info!(num_live = draining.num_live_requests(), "draining");
             draining.begin_drain();
+            // In a pause the live ones would never end. Nobody waits for the answer.
+            let _ = draining.control(ControlMsg::Continue).await;
+            if let Some(timeout) = draining.config.drain_timeout {
+                tokio::spawn(end_after(draining, timeout));
+            }
         })
         .await?;
     // An engine that is gone already has nothing to drain.
@@ -60,4 +68,11 @@ pub(crate) fn set_nodelay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+}
+
+/// Aborts what is still live, unless the process ends before.
+async fn end_after(state: AppState, timeout: Duration) {
+    sleep(timeout).await;
+    tracing::warn!(num_live = state.num_live_requests(), "the drain has taken too long: aborting");
+    let _ = state.engine.send(EngineMsg::Abort { rid: None }).await;
 }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashSet,
+    io,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,9 +15,19 @@ use metrics::{Metrics, StaticFacts};
 use parsers::reasoning::ReasoningEntry;
 use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
-use types::{EngineHandle, EngineMsg, EngineState, EngineStatus, Rid, TokenId};
+use types::{ControlMsg, EngineHandle, EngineMsg, EngineState, EngineStatus, Reply, Rid, TokenId};
 
-use crate::{ServerConfig, error::ApiError, response_store::ResponseStore};
+use crate::{
+    ServerConfig,
+    error::ApiError,
+    generation::Grammars,
+    requests::{RequestBook, RequestLog, Requests},
+    response_store::ResponseStore,
+    trace::Exporter,
+};
+
+/// Changes the level of the program's log; says what is wrong with an unknown one.
+pub type LogLevelSetter = fn(&str) -> Result<(), String>;
 
 /// How long an information route waits for a busy engine.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,10 +44,13 @@ pub struct Shared {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) metrics: Metrics,
+    pub(crate) grammars: Grammars,
     /// The model's EOS tokens and the tokenizer's.
     pub(crate) eos_token_ids: Vec<TokenId>,
     /// What ends reasoning, if a reasoning parser is there.
     pub(crate) reasoning_end: Option<Arc<[TokenId]>>,
+    /// What comes right before an answer, if a reasoning parser is there.
+    pub(crate) answer_begin: Option<Arc<[TokenId]>>,
     /// The longest token: a text of `k` times as many bytes has `k` tokens.
     pub(crate) max_token_bytes: usize,
     /// Unix time of the server's start, seconds.
@@ -44,9 +59,17 @@ pub struct Shared {
     /// Answers of the engine since start: a sign of life.
     pub(crate) num_events: AtomicU64,
     pub(crate) text_jobs: Arc<Semaphore>,
+    pub(crate) requests: Requests,
+    /// Of `--enable-trace`.
+    pub(crate) exporter: Option<Exporter>,
     pub(crate) responses: ResponseStore,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
+    paused: AtomicBool,
+    /// Weight updates under way.
+    num_updates: AtomicUsize,
+    weights: RwLock<WeightNames>,
+    log_level: OnceLock<LogLevelSetter>,
 }
 
 impl std::ops::Deref for AppState {
@@ -70,11 +93,16 @@ impl AppState {
         eos_token_ids.dedup();
         let ids = 0..tokenizer.vocab_size() as TokenId;
         let max_token_bytes = ids.map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1);
-        let end_of = |entry: &ReasoningEntry| tokenizer.encode(entry.end, false).ok();
-        let reasoning_end = config.parsers.reasoning.and_then(end_of);
+        let mark = |text: fn(&ReasoningEntry) -> &'static str| {
+            let entry = config.parsers.reasoning?;
+            let ids = tokenizer.encode(text(entry), false).ok();
+            ids.filter(|ids| !ids.is_empty()).map(Arc::from)
+        };
         Self(Arc::new(Shared {
-            reasoning_end: reasoning_end.filter(|ids| !ids.is_empty()).map(Arc::from),
-            metrics: Metrics::new(&config.served_model_name),
+            reasoning_end: mark(|entry| entry.end),
+            answer_begin: mark(|entry| entry.answer_begin),
+            grammars: Grammars::new(config.grammar.clone()),
+            metrics: Metrics::with_options(&config.served_model_name, &config.metrics),
             eos_token_ids,
             max_token_bytes: max_token_bytes.max(1),
             created: unix_seconds() as u64,
@@ -84,6 +112,15 @@ impl AppState {
             responses: ResponseStore::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            num_updates: AtomicUsize::new(0),
+            weights: RwLock::new(WeightNames {
+                version: config.weight_version.clone(),
+                model_path: engine.model().model_path.clone(),
+            }),
+            log_level: OnceLock::new(),
+            requests: requests(&config),
+            exporter: exporter(&config),
             config,
             engine,
             tokenizer,
@@ -97,6 +134,34 @@ impl AppState {
         let cell = self.engine.status_cell();
         if matches!(cell.get(), EngineStatus::Starting | EngineStatus::Running) {
             cell.set(EngineStatus::Draining);
+        }
+    }
+
+    /// Lets `/configure_logging` change the level of the log.
+    pub fn allow_log_level(&self, setter: LogLevelSetter) {
+        self.log_level.get_or_init(|| setter);
+    }
+
+    /// Writes down what is known of requests, because the server is about to die of `reason`. A
+    /// file's path, unless there is no `--crash-dump-folder` or nothing to tell.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be written.
+    pub fn dump_requests(&self, reason: &str) -> io::Result<Option<PathBuf>> {
+        self.requests.book.dump(reason, &self.config.shown_args())
+    }
+
+    /// Sends the spans that wait to be sent; blocks until then, or for so long.
+    pub fn flush_traces(&self, timeout: Duration) {
+        if let Some(exporter) = &self.exporter {
+            exporter.flush(timeout);
+        }
+    }
+
+    pub(crate) fn set_log_level(&self, level: &str) -> Result<(), String> {
+        match self.log_level.get() {
+            Some(set) => set(level),
+            None => Err("log_level cannot be changed here.".to_owned()),
         }
     }
 
@@ -155,6 +220,57 @@ impl AppState {
         tokio::time::timeout(STATE_TIMEOUT, ask).await.ok()?
     }
 
+    /// Does something to the engine and waits until it is done.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub(crate) async fn control<T>(
+        &self,
+        msg: impl FnOnce(Reply<T>) -> ControlMsg,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(EngineMsg::Control(msg(reply))).await?;
+        answer.await.map_err(|_| ApiError::engine_gone())
+    }
+
+    /// Whether an operator has paused generation.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        self.paused.store(is_paused, Ordering::Release);
+    }
+
+    /// From now on, until it is dropped, the engine may be busy with loading weights.
+    pub(crate) fn begin_update(&self) -> Updating {
+        self.num_updates.fetch_add(1, Ordering::AcqRel);
+        Updating(self.clone())
+    }
+
+    /// Whether weights are being loaded, or about to.
+    pub(crate) fn is_updating(&self) -> bool {
+        self.num_updates.load(Ordering::Acquire) > 0
+    }
+
+    /// How answers call the weights.
+    pub(crate) fn weight_version(&self) -> String {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).version.clone()
+    }
+
+    pub(crate) fn set_weight_version(&self, version: String) {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner).version = version;
+    }
+
+    /// Where the weights are from.
+    pub(crate) fn model_path(&self) -> String {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).model_path.clone()
+    }
+
+    pub(crate) fn set_model_path(&self, model_path: String) {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner).model_path = model_path;
+    }
+
     pub(crate) fn static_facts(&self) -> StaticFacts {
         let model = self.engine.model();
         StaticFacts {
@@ -183,6 +299,36 @@ impl AppState {
             Err(ApiError::http(status, "The prompt could not be processed."))
         })
     }
+}
+
+fn exporter(config: &ServerConfig) -> Option<Exporter> {
+    let exporter = config.trace.clone().map(Exporter::start)?;
+    exporter.inspect_err(|error| tracing::error!(%error, "requests are not traced")).ok()
+}
+
+/// What the weights of the day are called.
+#[derive(Debug)]
+struct WeightNames {
+    version: String,
+    model_path: String,
+}
+
+/// A weight update under way.
+#[derive(Debug)]
+pub(crate) struct Updating(AppState);
+
+impl Drop for Updating {
+    fn drop(&mut self) {
+        self.0.num_updates.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn requests(config: &ServerConfig) -> Requests {
+    let log = RequestLog::new(config.request_log.clone()).unwrap_or_else(|error| {
+        tracing::error!(%error, "requests are not logged");
+        RequestLog::default()
+    });
+    Requests { log, book: RequestBook::new(config.crash_dump_folder.clone()) }
 }
 
 /// Seconds since 1970.

@@ -12,7 +12,7 @@ pub(crate) fn rfc3339(seconds: f64) -> String {
 
 /// Year, month and day of a number of days since 1970, in the Gregorian calendar.
 /// Years are counted from March, so that the leap day is the last.
-fn date(days: u64) -> (u64, u64, u64) {
+pub(crate) fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_1970: u64 = 719_468;
     const ERA: u64 = 146_097; // days of 400 years
     let days = days + DAYS_TO_1970;

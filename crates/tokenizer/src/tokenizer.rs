@@ -221,6 +221,11 @@ impl Tokenizer {
         self.token_to_id(self.0.special_tokens.get(role)?)
     }
 
+    /// True if text stands between the tokens of a text, which no token has.
+    pub fn joins_tokens(&self) -> bool {
+        !self.0.detokenizer.joiner().is_empty()
+    }
+
     pub(crate) fn templates(&self) -> &TemplateSources {
         &self.0.templates
     }

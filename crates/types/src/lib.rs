@@ -6,8 +6,10 @@
 //!
 //! Upstream: `sglang/srt/managers/io_struct.py`.
 
+mod control;
 mod engine_handle;
 mod finish;
+mod grammar;
 mod ids;
 mod logprobs;
 mod messages;
@@ -16,8 +18,10 @@ mod profile;
 mod sampling;
 mod stats;
 
+pub use control::{ControlMsg, PauseMode, WeightUpdate};
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
+pub use grammar::{GrammarError, NextTokens, TokenGrammar};
 pub use ids::{PageId, Rid, SlotId, StateId, TokenId};
 pub use logprobs::{LogprobParams, ReqLogprobs, TokenLogprobs};
 pub use messages::{

@@ -6,15 +6,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    FinishReason, LogprobParams, PooledModel, Pooling, ReqLogprobs, Rid, SamplingParams,
-    SchedulerStats, StepProfiles, TokenId,
+    ControlMsg, FinishReason, LogprobParams, PooledModel, Pooling, ReqLogprobs, Rid,
+    SamplingParams, SchedulerStats, StepProfiles, TokenGrammar, TokenId,
 };
 
 /// Answers a control message once.
 pub type Reply<T> = oneshot::Sender<T>;
 
 /// One sequence to generate. Batches and `n > 1` are several of these.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GenerateReq {
     /// Unique among live requests.
     pub rid: Rid,
@@ -26,6 +26,8 @@ pub struct GenerateReq {
     pub eos_token_ids: Vec<TokenId>,
     /// Log-probabilities to report.
     pub logprobs: Option<Arc<LogprobParams>>,
+    /// What the completion has to follow, at its beginning.
+    pub grammar: Option<Box<dyn TokenGrammar>>,
     /// Set: a vector is wanted and no token, and the model is a [`PooledModel`].
     pub pooling: Option<Pooling>,
     /// Counts if the server schedules by priority.
@@ -51,6 +53,8 @@ pub enum EngineMsg {
     FlushCache(Reply<bool>),
     /// Ask what `/server_info` shows of a running engine.
     GetState(Reply<EngineState>),
+    /// An operator's doing.
+    Control(ControlMsg),
     /// Finish what is live, take nothing new, then end the thread.
     Drain,
 }

@@ -5,10 +5,13 @@
 
 mod device;
 mod exec;
+mod grammar;
 mod memory;
+mod metrics;
 mod model;
 mod observability;
 pub(crate) mod refused;
+mod requests;
 mod schedule;
 mod serving;
 
@@ -20,9 +23,12 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use device::DeviceArgs;
 pub(crate) use exec::ExecArgs;
+pub(crate) use grammar::GrammarArgs;
 pub(crate) use memory::MemoryArgs;
+pub(crate) use metrics::MetricsArgs;
 pub(crate) use model::ModelArgs;
 pub(crate) use observability::ObservabilityArgs;
+pub(crate) use requests::RequestArgs;
 pub(crate) use schedule::ScheduleArgs;
 pub(crate) use serving::ServingArgs;
 
@@ -58,6 +64,12 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) serving: ServingArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) requests: RequestArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 impl ServerArgs {

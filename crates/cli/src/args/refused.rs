@@ -14,7 +14,8 @@ pub(crate) const DOCUMENT: &str = "docs/compat/server-args.md";
 
 /// Flags of ours that upstream does not have.
 #[cfg(test)]
-pub(crate) const OWN_FLAGS: &[&str] = &["graph-runner", "mlx-wired-limit-gb", "profile"];
+pub(crate) const OWN_FLAGS: &[&str] =
+    &["drain-timeout", "graph-runner", "mlx-wired-limit-gb", "profile"];
 
 /// Other spellings of upstream's flags that launch scripts use.
 const ALIASES: &[(&str, &str)] = &[
@@ -50,7 +51,6 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("dp-size", "1", "one replica"),
     neutral("enable-response-store", "", "responses are always stored"),
     neutral("ep-size", "1", "one device"),
-    neutral("grammar-backend", "none", "constrained output is not supported yet"),
     neutral("mlx-enable-sampling", "", "sampling is always on"),
     neutral("model-impl", "auto", "there is one implementation of each model"),
     neutral("nnodes", "1", "one machine"),
@@ -63,6 +63,7 @@ pub(crate) const NEUTRAL: &[Neutral] = &[
     neutral("tokenizer-mode", "auto", "the tokenizer there is"),
     neutral("tokenizer-worker-num", "1", "tokenizing runs on the blocking pool"),
     neutral("tp-size", "1", "one device"),
+    neutral("trace-modules", "request", "requests are what is traced"),
     neutral("trust-remote-code", "", "no code of a model repository is ever run"),
 ];
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::GrammarArgs;
+
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct ServingArgs {
@@ -89,6 +91,11 @@ pub(crate) struct ServingArgs {
     #[arg(long, default_value = "default", value_name = "VERSION")]
     pub(crate) weight_version: String,
 
+    /// Seconds that live requests may take to finish after SIGTERM, before they are aborted; by
+    /// default as long as they like (ours).
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain_timeout: Option<f64>,
+
     /// Measure where the time of steps goes: tables in the log, `profile` in `/server_info` (ours).
     #[arg(long)]
     #[serde(skip)]
@@ -97,4 +104,8 @@ pub(crate) struct ServingArgs {
     /// Do not send a request to oneself before reporting readiness.
     #[arg(long)]
     pub(crate) skip_server_warmup: bool,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) grammar: GrammarArgs,
 }

@@ -155,6 +155,7 @@ fn submit(
         sampling_params: args.sampling.params(model.vocab_size)?,
         eos_token_ids,
         logprobs: None,
+        grammar: None,
         pooling: None,
         priority: None,
     });

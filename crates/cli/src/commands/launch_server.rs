@@ -36,7 +36,8 @@ use crate::{
 /// too few: when the machine is busy, the kernel resets what goes beyond.
 const BACKLOG: u32 = 2048;
 
-/// How long streams may take to tell their clients that the engine is gone.
+/// How long streams may take to tell their clients that the engine is gone, and the last spans to
+/// be sent.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
@@ -45,6 +46,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     config.profile = args.serving.profile;
     args.serving.check()?;
     let identity = args.serving.tls_identity()?;
+    let request_log = args.requests.log_options()?;
+    let metrics = args.metrics.options()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;
 
@@ -58,10 +61,16 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let choice = args.serving.template_choice();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
-    let server_config = server_config(args, &engine, &model_path, parsers)?;
+    let server_config = ServerConfig {
+        request_log,
+        metrics,
+        ..server_config(args, &engine, &model_path, parsers)?
+    };
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
+    state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(args, (state, identity), engine, watchdog));
+    let result = runtime.block_on(serve(args, (state.clone(), identity), engine, watchdog));
+    state.flush_traces(LAST_WORDS);
     // Blocking text jobs of requests that are gone must not hold up the exit.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -79,7 +88,7 @@ async fn serve(
     let url = format!("{scheme}://{}", listener.local_addr()?);
     tracing::info!("listening on {url}");
 
-    tokio::spawn(watch(engine.clock.clone(), watchdog));
+    tokio::spawn(watch(state.clone(), engine.clock.clone(), watchdog));
     let mut ended = engine_end(engine)?;
     let (stop, stopped) = oneshot::channel();
     let shutdown = shutdown(stopped)?;
@@ -104,7 +113,8 @@ async fn serve(
         }
         result = &mut ended => {
             let ended_well = result?;
-            if ended_well.is_err() {
+            if let Err(error) = &ended_well {
+                dump_requests(&state, &error.to_string());
                 let _ = stop.send(());
             }
             // The server's last act is to drain the engine, whose end may be seen first.
@@ -157,7 +167,7 @@ fn shutdown(stopped: oneshot::Receiver<()>) -> Result<impl Future<Output = ()> +
 }
 
 /// Ends the process if a step hangs: nothing inside the step could.
-async fn watch(clock: StepClock, timeout: Duration) {
+async fn watch(state: AppState, clock: StepClock, timeout: Duration) {
     let mut ticks = tokio::time::interval((timeout / 4).max(Duration::from_millis(100)));
     loop {
         ticks.tick().await;
@@ -167,8 +177,18 @@ async fn watch(clock: StepClock, timeout: Duration) {
                 elapsed.as_secs_f64(),
                 timeout.as_secs_f64()
             );
+            dump_requests(&state, "a step has taken longer than --watchdog-timeout");
             exit(1);
         }
+    }
+}
+
+/// `--crash-dump-folder`.
+fn dump_requests(state: &AppState, reason: &str) {
+    match state.dump_requests(reason) {
+        Ok(Some(path)) => tracing::error!("wrote the requests to {}", path.display()),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "cannot write the requests down"),
     }
 }
 
@@ -206,8 +226,15 @@ impl ServingArgs {
             ChatTemplate::from_argument(argument, SpecialTokens::default())
                 .context("--chat-template")?;
         }
+        self.grammar.resolve()?;
+        self.drain_timeout()?;
         // Names only: there is no template yet.
         self.parsers(None, &Tokenizer::skipped()).map(drop)
+    }
+
+    fn drain_timeout(&self) -> Result<Option<Duration>> {
+        let timeout = self.drain_timeout.map(Duration::try_from_secs_f64);
+        timeout.transpose().context("--drain-timeout")
     }
 
     /// What HTTPS is served with, if it is.
@@ -256,6 +283,7 @@ fn server_config(
     server_args.insert("tool_call_parser".to_owned(), tool_call);
     let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
     Ok(ServerConfig {
+        grammar: serving.grammar.resolve()?,
         host: serving.host.clone(),
         port: serving.port,
         api_key: serving.api_key.clone(),
@@ -277,6 +305,9 @@ fn server_config(
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
         parsers,
+        drain_timeout: serving.drain_timeout()?,
+        trace: args.requests.trace_options(),
+        crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
         ..ServerConfig::default()
     })

@@ -44,7 +44,7 @@ fn bad_requests_are_refused_by_name() {
         ("/generate", ids(json!({ "max_new_tokens": -5 })), "max_new_tokens"),
         ("/generate", ids(json!({ "min_new_tokens": 9, "max_new_tokens": 3 })), "min_new_tokens"),
         ("/generate", ids(json!({ "stop": vec!["x"; 10_000] })), "stop"),
-        ("/generate", ids(json!({ "json_schema": "{}" })), "json_schema"),
+        ("/generate", ids(json!({ "json_schema": "{" })), "json_schema"),
         ("/v1/completions", json!({ "prompt": "a", "temperature": "x" }), ""),
         ("/generate", ids(json!({ "frequency_penalty": 9 })), "frequency_penalty"),
         ("/generate", ids(json!({ "logit_bias": { "49152": 1 } })), "49152"),

@@ -10,6 +10,7 @@ mod cache;
 mod command_line;
 mod convert;
 mod dialects;
+mod grammars;
 mod hybrid;
 mod lifecycle;
 mod load_errors;

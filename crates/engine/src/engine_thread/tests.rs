@@ -1,14 +1,21 @@
 //! The loop over a device that counts: the token after `x` is `x + 1`.
 
 use std::{
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::JoinHandle,
 };
 
 use mem_cache::PageTables;
-use scheduler::{BatchOutput, InputId, ScheduleBatch, SchedulerLimits};
+use scheduler::{BatchOutput, InputId, RowMask, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
-use types::{EngineHandle, ModelInfo, SamplingParams, SchedulerStats, SubmitError, TokenId};
+use types::{
+    ControlMsg, EngineHandle, ModelInfo, PauseMode, SamplingParams, SchedulerStats, StepProfiles,
+    SubmitError, TokenId, WeightUpdate,
+};
 
 use super::*;
 
@@ -17,6 +24,9 @@ struct CountingDevice {
     permits: Receiver<Permit>,
     last: Vec<TokenId>,
     num_resets: usize,
+    /// How far the next token is: what its weights say.
+    stride: TokenId,
+    is_short: Arc<AtomicBool>,
     launched: Option<LaunchedBatch>,
     read: Option<ForwardMode>,
     clock: StageClock,
@@ -45,16 +55,26 @@ impl Executor for CountingDevice {
             end += row.extend_len;
             if row.sampled {
                 sampled.push(
-                    1 + match batch.input_ids[end - 1] {
-                        InputId::Host(id) => id,
-                        InputId::Previous { row } => self.last[row],
-                    },
+                    self.stride
+                        + match batch.input_ids[end - 1] {
+                            InputId::Host(id) => id,
+                            InputId::Previous { row } => self.last[row],
+                        },
                 );
             }
         }
         self.last.clone_from(&sampled);
         self.launched = Some(batch.into());
         Ok((sampled, batch.mode))
+    }
+
+    fn sample(
+        &mut self,
+        _: &mut Self::Handle,
+        _: &ScheduleBatch,
+        _: &[RowMask],
+    ) -> Result<(), String> {
+        unreachable!("no request follows a grammar")
     }
 
     fn wait(&mut self, (sampled, mode): Self::Handle) -> Result<BatchOutput, String> {
@@ -68,6 +88,17 @@ impl Device for CountingDevice {
         self.num_resets += 1;
         Ok(())
     }
+
+    fn update_weights(&mut self, update: &WeightUpdate) -> Result<(), String> {
+        self.stride = update.model_path.parse().map_err(|_| "no such weights".to_owned())?;
+        Ok(())
+    }
+
+    fn pressure(&self) -> Pressure {
+        if self.is_short.load(Ordering::Relaxed) { Pressure::Critical } else { Pressure::Normal }
+    }
+
+    fn release_cache(&mut self) {}
 
     fn memory(&self) -> EngineState {
         EngineState { weight_bytes: self.num_resets, ..Default::default() }
@@ -93,6 +124,7 @@ impl Device for CountingDevice {
 struct Bench {
     handle: EngineHandle,
     permits: Sender<Permit>,
+    is_short: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), EngineError>>,
 }
 
@@ -105,11 +137,15 @@ fn start_with(profile: bool) -> Bench {
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
     let cell = status.clone();
+    let is_short = Arc::new(AtomicBool::new(false));
+    let short = Arc::clone(&is_short);
     let thread = std::thread::spawn(move || {
         let device = CountingDevice {
             permits: receiver,
             last: Vec::new(),
             num_resets: 0,
+            stride: 1,
+            is_short: short,
             launched: None,
             read: None,
             clock: StageClock::new(),
@@ -120,7 +156,8 @@ fn start_with(profile: bool) -> Bench {
         EngineThread::new(scheduler, options).run()
     });
     status.set(EngineStatus::Running);
-    Bench { handle: EngineHandle::new(sender, status, ModelInfo::default()), permits, thread }
+    let handle = EngineHandle::new(sender, status, ModelInfo::default());
+    Bench { handle, permits, is_short, thread }
 }
 
 impl Bench {
@@ -136,6 +173,7 @@ impl Bench {
             },
             eos_token_ids: Vec::new(),
             logprobs: None,
+            grammar: None,
             pooling: None,
             priority: None,
         };
@@ -147,6 +185,24 @@ impl Bench {
         let (reply, answer) = oneshot::channel();
         self.handle.submit(EngineMsg::GetState(reply)).unwrap();
         answer.blocking_recv().unwrap()
+    }
+
+    fn ask<T>(&self, msg: impl FnOnce(Reply<T>) -> EngineMsg) -> T {
+        let (reply, answer) = oneshot::channel();
+        self.handle.submit(msg(reply)).unwrap();
+        answer.blocking_recv().unwrap()
+    }
+
+    fn pause(&self, mode: PauseMode) -> usize {
+        let (reply, answer) = oneshot::channel();
+        self.handle.submit(EngineMsg::Control(ControlMsg::Pause { mode, reply })).unwrap();
+        // The loop may be held in a launch, before which it has not seen the message.
+        self.permits.send(Permit::Step).unwrap();
+        answer.blocking_recv().unwrap()
+    }
+
+    fn resume(&self) {
+        self.ask(|reply| EngineMsg::Control(ControlMsg::Continue(reply)));
     }
 
     fn drain(self) -> Result<(), EngineError> {
@@ -192,7 +248,7 @@ fn streams_get_their_own_tokens() {
 fn a_dropped_receiver_aborts_running_and_waiting_requests() {
     let bench = start();
     let mut gone = bench.generate("gone", 10, 1000);
-    let stays = bench.generate("stays", 20, 1000);
+    let mut stays = bench.generate("stays", 20, 1000);
     bench.permits.send(Permit::Step).unwrap();
     bench.permits.send(Permit::Step).unwrap();
     gone.blocking_recv().unwrap();
@@ -205,6 +261,8 @@ fn a_dropped_receiver_aborts_running_and_waiting_requests() {
         bench.handle.submit(EngineMsg::GetState(reply)).unwrap();
         bench.permits.send(Permit::Step).unwrap();
         stats = answer.blocking_recv().unwrap().scheduler;
+        // One pass may answer many questions: a token tells that it is over.
+        stays.blocking_recv().unwrap();
     }
     assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (1, 0));
     assert_eq!(stats.num_aborted_reqs, 2);
@@ -218,7 +276,7 @@ fn a_drain_finishes_what_is_live_and_refuses_the_rest() {
     let live = bench.generate("live", 10, 3);
     bench.handle.submit(EngineMsg::Drain).unwrap();
     let late = bench.generate("late", 20, 3);
-    let Bench { handle, permits, thread } = bench;
+    let Bench { handle, permits, thread, .. } = bench;
     drop(permits);
     assert_eq!(collect(live).0, [11, 12, 13]);
     assert_eq!(status_code(&collect(late).1), 503);
@@ -322,5 +380,164 @@ fn there_is_no_profile_unless_asked_for() {
     bench.permits.send(Permit::Step).unwrap();
     assert_eq!(collect(bench.generate("a", 10, 1)).0, [11]);
     assert_eq!(bench.state().profile, None);
+    bench.drain().unwrap();
+}
+
+#[test]
+fn a_pause_holds_what_is_live_and_what_comes() {
+    for mode in [PauseMode::InPlace, PauseMode::Retract, PauseMode::Abort] {
+        let bench = start();
+        let mut live = bench.generate("live", 10, 50);
+        bench.permits.send(Permit::Step).unwrap();
+        bench.permits.send(Permit::Step).unwrap();
+        assert_eq!(live.blocking_recv().unwrap().token_ids, [11]);
+        assert_eq!(bench.pause(mode), usize::from(mode != PauseMode::Abort), "{mode:?}");
+        let late = bench.generate("late", 20, 2);
+        let flushed = bench.ask(EngineMsg::FlushCache);
+        assert_eq!(flushed, mode != PauseMode::InPlace, "{mode:?}");
+        let stats = bench.state().scheduler;
+        let running = usize::from(mode == PauseMode::InPlace);
+        let waiting = 1 + usize::from(mode == PauseMode::Retract);
+        assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (running, waiting));
+        assert_eq!(stats.num_retractions, u64::from(mode == PauseMode::Retract), "{mode:?}");
+
+        bench.resume();
+        bench.drain().unwrap();
+        assert_eq!(collect(late).0, [21, 22], "{mode:?}");
+        let (tokens, reason) = collect(live);
+        match mode {
+            PauseMode::Abort => assert_eq!(reason, FinishReason::aborted()),
+            _ => assert!(tokens.into_iter().eq(12..=60), "{mode:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_drain_ends_a_pause() {
+    let bench = start();
+    bench.pause(PauseMode::InPlace);
+    let live = bench.generate("live", 10, 2);
+    bench.drain().unwrap();
+    assert_eq!(collect(live).0, [11, 12]);
+}
+
+#[test]
+fn a_profile_can_be_asked_for_and_ends_by_itself() {
+    let bench = start();
+    let begin = |num_steps| {
+        let (ended, profile) = oneshot::channel();
+        let started = bench.ask(|started| {
+            EngineMsg::Control(ControlMsg::StartProfile { num_steps, started, ended })
+        });
+        started.then_some(profile)
+    };
+    let stop = || bench.ask(|reply| EngineMsg::Control(ControlMsg::StopProfile(reply)));
+    assert!(!stop(), "none has begun");
+    let profile = begin(Some(2)).unwrap();
+    assert!(begin(None).is_none(), "one at a time");
+    for _ in 0..4 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(collect(bench.generate("a", 10, 4)).0, [11, 12, 13, 14]);
+    let counts = profile.blocking_recv().unwrap();
+    assert_eq!((counts.prefill.num_steps, counts.decode.num_steps), (1, 1));
+    assert_eq!(bench.state().profile, None);
+
+    let profile = begin(None).unwrap();
+    assert!(stop() && !stop());
+    assert_eq!(profile.blocking_recv().unwrap(), StepProfiles::default());
+    bench.drain().unwrap();
+}
+
+fn update(model_path: &str) -> WeightUpdate {
+    WeightUpdate {
+        model_path: model_path.to_owned(),
+        load_format: None,
+        abort_all_requests: false,
+        flush_cache: true,
+    }
+}
+
+impl Bench {
+    fn submit_update(&self, update: WeightUpdate) -> oneshot::Receiver<Result<usize, String>> {
+        let (reply, answer) = oneshot::channel();
+        let msg = ControlMsg::UpdateWeights { update, reply };
+        self.handle.submit(EngineMsg::Control(msg)).unwrap();
+        answer
+    }
+}
+
+#[test]
+fn new_weights_come_between_requests() {
+    let bench = start();
+    let before = bench.generate("before", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    let updated = bench.submit_update(update("5"));
+    let second = bench.submit_update(update("7"));
+    let after = bench.generate("after", 20, 2);
+    for _ in 0..8 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    assert!(second.blocking_recv().unwrap().unwrap_err().contains("Another update"));
+    assert_eq!(collect(before).0, [11, 12, 13], "it ends with the weights it began with");
+    assert_eq!(collect(after).0, [25, 30], "it waits for the new ones");
+
+    let failed = bench.submit_update(update("broken"));
+    assert_eq!(failed.blocking_recv().unwrap(), Err("no such weights".to_owned()));
+    assert_eq!(collect(bench.generate("still", 20, 2)).0, [25, 30]);
+    bench.drain().unwrap();
+}
+
+#[test]
+fn new_weights_in_a_pause_take_over_running_requests() {
+    let bench = start();
+    let mut live = bench.generate("live", 10, 50);
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(live.blocking_recv().unwrap().token_ids, [11]);
+    assert_eq!(bench.pause(PauseMode::InPlace), 1);
+    let refused = bench.submit_update(update("5")).blocking_recv().unwrap();
+    assert!(refused.unwrap_err().contains("flush_cache"), "its pages are of the old weights");
+    let keep = WeightUpdate { flush_cache: false, ..update("5") };
+    assert_eq!(bench.submit_update(keep).blocking_recv().unwrap(), Ok(1));
+    bench.resume();
+    bench.drain().unwrap();
+    let (tokens, _) = collect(live);
+    let strides: Vec<_> = tokens.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let first_new = strides.iter().position(|&stride| stride == 5).expect("new weights");
+    assert!(first_new <= 2 && strides[first_new..].iter().all(|&stride| stride == 5), "{tokens:?}");
+}
+
+#[test]
+fn new_weights_need_not_wait() {
+    let bench = start();
+    let live = bench.generate("live", 10, 1000);
+    bench.permits.send(Permit::Step).unwrap();
+    let now = WeightUpdate { abort_all_requests: true, ..update("5") };
+    let updated = bench.submit_update(now);
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    assert_eq!(collect(live).1, FinishReason::aborted());
+    bench.drain().unwrap();
+}
+
+#[test]
+fn short_memory_runs_one_request_at_a_time_until_there_is_more() {
+    let bench = start();
+    bench.is_short.store(true, Ordering::Relaxed);
+    let (mut first, mut second) = (bench.generate("1", 10, 4), bench.generate("2", 20, 3));
+    for _ in 0..2 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(first.blocking_recv().unwrap().token_ids, [11]);
+    assert!(second.try_recv().is_err(), "it waits");
+    bench.is_short.store(false, Ordering::Relaxed);
+    for _ in 0..8 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(second.blocking_recv().unwrap().token_ids, [21]);
+    assert_eq!((collect(first).0, collect(second).0), (vec![12, 13, 14], vec![22, 23]));
     bench.drain().unwrap();
 }

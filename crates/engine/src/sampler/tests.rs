@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use scheduler::RowPenalties;
+use scheduler::{RowMask, RowPenalties};
 use types::{LogprobParams, Penalties, TokenLogprobs};
 
 use super::*;
@@ -21,6 +21,7 @@ const GREEDY: SamplingRow = SamplingRow {
     penalties: None,
     logit_bias: None,
     logprobs: None,
+    is_constrained: false,
 };
 const PLAIN: SamplingRow = SamplingRow { temperature: 1.0, ..GREEDY };
 
@@ -323,5 +324,28 @@ fn many_positions_come_in_pieces() {
     assert_eq!(found.len(), count);
     for (i, found) in found.iter().enumerate() {
         assert_logprobs(found, &log_softmax(&rows[i], 1.0), tokens[i] as usize, &params[i]);
+    }
+}
+
+#[test]
+fn masks_leave_what_they_allow_and_rows_without_one() {
+    let vocab = 70;
+    let values: Vec<f32> = (0..4 * vocab).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+    let logits = Array::from_slice(&values, &[4, vocab]).unwrap();
+    let mask = |sampled_row: usize| {
+        let word = |word: usize| 0x9e37_79b9_u32.wrapping_mul((sampled_row * 7 + word + 1) as u32);
+        // More words than there are tokens for.
+        RowMask { sampled_row, words: (0..4).map(word).collect() }
+    };
+    for rows in [&[0, 1, 2, 3][..], &[2], &[3, 0]] {
+        let masks: Vec<_> = rows.iter().map(|&row| mask(row)).collect();
+        let masked: Vec<f32> = restrict(logits.clone(), &masks).unwrap().to_vec().unwrap();
+        for (place, (&before, &after)) in values.iter().zip(&masked).enumerate() {
+            let (row, token) = (place / vocab, place % vocab);
+            let words = masks.iter().find(|mask| mask.sampled_row == row).map(|mask| &mask.words);
+            let allowed = words.is_none_or(|words| words[token / 32] >> (token % 32) & 1 == 1);
+            let expected = if allowed { before } else { f32::NEG_INFINITY };
+            assert_eq!(after, expected, "rows {rows:?}: row {row}, token {token}");
+        }
     }
 }

@@ -23,6 +23,9 @@ pub struct ReasoningEntry {
     pub begin: &'static str,
     /// What ends reasoning: tokens up to it count as reasoning tokens.
     pub end: &'static str,
+    /// What comes right before the answer, where a grammar begins: the end of reasoning,
+    /// unless there is more to come.
+    pub answer_begin: &'static str,
     /// Its marks are special tokens, which must then stay in the text.
     pub needs_special_tokens: bool,
     pub(super) new: fn(is_forced: bool, continued: &str) -> Box<dyn ReasoningParser>,
@@ -106,7 +109,16 @@ type New = fn(bool, &str) -> Box<dyn ReasoningParser>;
 
 const fn entry(name: &'static str, force: Force, toggle: Toggle, new: New) -> ReasoningEntry {
     let (begin, end) = ("<think>", "</think>");
-    ReasoningEntry { name, force, toggle, begin, end, needs_special_tokens: false, new }
+    ReasoningEntry {
+        name,
+        force,
+        toggle,
+        begin,
+        end,
+        answer_begin: end,
+        needs_special_tokens: false,
+        new,
+    }
 }
 
 /// Like Qwen 3: a tool call ends reasoning too.
@@ -133,6 +145,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     ReasoningEntry {
         begin: GEMMA4.open,
         end: GEMMA4.close,
+        answer_begin: GEMMA4.close,
         needs_special_tokens: true,
         ..entry("gemma4", Force::IfAsked, EXPLICIT_ENABLE_THINKING, |is_forced, continued| {
             Box::new(Tagged::new(&GEMMA4, is_forced, continued))
@@ -143,6 +156,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     ReasoningEntry {
         begin: "<|channel|>analysis<|message|>",
         end: "<|end|>",
+        answer_begin: "<|channel|>final<|message|>",
         needs_special_tokens: true,
         ..entry("gpt-oss", Force::Always, Toggle::Always, |_, _| Box::new(GptOss::default()))
     },
@@ -150,6 +164,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     ReasoningEntry {
         begin: KIMI.open,
         end: KIMI.close,
+        answer_begin: KIMI.close,
         ..entry("kimi", Force::Never, Toggle::Always, |is_forced, continued| {
             Box::new(Tagged::new(&KIMI, is_forced, continued))
         })
@@ -165,6 +180,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
     ReasoningEntry {
         begin: MISTRAL.open,
         end: MISTRAL.close,
+        answer_begin: MISTRAL.close,
         needs_special_tokens: true,
         ..entry("mistral", Force::IfAsked, Toggle::Effort, |is_forced, continued| {
             Box::new(Tagged::new(&MISTRAL, is_forced, continued))

@@ -9,6 +9,7 @@ mod events;
 mod gemma4;
 mod glm;
 mod gpt_oss;
+mod json_array;
 mod llama3;
 mod marked;
 mod mistral;
@@ -16,6 +17,7 @@ mod object;
 mod pythonic;
 mod registry;
 mod schema;
+mod structure;
 mod tagged_json;
 mod tools;
 mod xml;
@@ -23,7 +25,8 @@ mod xml;
 use std::{fmt, sync::Arc};
 
 pub(crate) use events::Calls;
-pub use registry::{TOOL_CALL_PARSERS, ToolCallEntry, find};
+pub use registry::{JSON_ARRAY, TOOL_CALL_PARSERS, ToolCallEntry, find};
+pub use structure::Structure;
 pub use tools::{ToolError, Tools};
 
 use serde_json::Value;

@@ -24,6 +24,8 @@ pub struct GenerateRequest {
     /// For all prompts, or one each.
     #[serde(deserialize_with = "sampling::one_or_many")]
     pub sampling_params: Option<OneOrMany<SamplingJson>>,
+    /// Completions begin with reasoning, after which their grammars begin.
+    pub require_reasoning: Option<bool>,
     /// Server-sent events instead of one answer.
     pub stream: Option<bool>,
     /// Counts towards the per-request metrics; on by default.
@@ -77,7 +79,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("mm_processor_kwargs"),
         Field::empty("multi_item_delimiter_indices"),
         Field::empty("positional_embed_overrides"),
-        Field::off("require_reasoning"),
         Field::off("return_bytes"),
         Field::off("return_entropy"),
         Field::off("return_flat_raw_output_top_logprobs"),

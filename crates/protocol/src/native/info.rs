@@ -1,6 +1,6 @@
 //! What the server says about itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// `/model_info`.
@@ -63,11 +63,23 @@ pub struct MemoryUsage {
     pub peak: f64,
 }
 
+/// `/v1/loads?dp_rank=&include=&format=`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LoadsQuery {
+    /// Only this rank.
+    pub dp_rank: Option<i64>,
+    /// Sections, with commas between them; all by default.
+    pub include: Option<String>,
+    /// `json` or `prometheus`.
+    pub format: Option<String>,
+}
+
 /// `/v1/loads`.
 #[derive(Debug, Serialize)]
 pub struct LoadsResponse<'a> {
-    /// Unix time, seconds.
-    pub timestamp: f64,
+    /// ISO 8601, UTC.
+    pub timestamp: String,
     /// Of this program.
     pub version: &'a str,
     /// What the engine runs on.
@@ -78,9 +90,11 @@ pub struct LoadsResponse<'a> {
     pub loads: Vec<Load>,
 }
 
-/// Load of one rank.
+/// Load of one rank: the core, and the sections that were asked for.
 #[derive(Debug, Serialize)]
 pub struct Load {
+    /// Unix time, seconds.
+    pub timestamp: f64,
     /// Always 0.
     pub dp_rank: usize,
     /// Requests that decode.
@@ -91,6 +105,8 @@ pub struct Load {
     pub num_used_tokens: usize,
     /// Tokens of live requests and of the cache.
     pub num_total_tokens: usize,
+    /// The same: none waits for a transfer.
+    pub num_active_tokens: usize,
     /// Size of the pool.
     pub max_total_num_tokens: usize,
     /// Most requests in a decode batch.
@@ -103,6 +119,42 @@ pub struct Load {
     pub cache_hit_rate: f64,
     /// Running over most running requests.
     pub utilization: f64,
+    /// Prompt tokens since the start that were not found in the cache.
+    pub total_prefill_uncached_tokens: u64,
     /// What takes how much.
-    pub memory: MemoryUsage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<LoadMemory>,
+    /// Whether prefill and decode are apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disaggregation: Option<LoadDisaggregation>,
+    /// Who waits for what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<LoadQueues>,
+}
+
+/// Sizes in GiB; `token_capacity` in tokens.
+#[derive(Debug, Serialize)]
+pub struct LoadMemory {
+    /// Weights.
+    pub weight_gb: f64,
+    /// K/V pool.
+    pub kv_cache_gb: f64,
+    /// Tokens in the pool.
+    pub token_capacity: usize,
+}
+
+/// Prefill and decode are together.
+#[derive(Debug, Serialize)]
+pub struct LoadDisaggregation {
+    /// `"null"`.
+    pub mode: &'static str,
+}
+
+/// Requests by what they wait for.
+#[derive(Debug, Serialize)]
+pub struct LoadQueues {
+    /// For prefill.
+    pub waiting: usize,
+    /// For the end of a pause.
+    pub paused: usize,
 }

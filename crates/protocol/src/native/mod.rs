@@ -4,6 +4,7 @@ mod control;
 mod encode;
 mod generate;
 mod info;
+mod operate;
 mod parsers;
 mod sampling;
 
@@ -16,7 +17,16 @@ pub use generate::{
     GENERATE_TABLE, GenerateRequest, GenerateResponse, MetaInfo, MetaLogprobs, TokenLogprob,
     TokensLogprobs,
 };
-pub use info::{InternalState, Load, LoadsResponse, MemoryUsage, ModelInfoResponse};
+pub use info::{
+    InternalState, Load, LoadDisaggregation, LoadMemory, LoadQueues, LoadsQuery, LoadsResponse,
+    MemoryUsage, ModelInfoResponse,
+};
+pub use operate::{
+    CONFIGURE_LOGGING_TABLE, ConfigureLoggingRequest, ContinueRequest, PauseMode, PauseRequest,
+    PauseResponse, START_PROFILE_TABLE, SetInternalStateRequest, SlowDownRequest,
+    StartProfileRequest, UPDATE_WEIGHTS_TABLE, UpdateWeightVersionRequest,
+    UpdateWeightVersionResponse, UpdateWeightsFromDiskRequest, UpdateWeightsResponse,
+};
 pub use parsers::{
     ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
     ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,

@@ -57,6 +57,14 @@ pub struct SamplingJson {
     pub repetition_penalty: Option<f64>,
     /// Added to the logits of tokens, by id.
     pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// A JSON schema, as text, that the completion follows.
+    pub json_schema: Option<String>,
+    /// A regular expression for the whole completion.
+    pub regex: Option<String>,
+    /// A grammar that the completion follows.
+    pub ebnf: Option<String>,
+    /// Tags, as JSON text, whose contents follow grammars.
+    pub structural_tag: Option<String>,
 }
 
 /// `max_new_tokens`: absent, `null` and a number are three different things.
@@ -84,10 +92,6 @@ pub static SAMPLING_TABLE: Table = Table {
         Field::empty("beam_width"),
         Field::empty("choice"),
         Field::empty("custom_params"),
-        Field::empty("ebnf"),
-        Field::empty("json_schema"),
-        Field::empty("regex"),
-        Field::empty("structural_tag"),
         Field::empty("watermark"),
     ],
     supported: Some(&[
@@ -112,6 +116,10 @@ pub static SAMPLING_TABLE: Table = Table {
         "presence_penalty",
         "repetition_penalty",
         "logit_bias",
+        "json_schema",
+        "regex",
+        "ebnf",
+        "structural_tag",
     ]),
     nested: &[],
 };

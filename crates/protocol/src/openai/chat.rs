@@ -6,10 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use types::MatchedStop;
 
-use super::{Metadata, StreamOptions, ToolCall, Usage};
+use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings,
-    unsupported::{Field, Table, Unset},
+    unsupported::{Field, Table},
 };
 
 /// The request.
@@ -70,6 +70,12 @@ pub struct ChatRequest {
     pub continue_final_message: Option<bool>,
     /// Variables of the template.
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// What the answer has to look like.
+    pub response_format: Option<ResponseFormat>,
+    /// A regular expression for the whole answer.
+    pub regex: Option<String>,
+    /// A grammar that the answer follows.
+    pub ebnf: Option<String>,
     /// Functions that the answer may call.
     pub tools: Option<Vec<Value>>,
     /// `auto`, or `none`: the tools are as if they were not there.
@@ -165,7 +171,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("custom_params"),
         Field::number("data_parallel_rank", 0.0),
         Field::empty("disagg_prefill_dp_rank"),
-        Field::empty("ebnf"),
         Field::empty("extra_key"),
         Field::empty("function_call"),
         Field::empty("functions"),
@@ -174,8 +179,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("regex"),
-        Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
         Field::off("return_flat_raw_output_top_logprobs"),
         Field::off("return_hidden_states"),

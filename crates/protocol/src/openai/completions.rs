@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use types::MatchedStop;
 
-use super::{Metadata, StreamOptions, Usage};
+use super::{Metadata, ResponseFormat, StreamOptions, Usage};
 use crate::{
     OneOrMany, PromptIds, StopStrings,
-    unsupported::{Field, Table, Unset},
+    unsupported::{Field, Table},
 };
 
 /// Text, texts, token ids or lists of them.
@@ -86,6 +86,18 @@ pub struct CompletionRequest {
     /// Added to the logits of tokens, by id.
     #[serde(default)]
     pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// What the completion has to look like.
+    #[serde(default)]
+    pub response_format: Option<ResponseFormat>,
+    /// A JSON schema, as text, that the completion follows.
+    #[serde(default)]
+    pub json_schema: Option<String>,
+    /// A regular expression for the whole completion.
+    #[serde(default)]
+    pub regex: Option<String>,
+    /// A grammar that the completion follows.
+    #[serde(default)]
+    pub ebnf: Option<String>,
     /// Log-probabilities of each token, and of so many of the most likely ones.
     #[serde(default)]
     pub logprobs: Option<i64>,
@@ -118,14 +130,10 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("custom_params"),
         Field::number("data_parallel_rank", 0.0),
         Field::empty("disagg_prefill_dp_rank"),
-        Field::empty("ebnf"),
         Field::empty("extra_key"),
         Field::empty("images_config"),
-        Field::empty("json_schema"),
         Field::empty("lora_path"),
         Field::empty("mm_processor_kwargs"),
-        Field::empty("regex"),
-        Field { name: "response_format", unset: Unset::Type("text") },
         Field::off("return_cached_tokens_details"),
         Field::off("return_hidden_states"),
         Field::off("return_routed_experts"),

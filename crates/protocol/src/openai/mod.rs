@@ -5,6 +5,7 @@ mod completions;
 mod embeddings;
 mod error;
 mod models;
+mod response_format;
 mod scoring;
 mod tools;
 mod usage;
@@ -23,6 +24,7 @@ pub use embeddings::{
 };
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
+pub use response_format::{AnswerGrammar, JsonSchemaFormat, ResponseFormat};
 pub use scoring::{
     CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult,
     SCORE_TABLE, ScoreRequest, ScoreResponse,

@@ -22,9 +22,13 @@ use std::{
 use mem_cache::{PageTables, StateFlow};
 use types::{PageId, TokenId, TokenLogprobs};
 
-use super::{oracle::PrefixHash, workload::Workload};
+use super::{
+    oracle::{PrefixHash, VOCAB_SIZE},
+    workload::Workload,
+};
 use crate::{
-    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, SamplingRow, ScheduleBatch,
+    BatchOutput, BatchRow, Executor, ForwardMode, InputId, RowLogprobs, RowMask, SamplingRow,
+    ScheduleBatch,
 };
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(super) struct FakeExecutor {
     histories: Vec<History>,
     /// Rows with suppressed tokens.
     pub(super) num_suppressed: u64,
+    /// Rows whose grammar forbade something.
+    pub(super) num_masked: u64,
     /// Rows with penalties for a token that the host had not read.
     pub(super) num_pending_penalties: u64,
     pub(super) num_sampled: u64,
@@ -73,6 +79,8 @@ struct History {
 #[derive(Debug)]
 struct Launched {
     batch: ScheduleBatch,
+    /// Of the constrained rows; `None`: yet to come.
+    masks: Option<Vec<RowMask>>,
     /// Of each row.
     pages: Vec<Vec<PageId>>,
     /// Likewise, from each row's first page with a window page on.
@@ -98,6 +106,7 @@ impl FakeExecutor {
             previous: Vec::new(),
             histories: workload.reqs.iter().map(|req| History::new(&req.input_ids)).collect(),
             num_suppressed: 0,
+            num_masked: 0,
             num_pending_penalties: 0,
             num_sampled: 0,
             num_riders: 0,
@@ -119,6 +128,7 @@ impl FakeExecutor {
         assert_eq!(start, batch.num_tokens());
         // All of a layer's writes come before its attention.
         let mut output = BatchOutput::default();
+        let masks = launched.masks.as_ref().expect("masks come before anybody waits");
         for (place, row) in batch.rows.iter().enumerate() {
             let index = row.sampling.seed as usize;
             let len = row.prefix_len + row.extend_len;
@@ -130,7 +140,9 @@ impl FakeExecutor {
             output.logprobs.extend(logprobs);
             output.pooled.extend(self.pooled(index, row));
             if row.sampled {
-                output.token_ids.push(self.sample(index, len, &row.sampling));
+                let sampled_row = output.token_ids.len();
+                let mask = masks.iter().find(|mask| mask.sampled_row == sampled_row);
+                output.token_ids.push(self.sample(index, len, &row.sampling, mask));
             }
         }
         self.num_sampled += output.token_ids.len() as u64;
@@ -270,17 +282,30 @@ impl FakeExecutor {
         }
     }
 
-    fn sample(&mut self, index: usize, len: usize, row: &SamplingRow) -> TokenId {
+    fn sample(
+        &mut self,
+        index: usize,
+        len: usize,
+        row: &SamplingRow,
+        mask: Option<&RowMask>,
+    ) -> TokenId {
         self.check_penalties(index, row);
         let history = &mut self.histories[index];
         assert_eq!(len, history.prompt_len + row.token_index, "request {index}");
         assert_eq!(len, history.tokens.len(), "request {index}: a token sampled twice");
         let suppress = row.suppress.as_deref().unwrap_or(&[]);
         self.num_suppressed += u64::from(!suppress.is_empty());
-        let token = history.prefixes[len - 1].sample(row.temperature, row.seed, suppress);
+        self.num_masked += u64::from(mask.is_some());
+        let mut forbidden = mask.map_or(Vec::new(), |mask| not_allowed(&mask.words));
+        forbidden.extend(suppress);
+        let token = history.prefixes[len - 1].sample(row.temperature, row.seed, &forbidden);
         history.push(token);
         token
     }
+}
+
+fn not_allowed(mask: &[u32]) -> Vec<TokenId> {
+    (0..VOCAB_SIZE as TokenId).filter(|&token| mask[0] >> token & 1 == 0).collect()
 }
 
 impl History {
@@ -336,10 +361,27 @@ impl Executor for FakeExecutor {
             is_planted.set(is_planted.get() || slot.0 != wrong);
             slot.0 = wrong;
         }
-        self.queue.push_back(Launched { batch, pages, window_pages });
+        let masks = (!batch.is_constrained()).then(Vec::new);
+        self.queue.push_back(Launched { batch, masks, pages, window_pages });
         self.num_launched += 1;
         assert!(self.queue.len() <= 2, "at most one batch ahead");
         Ok(self.num_launched - 1)
+    }
+
+    fn sample(
+        &mut self,
+        handle: &mut Self::Handle,
+        batch: &ScheduleBatch,
+        masks: &[RowMask],
+    ) -> Result<(), Self::Error> {
+        assert_eq!(*handle + 1, self.num_launched, "the batch launched last");
+        assert_eq!(self.results.len(), *handle, "the batch before it was waited for");
+        let launched = self.queue.back_mut().expect("a batch that waits for masks");
+        assert!(launched.masks.replace(masks.to_vec()).is_none(), "sampled once");
+        for (launched, row) in launched.batch.rows.iter_mut().zip(&batch.rows) {
+            launched.sampling.clone_from(&row.sampling);
+        }
+        Ok(())
     }
 
     fn wait(&mut self, handle: Self::Handle) -> Result<BatchOutput, Self::Error> {

@@ -7,6 +7,7 @@
 //! without any scheduler. A failing seed prints the line that replays it.
 
 mod fake_executor;
+mod fake_grammar;
 mod mixed;
 mod mutations;
 mod oracle;
@@ -70,6 +71,7 @@ fn run_quarter(quarter: u64) {
         full_windows: 1_000,
         input_logprobs: 5_000,
         pending_penalties: 2_000,
+        masked: 5_000,
         pooled: 100,
         preemptions: 300,
         turned_away: 500,

@@ -1,7 +1,7 @@
 //! What each request must produce, from its own words alone: no batch, no
 //! cache, no scheduler.
 
-use types::{FinishReason, GenerateReq, MatchedStop, Pooling, TokenId};
+use types::{FinishReason, GenerateReq, MatchedStop, NextTokens, Pooling, TokenId};
 
 /// Small, so that stop tokens and equal pages happen.
 pub(super) const VOCAB_SIZE: u64 = 12;
@@ -43,14 +43,31 @@ pub(super) fn complete(req: &GenerateReq, context_length: usize) -> (Vec<TokenId
     let stops: Vec<_> = req.eos_token_ids.iter().chain(&params.stop_token_ids).copied().collect();
     let mut prefix = req.input_ids.iter().fold(PrefixHash::EMPTY, |hash, &id| hash.push(id));
     let mut output = Vec::new();
+    let mut grammar = req.grammar.clone();
     while output.len() < max_new_tokens {
         let early = output.len() < params.min_new_tokens;
-        let suppress = if early { &stops[..] } else { &[] };
+        let mut forbidden = if early { stops.clone() } else { Vec::new() };
+        if let Some(grammar) = &mut grammar
+            && let NextTokens::Of(mask) = grammar.next_tokens().expect("a next token")
+        {
+            let ids = 0..VOCAB_SIZE as TokenId;
+            let is_allowed = |id: TokenId| mask[0] >> id & 1 == 1;
+            if ids.clone().all(|id| !is_allowed(id) || forbidden.contains(&id)) {
+                forbidden.clear();
+            }
+            forbidden.extend(ids.filter(|&id| !is_allowed(id)));
+        }
         let seed = params.sampling_seed.unwrap_or(0);
-        let token = prefix.sample(params.temperature, seed, suppress);
+        let token = prefix.sample(params.temperature, seed, &forbidden);
         output.push(token);
         prefix = prefix.push(token);
         let is_last = output.len() == max_new_tokens;
+        if let Some(grammar) = &mut grammar {
+            grammar.accept(token).expect("an allowed token");
+            if !is_last && grammar.is_terminated() {
+                return (output, FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
+            }
+        }
         if !is_last && !early && !params.ignore_eos && stops.contains(&token) {
             return (output, FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
         }

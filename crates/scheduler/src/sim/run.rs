@@ -43,6 +43,8 @@ pub(super) struct Coverage {
     pub(super) input_logprobs: u64,
     /// Penalties for a token that the host had not read.
     pub(super) pending_penalties: u64,
+    /// Tokens that a grammar had a say in.
+    pub(super) masked: u64,
     /// Vectors of prompts.
     pub(super) pooled: u64,
     /// Running requests that made room for others.
@@ -54,7 +56,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    fn fields(&self) -> [u64; 21] {
+    fn fields(&self) -> [u64; 22] {
         [
             self.finished,
             self.stopped,
@@ -73,6 +75,7 @@ impl Coverage {
             self.full_windows,
             self.input_logprobs,
             self.pending_penalties,
+            self.masked,
             self.pooled,
             self.preemptions,
             self.turned_away,
@@ -102,6 +105,7 @@ impl Coverage {
         self.full_windows += other.full_windows;
         self.input_logprobs += other.input_logprobs;
         self.pending_penalties += other.pending_penalties;
+        self.masked += other.masked;
         self.pooled += other.pooled;
         self.preemptions += other.preemptions;
         self.turned_away += other.turned_away;
@@ -355,6 +359,7 @@ impl Simulation {
         let executor = self.scheduler.executor();
         self.coverage.riders = executor.num_riders;
         self.coverage.suppressed = executor.num_suppressed;
+        self.coverage.masked = executor.num_masked;
         self.coverage.pending_penalties = executor.num_pending_penalties;
         self.coverage.snapshots_read = executor.num_snapshots_read;
         self.coverage.dropped_tokens = executor.num_sampled - self.num_published;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use mem_cache::PageTables;
 use types::{
-    FinishReason, GenerateReq, LogprobParams, MatchedStop, ReqCounts, Rid, SamplingParams, TokenId,
+    FinishReason, GenerateReq, GrammarError, LogprobParams, MatchedStop, NextTokens, ReqCounts,
+    Rid, SamplingParams, TokenGrammar, TokenId,
 };
 
 use crate::{
-    BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, QueueRules,
+    BatchOutput, Executor, ForwardMode, InputId, PrefillSharing, Progress, QueueRules, RowMask,
     ScheduleBatch, SchedulePolicy, Scheduler, SchedulerEvent, SchedulerLimits, SchedulerMsg,
 };
 
@@ -17,6 +18,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     pub(super) batches: Vec<ScheduleBatch>,
+    /// Of each constrained batch.
+    masks: Vec<Vec<RowMask>>,
     /// Fail the launch of this index.
     fails_at: Option<usize>,
 }
@@ -31,6 +34,16 @@ impl Executor for Recorder {
         }
         self.batches.push(batch.clone());
         Ok(self.batches.len() - 1)
+    }
+
+    fn sample(
+        &mut self,
+        _: &mut usize,
+        _: &ScheduleBatch,
+        masks: &[RowMask],
+    ) -> Result<(), &'static str> {
+        self.masks.push(masks.to_vec());
+        Ok(())
     }
 
     fn wait(&mut self, handle: usize) -> Result<BatchOutput, &'static str> {
@@ -58,6 +71,7 @@ pub(super) fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> 
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        grammar: None,
         pooling: None,
         priority: None,
     }
@@ -475,4 +489,113 @@ fn log_probabilities_of_a_prompt_come_in_pieces() {
         let lens = scheduler.executor().batches.iter().map(|batch| batch.rows[0].extend_len);
         assert_eq!(lens.collect::<Vec<_>>(), pieces);
     }
+}
+
+/// Allows what a [`Recorder`] samples up to token number `fails_at`, and then fails to say
+/// what comes next, or is given a token that it did not allow.
+#[derive(Debug, Clone)]
+struct Failing {
+    num_accepted: usize,
+    fails_at: usize,
+    in_mask: bool,
+}
+
+impl TokenGrammar for Failing {
+    fn next_tokens(&mut self) -> Result<NextTokens, GrammarError> {
+        match self.in_mask && self.num_accepted == self.fails_at {
+            true => Err(GrammarError::DeadEnd),
+            false => Ok(NextTokens::Of(vec![u32::MAX; 5])),
+        }
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<(), GrammarError> {
+        if !self.in_mask && self.num_accepted == self.fails_at {
+            return Err(GrammarError::Refused(token));
+        }
+        self.num_accepted += 1;
+        Ok(())
+    }
+
+    fn rollback(&mut self, _: usize) -> Result<(), GrammarError> {
+        Err(GrammarError::Rollback)
+    }
+
+    fn is_terminated(&self) -> bool {
+        false
+    }
+
+    fn boxed_clone(&self) -> Box<dyn TokenGrammar> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn a_grammar_that_fails_ends_its_request_alone() {
+    for overlap in [false, true] {
+        for in_mask in [false, true] {
+            let mut scheduler = scheduler(SchedulerLimits { overlap, ..limits() });
+            let grammar = Failing { num_accepted: 0, fails_at: 2, in_mask };
+            let failing =
+                GenerateReq { grammar: Some(Box::new(grammar)), ..req("a", vec![1; 4], 9) };
+            let mut inbox = vec![
+                SchedulerMsg::Generate(Box::new(failing)),
+                SchedulerMsg::Generate(Box::new(req("b", vec![2; 4], 6))),
+            ];
+            let mut events = Vec::new();
+            while scheduler.step(inbox.drain(..), &mut events).unwrap() == Progress::Busy {}
+            let (mut ends, mut tokens) = (Vec::new(), [0, 0]);
+            for event in events {
+                let SchedulerEvent::Req { rid, event } = event else { panic!("{event:?}") };
+                tokens[usize::from(rid == Rid::new("b"))] += event.token_ids.len();
+                ends.extend(event.finish_reason.map(|reason| (rid.to_string(), reason)));
+            }
+            let [(first, reason), (second, FinishReason::Length { length: 6 })] = &ends[..] else {
+                panic!("{ends:?}");
+            };
+            assert_eq!((first.as_str(), second.as_str()), ("a", "b"));
+            assert!(matches!(reason, FinishReason::Abort { status_code: 400, .. }), "{reason:?}");
+            assert_eq!(tokens, [if in_mask { 2 } else { 3 }, 6]);
+            let masks = &scheduler.executor().masks;
+            assert!(masks.iter().take(2).all(|masks| masks.len() == 1), "{masks:?}");
+        }
+    }
+}
+
+#[test]
+fn fewer_run_at_once_if_an_operator_says_so() {
+    let mut scheduler = scheduler(limits());
+    scheduler.limit_running(1);
+    let msgs = vec![send(req("a", prompt(5), 3)), send(req("b", vec![9, 8, 7], 2))];
+    let events = run_to_idle(&mut scheduler, msgs);
+    assert_eq!(answer(&events, "a").0, [100, 101, 102]);
+    assert_eq!(answer(&events, "b").0, [100, 101]);
+    assert!(scheduler.executor().batches.iter().all(|batch| batch.rows.len() == 1));
+    assert_eq!(scheduler.executor().batches.len(), 5);
+}
+
+#[test]
+fn a_pause_with_retraction_frees_the_pool_and_changes_no_answer() {
+    let mut scheduler = scheduler(SchedulerLimits { overlap: true, ..limits() });
+    let long = SchedulerMsg::Generate(Box::new(req("long", prompt(100), 4)));
+    let mut events = step(&mut scheduler, vec![send(req("a", vec![5, 6], 9)), long]);
+    events.extend(step(&mut scheduler, vec![]));
+    scheduler.pause();
+    events.extend(step(&mut scheduler, vec![send(req("late", vec![7], 1))]));
+    let num_batches = scheduler.executor().batches.len();
+    scheduler.retract_all();
+    let flush = vec![SchedulerMsg::FlushCache];
+    assert_eq!(step(&mut scheduler, flush), [SchedulerEvent::CacheFlushed { ok: true }]);
+    let stats = scheduler.stats();
+    assert_eq!((stats.num_running_reqs, stats.num_waiting_reqs), (0, 3));
+    assert_eq!(stats.num_free_tokens, stats.max_total_num_tokens);
+    assert_eq!(scheduler.executor().batches.len(), num_batches, "nothing was launched");
+    scheduler.resume();
+    events.extend(run_to_idle(&mut scheduler, vec![]));
+    assert_eq!(answer(&events, "a").0, (100..109).collect::<Vec<_>>());
+    assert_eq!(answer(&events, "long").0, [100, 101, 102, 103]);
+    assert_eq!(answer(&events, "late").0, [100]);
+    // Those that lost their pages go first, in the order in which they came.
+    let after = &scheduler.executor().batches[num_batches];
+    assert_eq!(after.rows.iter().map(|row| row.sampled).collect::<Vec<_>>(), [true; 3]);
+    assert_eq!(after.rows[2].extend_len, 1);
 }

@@ -3,9 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mem_cache::{EvictionPolicy, StateConfig, WindowConfig};
-use types::{GenerateReq, LogprobParams, Penalties, Pooling, Rid, SamplingParams, TokenId};
+use types::{
+    GenerateReq, LogprobParams, Penalties, Pooling, Rid, SamplingParams, TokenGrammar, TokenId,
+};
 
-use super::oracle::{VOCAB_SIZE, mix};
+use super::{
+    fake_grammar::FakeGrammar,
+    oracle::{VOCAB_SIZE, mix},
+};
 use crate::{
     PrefillSharing, PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy, SchedulerLimits,
 };
@@ -186,10 +191,12 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
             let start_len = rng.one_in(2).then(|| rng.between(0, input_ids.len()));
             Arc::new(LogprobParams { start_len, ..LogprobParams::default() })
         });
+        let grammar = grammar(rng.clone(), is_storm);
         let sampling_params = sampling_params(rng, index, longest_new);
         let poolings = [Some(Pooling::Last), Some(Pooling::First), Some(Pooling::Mean), None];
         let is_prefill_only = sampling_params.max_new_tokens == Some(0);
         reqs.push(GenerateReq {
+            grammar,
             priority: (!rng.one_in(3)).then(|| rng.between(0, 4) as i64 - 1),
             logprobs,
             pooling: poolings[index % 4].filter(|_| is_prefill_only),
@@ -200,6 +207,12 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
         });
     }
     reqs
+}
+
+/// In a storm grammars do not end: completions have to be long.
+fn grammar(mut rng: Rng, is_storm: bool) -> Option<Box<dyn TokenGrammar>> {
+    let num_free = rng.between(0, 2);
+    rng.one_in(5).then(|| Box::new(FakeGrammar::new(num_free, !is_storm)) as _)
 }
 
 fn sampling_params(rng: &mut Rng, index: usize, longest_new: usize) -> SamplingParams {

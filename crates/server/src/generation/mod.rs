@@ -1,5 +1,6 @@
 //! From a validated request to tokens and text, for every endpoint alike.
 
+mod grammar;
 mod logprobs;
 mod pooled;
 mod prompt;
@@ -8,6 +9,8 @@ mod sequence;
 mod set;
 mod stop_regex;
 
+pub use grammar::GrammarConfig;
+pub(crate) use grammar::{Constraint, Grammars, response_grammar};
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
 pub(crate) use pooled::{VectorForm, label_plan, pooled_plan, softmax};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};

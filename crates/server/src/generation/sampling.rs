@@ -8,7 +8,11 @@ use protocol::{
 };
 use types::{Penalties, Pooling, SamplingParams, TOP_K_ALL, TokenId};
 
-use super::{LogprobSpec, stop_regex::StopPatterns};
+use super::{
+    LogprobSpec,
+    grammar::{self, Constraint},
+    stop_regex::StopPatterns,
+};
 use crate::error::ApiError;
 
 /// Stop tokens are compared with every token made, so there is a limit.
@@ -24,6 +28,8 @@ pub(crate) struct SamplingSpec {
     /// `max_new_tokens` was named, so it must fit into the context.
     pub(crate) checks_total: bool,
     pub(crate) logprobs: Option<LogprobSpec>,
+    /// What the completion follows.
+    pub(crate) grammar: Option<Constraint>,
     /// Set: a vector and no tokens.
     pub(crate) pooling: Option<Pooling>,
     pub(crate) priority: Option<i64>,
@@ -43,10 +49,11 @@ impl SamplingSpec {
     /// # Errors
     /// A value outside its range, by name.
     pub(crate) fn new(
-        json: SamplingJson,
+        mut json: SamplingJson,
         vocab_size: usize,
         stream_interval: usize,
     ) -> Result<Self, ApiError> {
+        let grammar = grammar::constraint_of(&mut json)?;
         let refuse = |message: String| Err(ApiError::value(message));
         let defaults = SamplingParams::default();
         let max_new_tokens = match json.max_new_tokens {
@@ -104,6 +111,7 @@ impl SamplingSpec {
             text,
             checks_total,
             logprobs: None,
+            grammar,
             priority: None,
             pooling: None,
         })
@@ -256,6 +264,15 @@ mod tests {
             let error = spec(json).unwrap_err();
             assert!(error.contains(name), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_completion_follows_one_grammar_at_most() {
+        assert_eq!(spec(r#"{"regex":"","ebnf":null}"#).unwrap().grammar, None);
+        let grammar = spec(r#"{"regex":"a+","json_schema":""}"#).unwrap().grammar.unwrap().spec;
+        assert_eq!((grammar.kind.to_string(), &*grammar.text), ("regex".to_owned(), "a+"));
+        let error = spec(r#"{"regex":"a+","structural_tag":"{}"}"#).unwrap_err();
+        assert_eq!(error, "Only one of regex, json_schema, ebnf, or structural_tag can be set.");
     }
 
     #[test]

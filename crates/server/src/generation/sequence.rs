@@ -10,6 +10,7 @@ use std::{
 };
 
 use metrics::FinishedRequest;
+use serde_json::json;
 use tokenizer::{IncrementalDecoder, StopChecker};
 use tokio::sync::mpsc;
 use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, TokenId};
@@ -17,7 +18,12 @@ use types::{EngineMsg, FinishReason, MatchedStop, ReqCounts, ReqEvent, Rid, Toke
 use super::{
     LogprobSpec, SequenceLogprobs, Tokens, sampling::TextOptions, stop_regex::StopRegexChecker,
 };
-use crate::{AppState, error::ApiError};
+use crate::{
+    AppState,
+    error::ApiError,
+    requests::Received,
+    trace::{Outcome, spans},
+};
 
 /// A step of a sequence: where the new text and the new ids begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,7 @@ pub(super) struct SequenceParts {
     pub(super) text: TextOptions,
     pub(super) logprobs: Option<LogprobSpec>,
     pub(super) flags: SequenceFlags,
+    pub(super) received: Arc<Received>,
 }
 
 /// How a request is answered and counted.
@@ -72,6 +79,7 @@ pub(crate) struct Sequence {
     /// The engine has nothing more to say.
     is_engine_done: bool,
     latencies: Latencies,
+    received: Arc<Received>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +94,17 @@ struct Latencies {
 
 impl Sequence {
     pub(super) fn new(parts: SequenceParts, events: mpsc::UnboundedReceiver<ReqEvent>) -> Self {
-        let SequenceParts { state, rid, index, prompt_ids, text: options, logprobs, flags } = parts;
+        let SequenceParts {
+            state,
+            rid,
+            index,
+            prompt_ids,
+            text: options,
+            logprobs,
+            flags,
+            received,
+        } = parts;
+        state.requests.begin(&received, &state.tokenizer);
         let skip_special_tokens = options.skip_special_tokens;
         let decoder =
             IncrementalDecoder::after_prompt(&state.tokenizer, skip_special_tokens, &prompt_ids);
@@ -110,6 +128,7 @@ impl Sequence {
             reported: None,
             is_engine_done: false,
             latencies: Latencies::default(),
+            received,
         }
     }
 
@@ -264,6 +283,7 @@ impl Sequence {
         self.latencies.e2e = Some(self.flags.arrived.elapsed().as_secs_f64());
         let is_abort = matches!(reason, FinishReason::Abort { .. });
         self.finish_reason = Some(reason);
+        self.tell_end();
         if !self.flags.log_metrics {
             return;
         }
@@ -271,6 +291,38 @@ impl Sequence {
             true => self.state.metrics.request.observe_aborted(),
             false => self.observe_finished(),
         }
+    }
+
+    /// For the request log and the crash dump.
+    fn tell_end(&self) {
+        let meta_info = || {
+            json!({
+                "id": self.rid.as_str(),
+                "finish_reason": self.finish_reason,
+                "prompt_tokens": self.counts.prompt_tokens,
+                "completion_tokens": self.counts.completion_tokens,
+                "cached_tokens": self.counts.cached_tokens,
+                "num_retractions": self.counts.num_retractions,
+                "e2e_latency": self.latencies.e2e,
+            })
+        };
+        let output = (self.text.as_str(), self.output_ids.as_slice());
+        self.state.requests.end(&self.received, output, meta_info, &self.state.tokenizer);
+        self.trace();
+    }
+
+    fn trace(&self) {
+        let Some(exporter) = &self.state.exporter else { return };
+        let since = |time: Instant| time.duration_since(self.flags.arrived);
+        let outcome = Outcome {
+            model: &self.state.config.served_model_name,
+            counts: self.counts,
+            finish_reason: self.finish_reason.as_ref(),
+            first_token: self.latencies.first_token.map(since),
+            last_token: self.latencies.last_token.map(since),
+            end: self.flags.arrived.elapsed(),
+        };
+        exporter.send(spans(&self.received, &outcome));
     }
 
     /// Aborts what the engine still does for this sequence.
@@ -322,8 +374,11 @@ impl Sequence {
 
 impl Drop for Sequence {
     fn drop(&mut self) {
-        if self.finish_reason.is_none() && self.flags.log_metrics {
-            self.state.metrics.request.observe_aborted();
+        if self.finish_reason.is_none() {
+            self.tell_end();
+            if self.flags.log_metrics {
+                self.state.metrics.request.observe_aborted();
+            }
         }
         self.stop_engine();
         self.state.release(&self.rid);

@@ -6,14 +6,16 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{MAX_BATCH_SIZE, OneOrMany};
 use tokenizer::TokenizerError;
 use tokio::sync::mpsc;
-use types::{EngineMsg, GenerateReq, Rid, TokenId};
+use types::{EngineMsg, GenerateReq, Rid, TokenGrammar, TokenId};
 use uuid::Uuid;
 
 use super::{
-    LogprobSpec, Prompts, SamplingSpec,
+    LogprobSpec, Prompts, SamplingSpec, grammar,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
-use crate::{AppState, error::ApiError};
+use crate::{
+    AppState, error::ApiError, requests::Received, state::unix_seconds, trace::current_parent,
+};
 
 /// A validated request.
 pub(crate) struct GenerationPlan {
@@ -58,14 +60,16 @@ impl GenerationPlan {
             spec.check_length(ids.len(), state.engine.model().context_length)?;
             spec.logprobs.as_ref().map_or(Ok(()), |logprobs| logprobs.check(ids.len()))?;
         }
+        let grammars = grammars(state, &specs).await?;
         let mut names = names.into_iter();
         let mut set = SequenceSet::default();
-        for (ids, spec) in prompts.into_iter().zip(&specs) {
+        for ((ids, spec), grammar) in prompts.into_iter().zip(&specs).zip(grammars) {
             let ids: Arc<[TokenId]> = ids.into();
             for sample in 0..spec.n {
                 let rid = names.next().expect("a name for each sequence");
                 let index = set.running.len();
-                let (req, parts) = sequence(state, (rid, index), (&ids, spec, sample), flags)?;
+                let (mut req, parts) = sequence(state, (rid, index), (&ids, spec, sample), flags)?;
+                req.grammar.clone_from(&grammar);
                 set.submit(req, parts).await?;
             }
         }
@@ -104,6 +108,21 @@ impl GenerationPlan {
     }
 }
 
+/// Those that the prompts' completions follow.
+async fn grammars(
+    state: &AppState,
+    specs: &[SamplingSpec],
+) -> Result<Vec<Option<Box<dyn TokenGrammar>>>, ApiError> {
+    let mut grammars = Vec::with_capacity(specs.len());
+    for spec in specs {
+        grammars.push(match &spec.grammar {
+            Some(constraint) => Some(grammar::compile(state, constraint).await?),
+            None => None,
+        });
+    }
+    Ok(grammars)
+}
+
 fn duplicate(rid: &Rid) -> ApiError {
     ApiError::value(format!("Duplicate request ID detected: {rid}"))
 }
@@ -124,11 +143,21 @@ fn sequence(
         sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
         logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        grammar: None,
         pooling: spec.pooling,
         priority: spec.priority,
     };
+    let received = Received {
+        rid: rid.as_str().to_owned(),
+        prompt_ids: Arc::clone(ids),
+        params: req.sampling_params.clone(),
+        is_streaming: flags.is_streaming,
+        at: unix_seconds() - flags.arrived.elapsed().as_secs_f64(),
+        parent: current_parent(),
+    };
     let parts = SequenceParts {
         state: state.clone(),
+        received: Arc::new(received),
         rid,
         index,
         prompt_ids: Arc::clone(ids),

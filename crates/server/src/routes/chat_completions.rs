@@ -8,7 +8,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use parsers::reasoning::Begins;
+use constrained::GrammarSpec;
 use protocol::{
     PromptIds,
     native::{MaxNewTokens, SamplingJson},
@@ -20,20 +20,22 @@ use types::TokenId;
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
-    answer::{AnswerFormat, ReasoningFormat},
+    answer::AnswerFormat,
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
-        ChatPrompt, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags, SequenceSet,
-        tokenize_chat,
+        ChatPrompt, Constraint, GenerationPlan, LogprobSpec, Prompts, SamplingSpec, SequenceFlags,
+        SequenceSet, response_grammar, tokenize_chat,
     },
     sse,
     state::unix_seconds,
 };
 
 mod format;
+mod tool_choice;
 mod words;
 
+use tool_choice::ToolChoice;
 use words::Words;
 
 pub(crate) async fn chat_completions(
@@ -79,10 +81,10 @@ pub(crate) async fn start(
     arrived: Instant,
 ) -> Result<ChatRun, ApiError> {
     let is_streaming = request.stream.unwrap_or(false);
-    let tools = format::take_tools(request)?;
-    let mut format = format::answer_format(state, request, &tools)?;
+    let (tools, choice) = tool_choice::take_tools(request)?;
+    let mut format = format::answer_format(state, request, (&tools, &choice))?;
     let mut spec = SamplingSpec::new(
-        sampling(request, &state.config.sampling_defaults),
+        sampling(request, &state.config.sampling_defaults)?,
         state.engine.model().vocab_size,
         state.config.stream_interval,
     )?;
@@ -96,10 +98,23 @@ pub(crate) async fn start(
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
+    if let Some(calls) = calls_grammar(state, request, &tools, &choice)? {
+        if spec.grammar.is_some() {
+            return Err(ApiError::value("Calls and another grammar cannot be asked for at once."));
+        }
+        spec.grammar = Some(Constraint::new(calls));
+    }
     spec.priority = request.priority;
     let n = spec.n;
     let ids = prompt(state, request, tools).await?;
     format::look_at_prompt(state, &ids, &mut format);
+    if let Some(grammar) = &mut spec.grammar
+        && format::begins_with_reasoning(&format)
+    {
+        grammar.after.clone_from(&state.answer_begin);
+    }
+    let separates = request.separate_reasoning.unwrap_or(true);
+    format.reasoning = format.reasoning.filter(|_| separates);
     let plan = GenerationPlan {
         prompts: Prompts::Ids(vec![ids]),
         specs: vec![spec],
@@ -107,10 +122,7 @@ pub(crate) async fn start(
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
     };
     let set = plan.start(state).await?;
-    let is_reasoning = |format: &ReasoningFormat| {
-        matches!(format.begins, Begins::IfAsked(true) | Begins::Known(true))
-    };
-    let counts_reasoning = format.reasoning.as_ref().is_some_and(is_reasoning);
+    let counts_reasoning = format::begins_with_reasoning(&format);
     let usage = UsagePolicy::new(state, request.stream_options.as_ref(), n)
         .with_reasoning(state, counts_reasoning);
     Ok(ChatRun { set, format, usage })
@@ -124,8 +136,18 @@ pub(crate) async fn count_prompt_tokens(
     state: &AppState,
     mut request: ChatRequest,
 ) -> Result<usize, ApiError> {
-    let tools = format::take_tools(&mut request)?;
+    let (tools, _) = tool_choice::take_tools(&mut request)?;
     Ok(prompt(state, &mut request, tools).await?.len())
+}
+
+fn calls_grammar(
+    state: &AppState,
+    request: &ChatRequest,
+    tools: &[Value],
+    choice: &ToolChoice,
+) -> Result<Option<GrammarSpec>, ApiError> {
+    let is_parallel = request.parallel_tool_calls.unwrap_or(true);
+    tool_choice::grammar(tools, choice, is_parallel, state.config.parsers.tool_call)
 }
 
 async fn prompt(
@@ -151,9 +173,10 @@ async fn prompt(
     tokenize_chat(state, prompt).await
 }
 
-fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson {
+fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> Result<SamplingJson, ApiError> {
+    let grammar = response_grammar(request.response_format.as_ref())?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
-    SamplingJson {
+    Ok(SamplingJson {
         max_new_tokens: max_tokens.map_or(MaxNewTokens::Unlimited, MaxNewTokens::Exactly),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
@@ -173,7 +196,11 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> SamplingJson 
         presence_penalty: request.presence_penalty,
         repetition_penalty: request.repetition_penalty.or(defaults.repetition_penalty),
         logit_bias: request.logit_bias.clone(),
-    }
+        json_schema: grammar.json_schema,
+        regex: request.regex.clone(),
+        ebnf: request.ebnf.clone(),
+        structural_tag: grammar.structural_tag,
+    })
 }
 
 #[cfg(test)]
@@ -191,15 +218,15 @@ mod tests {
         };
         let json = r#"{"messages":[],"temperature":0,"top_p":null,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(json).unwrap();
-        let params = sampling(&request, &defaults);
+        let params = sampling(&request, &defaults).unwrap();
         assert_eq!(params.temperature, Some(0.0));
         assert_eq!((params.top_p, params.top_k, params.min_p), (Some(0.9), Some(20), None));
         assert_eq!(params.repetition_penalty, Some(1.1));
         assert_eq!(params.max_new_tokens, MaxNewTokens::Exactly(9));
         let both = r#"{"messages":[],"max_completion_tokens":5,"max_tokens":9}"#;
         let request: ChatRequest = serde_json::from_str(both).unwrap();
-        assert_eq!(sampling(&request, &defaults).max_new_tokens, MaxNewTokens::Exactly(5));
+        assert_eq!(sampling(&request, &defaults).unwrap().max_new_tokens, MaxNewTokens::Exactly(5));
         let request: ChatRequest = serde_json::from_str(r#"{"messages":[]}"#).unwrap();
-        assert_eq!(sampling(&request, &defaults).max_new_tokens, MaxNewTokens::Unlimited);
+        assert_eq!(sampling(&request, &defaults).unwrap().max_new_tokens, MaxNewTokens::Unlimited);
     }
 }

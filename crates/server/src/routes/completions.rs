@@ -26,6 +26,7 @@ use crate::{
     error::ApiError,
     generation::{
         GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
+        response_grammar,
     },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
@@ -50,7 +51,8 @@ pub(crate) async fn completions(
     let prompts = prompts(&state, request.prompt.clone())?;
     let echo = echo_texts(&state, &request, &prompts);
     let vocab_size = state.engine.model().vocab_size;
-    let mut spec = SamplingSpec::new(sampling(&request), vocab_size, state.config.stream_interval)?;
+    let mut spec =
+        SamplingSpec::new(sampling(&request)?, vocab_size, state.config.stream_interval)?;
     if let Some(num_top) = request.logprobs {
         let start_len = if request.echo.unwrap_or(false) { 0 } else { -1 };
         spec.logprobs = Some(LogprobSpec::of_output(num_top, "logprobs")?.with_input(start_len)?);
@@ -101,8 +103,9 @@ fn echo_texts(
     })
 }
 
-fn sampling(request: &CompletionRequest) -> SamplingJson {
-    SamplingJson {
+fn sampling(request: &CompletionRequest) -> Result<SamplingJson, ApiError> {
+    let grammar = response_grammar(request.response_format.as_ref())?;
+    Ok(SamplingJson {
         max_new_tokens: MaxNewTokens::Exactly(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
         min_new_tokens: request.min_tokens,
         stop: request.stop.clone(),
@@ -122,7 +125,11 @@ fn sampling(request: &CompletionRequest) -> SamplingJson {
         presence_penalty: request.presence_penalty,
         repetition_penalty: request.repetition_penalty,
         logit_bias: request.logit_bias.clone(),
-    }
+        json_schema: grammar.json_schema.or_else(|| request.json_schema.clone()),
+        regex: request.regex.clone(),
+        ebnf: request.ebnf.clone(),
+        structural_tag: grammar.structural_tag,
+    })
 }
 
 /// How answers and chunks are worded.
@@ -164,7 +171,7 @@ impl Words {
                 .map(|(s, text)| Self::choice(s, text, 0))
                 .collect(),
             usage: self.usage.total(sequences),
-            metadata: Metadata { weight_version: state.config.weight_version.clone() },
+            metadata: Metadata { weight_version: state.weight_version() },
         };
         Json(response).into_response()
     }
@@ -221,7 +228,7 @@ mod tests {
     fn sampling_uses_openai_names() {
         let json = r#"{"prompt":"a","max_tokens":null,"min_tokens":2,"seed":-5,"stop":"x"}"#;
         let request: CompletionRequest = serde_json::from_str(json).unwrap();
-        let params = sampling(&request);
+        let params = sampling(&request).unwrap();
         assert_eq!(params.max_new_tokens, MaxNewTokens::Exactly(16));
         assert_eq!((params.min_new_tokens, params.sampling_seed), (Some(2), Some(-5)));
         assert_eq!(request.prompt, Prompt::Text(OneOrMany::One("a".into())));

@@ -46,7 +46,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let (plan, is_list) = plan(state, request, flags)?;
     let set = plan.start(state).await?;
     let words = Words {
-        weight_version: state.config.weight_version.clone(),
+        weight_version: state.weight_version(),
         with_prompt_ids,
         is_incremental: is_streaming && state.config.incremental_streaming_output,
         with_index: is_streaming && is_list,
@@ -79,6 +79,9 @@ fn plan(
     let (prompts, is_batch) = prompts(state, request.text, request.input_ids)?;
     let mut specs = specs(state, request.sampling_params, prompts.len())?;
     wanted.apply(state, &mut specs)?;
+    if request.require_reasoning.unwrap_or(false) {
+        begin_after_reasoning(state, &mut specs)?;
+    }
     specs.iter_mut().for_each(|spec| spec.priority = request.priority);
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
@@ -86,6 +89,18 @@ fn plan(
     }
     let plan = GenerationPlan { prompts, specs, rid: request.rid, flags };
     Ok((plan, is_batch || n > 1))
+}
+
+/// # Errors
+/// There is no reasoning parser to tell where reasoning ends.
+fn begin_after_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+    for grammar in specs.iter_mut().filter_map(|spec| spec.grammar.as_mut()) {
+        let Some(begin) = &state.answer_begin else {
+            return Err(ApiError::value("require_reasoning needs a --reasoning-parser."));
+        };
+        grammar.after = Some(begin.clone());
+    }
+    Ok(())
 }
 
 /// The prompts, and whether they are a batch.

@@ -1,7 +1,8 @@
 //! `/health`, `/health_generate`, `/ready`, `/ping`.
 //!
 //! A probe asks the engine for one token and is content with *any* sign of
-//! life: while other requests run, theirs is enough.
+//! life: while other requests run, theirs is enough. In a pause there are no
+//! tokens, and any answer of the engine is.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -37,6 +38,12 @@ async fn probe(state: &AppState) -> StatusCode {
     if !state.is_ready() {
         return status(false);
     }
+    if state.is_updating() {
+        return status(true);
+    }
+    if state.is_paused() {
+        return status(state.engine_state().await.is_some());
+    }
     let (sender, events) = mpsc::unbounded_channel();
     let seen = state.num_events.load(Ordering::Relaxed);
     let req = Box::new(GenerateReq {
@@ -49,6 +56,7 @@ async fn probe(state: &AppState) -> StatusCode {
         },
         eos_token_ids: Vec::new(),
         logprobs: None,
+        grammar: None,
         pooling: state.engine.model().pooled.as_ref().map(|pooled| pooled.pooling),
         priority: None,
     });

@@ -21,6 +21,9 @@ pub(crate) async fn metrics(
         let scheduler = &state.metrics.scheduler;
         scheduler.observe(&engine.scheduler, engine.last_gen_throughput, &state.static_facts());
         scheduler.observe_memory(&engine);
+        let stats = &engine.scheduler;
+        let num_live = stats.num_running_reqs + stats.num_waiting_reqs;
+        scheduler.observe_paused(if state.is_paused() { num_live } else { 0 });
     }
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::negotiate(accept);

@@ -115,8 +115,8 @@ fn conversation(state: &AppState, id: &str) -> Result<Vec<ChatMessage>, Response
     let stored = find(state, id, "previous_response_id")?;
     match stored.response.status {
         Status::Completed | Status::Incomplete => Ok(stored.messages),
-        status => {
-            let message = format!("The response {id} cannot be continued: it is {status:?}.");
+        Status::InProgress | Status::Failed | Status::Cancelled => {
+            let message = format!("The response {id} has no answer that could be continued.");
             Err(ResponsesError {
                 error: ApiError::value(message),
                 param: Some("previous_response_id"),

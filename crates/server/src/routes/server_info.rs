@@ -7,17 +7,18 @@ use types::{EngineState, EngineStatus, SchedulerStats};
 
 use crate::AppState;
 
-const GIB: f64 = (1u64 << 30) as f64;
+pub(super) const GIB: f64 = (1u64 << 30) as f64;
 
 pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<String, Value>> {
     let (config, model) = (&state.config, state.engine.model());
     // A busy engine answers late; the rest is worth having without it.
     let engine_state = state.engine_state().await;
     let internal_states: Vec<InternalState> = engine_state.iter().map(internal_state).collect();
-    let mut info = config.server_args.clone();
+    let mut info = config.shown_args();
     let facts = json!({
         "served_model_name": config.served_model_name,
-        "weight_version": config.weight_version,
+        "model_path": state.model_path(),
+        "weight_version": state.weight_version(),
         "model_type": model.model_type,
         "architectures": model.architectures,
         "context_length": model.context_length,
@@ -43,10 +44,6 @@ pub(crate) async fn server_info(State(state): State<AppState>) -> Json<Map<Strin
     if let Some(profile) = engine_state.and_then(|state| state.profile) {
         info.insert("profile".to_owned(), json!(profile));
     }
-    // Keys are secrets even from those who know one of them.
-    for secret in ["api_key", "admin_api_key"] {
-        info.remove(secret);
-    }
     Json(info)
 }
 
@@ -68,7 +65,7 @@ fn internal_state(state: &EngineState) -> InternalState {
     }
 }
 
-pub(super) fn memory_usage(state: &EngineState) -> MemoryUsage {
+fn memory_usage(state: &EngineState) -> MemoryUsage {
     MemoryUsage {
         weight: state.weight_bytes as f64 / GIB,
         kvcache: state.kv_pool_bytes as f64 / GIB,

@@ -58,11 +58,38 @@ async fn server_info_has_arguments_and_state_but_no_key() {
 
 #[tokio::test]
 async fn loads_for_gateways() {
-    let loads = Server::answering("x").get("/v1/loads?include=core,queues").await.json();
+    let server = Server::answering("x");
+    let loads = server.get("/v1/loads?include=core,queues").await.json();
+    assert!(loads["timestamp"].as_str().is_some_and(|time| time.ends_with("+00:00")), "{loads}");
     let load = &loads["loads"][0];
     assert_eq!((&load["num_running_reqs"], &load["num_waiting_reqs"]), (&json!(3), &json!(2)));
     assert_eq!((&load["num_used_tokens"], &load["num_total_tokens"]), (&json!(512), &json!(1024)));
     assert_eq!((&load["utilization"], &load["cache_hit_rate"]), (&json!(0.375), &json!(0.25)));
+    assert_eq!(load["total_prefill_uncached_tokens"], 75);
+    assert_eq!(load["queues"], json!({"waiting": 2, "paused": 0}));
+    assert!(load.get("memory").is_none());
+
+    let all = &server.get("/v1/loads").await.json()["loads"][0];
+    let memory = json!({"weight_gb": 1.0, "kv_cache_gb": 0.5, "token_capacity": 4096});
+    assert_eq!((&all["memory"], &all["disaggregation"]), (&memory, &json!({"mode": "null"})));
+    server.post("/pause_generation", json!({})).await;
+    assert_eq!(server.get("/v1/loads?dp_rank=0").await.json()["loads"][0]["queues"]["paused"], 5);
+    assert_eq!(server.get("/v1/loads?dp_rank=1").await.json()["loads"], json!([]));
+    for bad in ["include=core,nothing", "format=xml", "dp_rank=x"] {
+        assert_eq!(server.get(&format!("/v1/loads?{bad}")).await.status, 400, "{bad}");
+    }
+
+    let answer = server.get("/v1/loads?format=prometheus&include=memory").await;
+    assert_eq!(answer.content_type, "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "# TYPE sglang_num_running_reqs gauge",
+        "sglang_num_running_reqs{dp_rank=\"0\"} 3",
+        "sglang_token_usage{dp_rank=\"0\"} 0.125",
+        "sglang_memory_kv_cache_gb{dp_rank=\"0\"} 0.5",
+    ] {
+        assert!(answer.text.lines().any(|found| found == line), "{line}\n{}", answer.text);
+    }
+    assert!(!answer.text.contains("queues") && !answer.text.contains("sglang_dp_rank"));
 }
 
 #[tokio::test]

@@ -205,6 +205,11 @@ async fn work_in_the_background_can_be_fetched_and_cancelled() {
     let Seen::Generate(req) = server.engine.next_seen().await else { panic!("no request") };
     server.engine.wait_for(Seen::Closed(req.rid)).await;
     assert_eq!(server.get(&path).await.json()["status"], "cancelled");
+    let next = server.post(PATH, body(json!({"previous_response_id": cancelled["id"]}))).await;
+    assert_eq!(
+        (next.status.as_u16(), &next.json()["error"]["param"]),
+        (400, &json!("previous_response_id"))
+    );
     // Not one that the client waits for, nor one that nobody knows.
     let server = Server::answering("x");
     let id = server.post(PATH, body(json!({}))).await.json()["id"].clone();

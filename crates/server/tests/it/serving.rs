@@ -12,7 +12,7 @@ use tokio::{
 };
 use types::{EngineStatus, Rid};
 
-use crate::support::{Answer, FakeEngine, PATIENCE, Seen, Server};
+use crate::support::{Answer, FakeEngine, PATIENCE, Seen, Server, config};
 
 /// "Its pages are free within a second."
 const SOON: Duration = Duration::from_secs(1);
@@ -110,6 +110,20 @@ async fn draining_finishes_what_is_live_and_takes_nothing_new() {
     timeout(PATIENCE, listening.task).await.unwrap().unwrap().unwrap();
     server.engine.wait_for(Seen::Drain).await;
     assert!(TcpStream::connect(listening.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_aborts() {
+    let drain_timeout = Some(Duration::from_millis(20));
+    let config = server::ServerConfig { drain_timeout, ..config() };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::endless("a")), config);
+    let listening = listen(&server).await;
+    let live = send(listening.address, "/generate", r#"{"text":"x","stream":true}"#).await;
+    server.engine.next_req().await;
+    listening.shutdown.send(()).unwrap();
+    server.engine.wait_for(Seen::Abort(None)).await;
+    drop(live);
+    timeout(PATIENCE, listening.task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -164,24 +164,48 @@ async fn kimi_numbers_its_calls_through_the_conversation() {
 }
 
 #[tokio::test]
-async fn what_needs_constrained_decoding_is_refused_by_name() {
-    let server = Server::parsing("none", "qwen25", CALL);
-    let named = json!({"type": "function", "function": {"name": "now"}});
+async fn choices_that_cannot_be_followed_are_refused_by_name() {
+    let server = Server::parsing("none", "pythonic", CALL);
+    let named = json!({"type": "function", "function": {"name": "then"}});
     let mut strict = now();
     strict["function"]["strict"] = json!(true);
     let mut nameless = now();
     nameless["function"].take();
     for (more, reason) in [
-        (json!({"tool_choice": "required"}), "tool_choice `required` needs constrained decoding"),
-        (json!({"tool_choice": named}), "tool_choice with the name of a function needs"),
+        (json!({"tool_choice": "required", "tools": []}), "Tools cannot be empty"),
+        (json!({"tool_choice": "required", "regex": "a"}), "Calls and another grammar cannot"),
+        (json!({"tool_choice": named}), "Tool 'then' not found in tools list."),
         (json!({"tool_choice": "any"}), "tool_choice must be auto, none or required"),
-        (json!({"tools": [now(), strict]}), "tools[1].function.strict needs constrained decoding"),
+        (json!({"tools": [now(), strict]}), "tools[1].function.strict is not supported with the"),
         (json!({"tools": [nameless]}), "tools[0] has a function without a name"),
     ] {
         let answer = server.post(PATH, body(more)).await;
         assert_eq!(answer.status, 400);
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_must_call_is_a_list_of_calls() {
+    let pieces = &["[{\"name\": \"now\", \"par", "ameters\": {\"zone\": \"CET\"}}]"];
+    let server = Server::parsing("none", "qwen25", pieces);
+    let named = json!({"type": "function", "function": {"name": "now"}});
+    for choice in [json!("required"), named] {
+        let answer = server.post(PATH, body(json!({"tool_choice": choice}))).await.json();
+        let choice = &answer["choices"][0];
+        let function = &choice["message"]["tool_calls"][0]["function"];
+        assert_eq!(function["name"], "now");
+        assert_eq!(function["arguments"], "{\"zone\": \"CET\"}");
+        assert_eq!(
+            (&choice["message"]["content"], &choice["finish_reason"]),
+            (&json!(""), &json!("tool_calls"))
+        );
+        let mut grammar = server.engine.next_req().await.grammar.expect("a grammar");
+        for token in pieces.concat().bytes().map(u32::from).chain([257]) {
+            grammar.accept(token).unwrap();
+        }
+        assert!(grammar.is_terminated());
     }
 }
 

@@ -125,6 +125,7 @@ async fn every_supported_sampling_parameter_is_taken() {
         "skip_special_tokens": false, "spaces_between_special_tokens": false, "no_stop_trim": true, "stream_interval": 2,
         "sampling_seed": 3, "frequency_penalty": 1.0, "presence_penalty": 1.0,
         "repetition_penalty": 1.2, "logit_bias": {"5": 1.5},
+        "regex": "a+", "ebnf": "", "json_schema": null, "structural_tag": null,
     });
     let mut names: Vec<_> = params.as_object().unwrap().keys().cloned().collect();
     let mut supported = SAMPLING_TABLE.supported.unwrap().to_vec();
@@ -133,7 +134,9 @@ async fn every_supported_sampling_parameter_is_taken() {
     assert_eq!(names, supported);
     let answer = server.post("/generate", json!({"text": "x", "sampling_params": params})).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let params = server.engine.next_req().await.sampling_params;
+    let req = server.engine.next_req().await;
+    assert!(req.grammar.is_some());
+    let params = req.sampling_params;
     assert_eq!((params.max_new_tokens, params.min_new_tokens), (Some(4), 1));
     assert_eq!(params.stop_token_ids, [5]);
     assert_eq!((params.temperature, params.top_p, params.top_k), (0.5, 0.9, 5));

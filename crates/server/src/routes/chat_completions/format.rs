@@ -2,55 +2,27 @@
 
 use std::sync::Arc;
 
-use parsers::{reasoning::Begins, tool_call::Tools};
+use parsers::{
+    reasoning::Begins,
+    tool_call::{JSON_ARRAY, Tools},
+};
 use protocol::openai::{ChatMessage, ChatRequest, Content};
 use serde_json::{Map, Value};
 use types::TokenId;
 
+use super::tool_choice::ToolChoice;
 use crate::{
     AppState,
     answer::{AnswerFormat, CallFormat, ReasoningFormat},
     error::ApiError,
 };
 
-/// The tools that the model is told of: none with `tool_choice` `none`.
-///
-/// # Errors
-/// A tool that is no function, and what needs constrained decoding.
-pub(super) fn take_tools(request: &mut ChatRequest) -> Result<Vec<Value>, ApiError> {
-    let tools = request.tools.take().unwrap_or_default();
-    match &request.tool_choice {
-        None | Some(Value::Null) => {}
-        Some(Value::String(choice)) => match choice.as_str() {
-            "auto" => {}
-            "none" => return Ok(Vec::new()),
-            "required" => return Err(constrained("tool_choice `required`")),
-            other => {
-                let message = format!("tool_choice must be auto, none or required, not {other:?}.");
-                return Err(ApiError::value(message));
-            }
-        },
-        Some(_) => return Err(constrained("tool_choice with the name of a function")),
-    }
-    let is_strict = |tool: &Value| tool["function"]["strict"] == Value::Bool(true);
-    match tools.iter().position(is_strict) {
-        Some(index) => Err(constrained(&format!("tools[{index}].function.strict"))),
-        None => Ok(tools),
-    }
-}
-
-fn constrained(what: &str) -> ApiError {
-    ApiError::value(format!(
-        "{what} needs constrained decoding, which is not supported by this server."
-    ))
-}
-
 /// How answers are taken apart. May ask for special tokens to stay in the text:
 /// the parsers look for some of them.
 pub(super) fn answer_format(
     state: &AppState,
     request: &mut ChatRequest,
-    tools: &[Value],
+    (tools, choice): (&[Value], &ToolChoice),
 ) -> Result<AnswerFormat, ApiError> {
     let parsers = state.config.parsers;
     let offered = Tools::new(tools).map_err(|error| ApiError::value(error.to_string()))?;
@@ -68,14 +40,23 @@ pub(super) fn answer_format(
     if !tools.is_empty() || parsers.reasoning.is_some_and(|entry| entry.needs_special_tokens) {
         request.skip_special_tokens = Some(false);
     }
-    let calls = parsers.tool_call.filter(|_| !tools.is_empty()).map(|entry| CallFormat {
+    let entry = match choice {
+        ToolChoice::Auto => parsers.tool_call,
+        ToolChoice::Required | ToolChoice::Named => Some(&JSON_ARRAY),
+    };
+    let calls = entry.filter(|_| !tools.is_empty()).map(|entry| CallFormat {
         entry,
         tools: Arc::new(offered),
         is_parallel: request.parallel_tool_calls.unwrap_or(true),
         num_earlier: num_calls(&request.messages),
     });
-    let separates = request.separate_reasoning.unwrap_or(true);
-    Ok(AnswerFormat { reasoning: reasoning.filter(|_| separates), calls })
+    Ok(AnswerFormat { reasoning, calls })
+}
+
+/// Whether an answer of this format begins with reasoning, as far as one can know.
+pub(super) fn begins_with_reasoning(format: &AnswerFormat) -> bool {
+    let begins = format.reasoning.as_ref().map(|reasoning| reasoning.begins);
+    matches!(begins, Some(Begins::IfAsked(true) | Begins::Known(true)))
 }
 
 /// Where the parser is a guess, the prompt tells whether the answer begins in

@@ -82,7 +82,7 @@ impl Words {
             model: &self.model,
             choices: choices.map(|(sequence, answer)| choice(sequence, answer)).collect(),
             usage: self.usage.total(sequences),
-            metadata: Metadata { weight_version: state.config.weight_version.clone() },
+            metadata: Metadata { weight_version: state.weight_version() },
         };
         Json(response).into_response()
     }

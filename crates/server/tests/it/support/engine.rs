@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 use types::{
-    EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, LogprobParams,
-    MatchedStop, ModelInfo, PooledModel, PrefillSharing, Profile, ReqCounts, ReqEvent, ReqLogprobs,
-    Rid, SchedulerStats, StatusCell, StepProfiles, TokenId, TokenLogprobs,
+    ControlMsg, EngineHandle, EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq,
+    LogprobParams, MatchedStop, ModelInfo, PooledModel, PrefillSharing, Profile, ReqCounts,
+    ReqEvent, ReqLogprobs, Rid, SchedulerStats, StatusCell, StepProfiles, TokenId, TokenLogprobs,
 };
 
 use super::{PATIENCE, bytes_as_ids};
@@ -49,14 +49,30 @@ impl Answer {
 }
 
 /// What the engine was told or noticed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Seen {
     Generate(Box<GenerateReq>),
     Abort(Option<Rid>),
     /// The receiver of a request's events is gone.
     Closed(Rid),
     Flush,
+    /// What an operator asked for, without the channels for answers.
+    Control(String),
     Drain,
+}
+
+/// Requests are the same by name.
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Generate(a), Self::Generate(b)) => a.rid == b.rid,
+            (Self::Abort(a), Self::Abort(b)) => a == b,
+            (Self::Closed(a), Self::Closed(b)) => a == b,
+            (Self::Control(a), Self::Control(b)) => a == b,
+            (Self::Flush, Self::Flush) | (Self::Drain, Self::Drain) => true,
+            _ => false,
+        }
+    }
 }
 
 pub(crate) struct FakeEngine {
@@ -174,9 +190,48 @@ async fn run(
                 let _ = reply.send(engine_state());
                 continue;
             }
+            EngineMsg::Control(msg) => Seen::Control(control(msg)),
             EngineMsg::Drain => Seen::Drain,
         };
         let _ = report.send(seen);
+    }
+}
+
+/// Answers as an idle engine would; a profile of one batch ends at once.
+fn control(msg: ControlMsg) -> String {
+    match msg {
+        ControlMsg::Pause { mode, reply } => {
+            let _ = reply.send(0);
+            format!("pause {mode:?}")
+        }
+        ControlMsg::Continue(reply) => {
+            let _ = reply.send(());
+            "continue".to_owned()
+        }
+        ControlMsg::SlowDown { per_batch, reply } => {
+            let _ = reply.send(());
+            format!("slow down {per_batch:?}")
+        }
+        ControlMsg::StartProfile { num_steps, started, ended } => {
+            let _ = started.send(num_steps != Some(99));
+            let _ = ended.send(StepProfiles::default());
+            format!("start profile {num_steps:?}")
+        }
+        ControlMsg::StopProfile(reply) => {
+            let _ = reply.send(false);
+            "stop profile".to_owned()
+        }
+        ControlMsg::UpdateWeights { update, reply } => {
+            let _ = reply.send(match update.model_path.as_str() {
+                "broken" => Err("a tensor is missing".to_owned()),
+                _ => Ok(2),
+            });
+            format!("{update:?}")
+        }
+        ControlMsg::LimitRunning { max_running_requests, reply } => {
+            let _ = reply.send(());
+            format!("limit running {max_running_requests}")
+        }
     }
 }
 

@@ -1,0 +1,165 @@
+//! From what a request asks its completion to follow, to the grammar.
+//!
+//! Upstream: `sglang/srt/constrained/grammar_manager.py`.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use constrained::{
+    AfterReasoning, GrammarBackendEntry, GrammarCompiler, GrammarKind, GrammarSpec, JsonOptions,
+    Vocabulary,
+};
+use protocol::{
+    native::SamplingJson,
+    openai::{AnswerGrammar, ResponseFormat},
+};
+use tokio::sync::Semaphore;
+use types::{TokenGrammar, TokenId};
+
+use crate::{AppState, error::ApiError};
+
+/// Grammars compiled at once.
+const MAX_JOBS: usize = 2;
+/// A grammar is waited for so long, its turn included.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `--grammar-backend` and what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrammarConfig {
+    /// What compiles grammars.
+    pub backend: &'static GrammarBackendEntry,
+    /// How JSON is spaced.
+    pub json: JsonOptions,
+}
+
+impl Default for GrammarConfig {
+    fn default() -> Self {
+        let backend = constrained::find(constrained::DEFAULT_BACKEND);
+        Self {
+            backend: backend.expect("the default is in the table"),
+            json: JsonOptions::default(),
+        }
+    }
+}
+
+/// What a completion follows, and from where on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Constraint {
+    pub(crate) spec: GrammarSpec,
+    /// The tokens after which the grammar begins; `None`: with the completion.
+    pub(crate) after: Option<Arc<[TokenId]>>,
+}
+
+impl Constraint {
+    pub(crate) fn new(spec: GrammarSpec) -> Self {
+        Self { spec, after: None }
+    }
+}
+
+/// The compiler of the server, made when the first grammar comes.
+pub(crate) struct Grammars {
+    config: GrammarConfig,
+    compiler: OnceLock<Result<GrammarCompiler, String>>,
+    jobs: Arc<Semaphore>,
+}
+
+impl Grammars {
+    pub(crate) fn new(config: GrammarConfig) -> Self {
+        let jobs = Arc::new(Semaphore::new(MAX_JOBS));
+        Self { config, compiler: OnceLock::new(), jobs }
+    }
+
+    /// Blocks while the vocabulary is read.
+    fn compiler(&self, state: &AppState) -> Result<&GrammarCompiler, ApiError> {
+        let new = || -> Result<GrammarCompiler, String> {
+            let new = self.config.backend.new.ok_or_else(|| {
+                "Grammar-based generation (json_schema, regex, ebnf, structural_tag) is not \
+                 supported when the server is launched with --grammar-backend none"
+                    .to_owned()
+            })?;
+            let vocab_size = state.engine.model().vocab_size;
+            let vocabulary = Vocabulary::new(&state.tokenizer, vocab_size, &state.eos_token_ids);
+            let backend = vocabulary
+                .and_then(|vocabulary| new(&Arc::new(vocabulary), self.config.json.clone()))
+                .map_err(|error| format!("No grammar can be followed: {error}."))?;
+            Ok(GrammarCompiler::new(backend))
+        };
+        let compiler = self.compiler.get_or_init(new);
+        compiler.as_ref().map_err(|message| ApiError::value(message.clone()))
+    }
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grammars").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The grammar that sampling parameters ask for. An empty text is none, as upstream.
+///
+/// # Errors
+/// More than one.
+pub(crate) fn constraint_of(json: &mut SamplingJson) -> Result<Option<Constraint>, ApiError> {
+    let texts = [
+        (GrammarKind::JsonSchema, json.json_schema.take()),
+        (GrammarKind::Regex, json.regex.take()),
+        (GrammarKind::Ebnf, json.ebnf.take()),
+        (GrammarKind::StructuralTag, json.structural_tag.take()),
+    ];
+    let given = texts.into_iter().filter_map(|(kind, text)| {
+        text.filter(|text| !text.is_empty()).map(|text| GrammarSpec::new(kind, text))
+    });
+    match given.collect::<Vec<_>>().as_slice() {
+        [] => Ok(None),
+        [spec] => Ok(Some(Constraint::new(spec.clone()))),
+        _ => Err(ApiError::value(
+            "Only one of regex, json_schema, ebnf, or structural_tag can be set.",
+        )),
+    }
+}
+
+/// The grammar at its beginning. One that is not kept is compiled off the async threads;
+/// whoever waits too long is told so, and what is compiled is kept for others.
+///
+/// # Errors
+/// A grammar that cannot be compiled, or not in time.
+pub(crate) async fn compile(
+    state: &AppState,
+    constraint: &Constraint,
+) -> Result<Box<dyn TokenGrammar>, ApiError> {
+    let Constraint { spec, after } = constraint;
+    let jobs = Arc::clone(&state.grammars.jobs);
+    let (job_state, job_spec) = (state.clone(), spec.clone());
+    let work = async move {
+        let permit = jobs.acquire_owned().await.expect("the semaphore is never closed");
+        let task = tokio::task::spawn_blocking(move || {
+            let compiler = job_state.grammars.compiler(&job_state)?;
+            let grammar = compiler.compile(&job_spec);
+            // The permit goes with the job: a client that leaves does not end it.
+            drop(permit);
+            grammar.map_err(|error| ApiError::value(error.to_string()))
+        });
+        task.await.unwrap_or_else(|_| Err(ApiError::value("The grammar could not be compiled.")))
+    };
+    let grammar = tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| {
+        Err(ApiError::value(format!("Grammar preprocessing timed out: {}", spec.kind)))
+    })?;
+    match after {
+        Some(after) => Ok(Box::new(AfterReasoning::new(Arc::clone(after), grammar))),
+        None => Ok(grammar),
+    }
+}
+
+/// What `response_format` asks for.
+///
+/// # Errors
+/// A format that lacks its schema.
+pub(crate) fn response_grammar(format: Option<&ResponseFormat>) -> Result<AnswerGrammar, ApiError> {
+    format.map_or_else(
+        || Ok(AnswerGrammar::default()),
+        |format| format.grammar().map_err(ApiError::value),
+    )
+}

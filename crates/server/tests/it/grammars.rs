@@ -1,0 +1,136 @@
+//! What a request asks for, as the grammar that its sequences follow.
+
+use protocol::native::SAMPLING_TABLE;
+use serde_json::{Value, json};
+use types::{TokenGrammar, TokenId};
+
+use crate::support::Server;
+
+const END: TokenId = 257;
+
+/// Whether the grammar takes the whole text and may end there.
+fn takes(grammar: &dyn TokenGrammar, text: &str) -> bool {
+    let mut grammar = grammar.boxed_clone();
+    let tokens = text.bytes().map(TokenId::from).chain([END]);
+    tokens.into_iter().all(|token| grammar.accept(token).is_ok()) && grammar.is_terminated()
+}
+
+async fn grammar_of(path: &str, body: Value) -> Option<Box<dyn TokenGrammar>> {
+    let server = Server::answering("x");
+    let answer = server.post(path, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    server.engine.next_req().await.grammar
+}
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+           "additionalProperties": false})
+}
+
+#[tokio::test]
+async fn of_generate() {
+    let with =
+        |params: Value| grammar_of("/generate", json!({"text": "x", "sampling_params": params}));
+    let grammar = with(json!({"json_schema": schema().to_string()})).await.unwrap();
+    assert!(takes(&*grammar, "{\"a\": 5}") && !takes(&*grammar, "{\"b\": 5}"));
+    let grammar = with(json!({"regex": "(yes|no)!"})).await.unwrap();
+    assert!(takes(&*grammar, "yes!") && takes(&*grammar, "no!") && !takes(&*grammar, "yes"));
+    let grammar = with(json!({"json_schema": "$$ANY$$"})).await.unwrap();
+    assert!(takes(&*grammar, "[1, {}]"));
+    assert!(with(json!({"regex": null, "ebnf": ""})).await.is_none());
+}
+
+#[tokio::test]
+async fn of_openai_bodies() {
+    let chat = |more: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        grammar_of("/v1/chat/completions", body)
+    };
+    let completion = |more: Value| {
+        let mut body = json!({"prompt": "Hi"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        grammar_of("/v1/completions", body)
+    };
+    let object = json!({"response_format": {"type": "json_object"}});
+    let named = json!({"response_format": {"type": "json_schema",
+        "json_schema": {"name": "a", "schema": schema(), "strict": true}}});
+    for grammar in [chat(object.clone()).await, completion(object).await] {
+        let grammar = grammar.unwrap();
+        assert!(takes(&*grammar, "{\"x\": []}") && !takes(&*grammar, "[]"));
+    }
+    for grammar in [
+        chat(named.clone()).await,
+        completion(named).await,
+        completion(json!({"json_schema": schema().to_string()})).await,
+    ] {
+        let grammar = grammar.unwrap();
+        assert!(takes(&*grammar, "{\"a\":1}") && !takes(&*grammar, "{\"a\":\"1\"}"));
+    }
+    for grammar in [chat(json!({"regex": "a+"})).await, completion(json!({"regex": "a+"})).await] {
+        assert!(takes(&*grammar.unwrap(), "aaa"));
+    }
+    assert!(chat(json!({"response_format": {"type": "text"}})).await.is_none());
+}
+
+#[tokio::test]
+async fn each_sequence_has_a_grammar_of_its_own() {
+    let server = Server::answering("x");
+    let params = json!([{"regex": "a", "n": 2}, {"n": 2}]);
+    let body = json!({"text": ["x", "y"], "sampling_params": params});
+    assert_eq!(server.post("/generate", body).await.status, 200);
+    let mut follow = Vec::new();
+    for _ in 0..4 {
+        follow.push(server.engine.next_req().await.grammar.is_some());
+    }
+    assert_eq!(follow, [true, true, false, false]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_refused_with_the_reason() {
+    let server = Server::answering("x");
+    for (params, reason) in [
+        (json!({"regex": "(a"}), "Failed to compile regex grammar: "),
+        (json!({"json_schema": "{"}), "Failed to compile json_schema grammar: "),
+        (json!({"regex": "a", "json_schema": "{}"}), "Only one of regex, json_schema, "),
+    ] {
+        let body = json!({"text": "x", "sampling_params": params});
+        let answer = server.post("/generate", body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with(reason), "{message}");
+    }
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a"}});
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "response_format": format});
+    let answer = server.post("/v1/chat/completions", body).await;
+    assert!(answer.text.contains("schema_ is required"), "{}", answer.text);
+    assert!(SAMPLING_TABLE.unsupported.iter().all(|field| field.name != "regex"));
+}
+
+#[tokio::test]
+async fn a_grammar_begins_after_reasoning() {
+    let chat = |parser: &'static str, more: Value| async move {
+        let server = Server::parsing(parser, "none", &["x"]);
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "regex": "[0-9]"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(server.post("/v1/chat/completions", body).await.status, 200);
+        server.engine.next_req().await.grammar.unwrap()
+    };
+    for more in [json!({}), json!({"separate_reasoning": false})] {
+        let thinking = chat("qwen3", more).await;
+        assert!(takes(&*thinking, "I think.</think>7") && !takes(&*thinking, "7"));
+        assert!(!takes(&*thinking, "I think.</think>x"));
+    }
+    let off = json!({"chat_template_kwargs": {"enable_thinking": false}});
+    assert!(takes(&*chat("qwen3", off).await, "7"));
+    assert!(takes(&*chat("none", json!({})).await, "7"));
+    let body = json!({"text": "x", "require_reasoning": true, "sampling_params": {"regex": "7"}});
+    let server = Server::parsing("qwen3", "none", &["x"]);
+    assert_eq!(server.post("/generate", body.clone()).await.status, 200);
+    let native = server.engine.next_req().await.grammar.unwrap();
+    assert!(takes(&*native, "So</think>7") && !takes(&*native, "7"));
+    let answer = Server::answering("x").post("/generate", body).await;
+    assert!(answer.text.contains("require_reasoning needs"), "{}", answer.text);
+    let harmony = chat("gpt-oss", json!({})).await;
+    assert!(takes(&*harmony, "So.<|end|><|start|>assistant<|channel|>final<|message|>7"));
+}

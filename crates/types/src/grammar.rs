@@ -1,0 +1,72 @@
+//! What a constrained request is asked while its tokens come.
+//!
+//! The seam between whoever follows grammars (the crate `constrained`) and whoever asks
+//! them, which need not know one another.
+//!
+//! Upstream: `BaseGrammarObject` in `sglang/srt/constrained/base_grammar_backend.py`.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::TokenId;
+
+/// Why a grammar cannot be followed any further.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GrammarError {
+    /// A token that the mask did not allow.
+    #[error("the grammar does not allow token {0}")]
+    Refused(TokenId),
+    /// The vocabulary has no token that goes on from here.
+    #[error("no token of the vocabulary continues the grammar")]
+    DeadEnd,
+    /// More was rolled back than was accepted.
+    #[error("the grammar has not accepted that many tokens")]
+    Rollback,
+    /// The backend gave up: the grammar takes too much work here.
+    #[error("the grammar cannot be followed: {0}")]
+    Backend(String),
+}
+
+/// Tokens that may come next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextTokens {
+    /// Every one.
+    Any,
+    /// Those whose bit is set: token `t` is bit `t % 32` of word `t / 32`. At least one; as
+    /// many words as the model's vocabulary needs.
+    Of(Vec<u32>),
+}
+
+/// A grammar, and how far a completion has come in it.
+pub trait TokenGrammar: Send + Sync + fmt::Debug {
+    /// What may come next.
+    ///
+    /// # Errors
+    /// The grammar cannot be followed; it never can again.
+    fn next_tokens(&mut self) -> Result<NextTokens, GrammarError>;
+
+    /// Takes the next token.
+    ///
+    /// # Errors
+    /// A token that [`Self::next_tokens`] does not give.
+    fn accept(&mut self, token: TokenId) -> Result<(), GrammarError>;
+
+    /// Takes back the last tokens.
+    ///
+    /// # Errors
+    /// There were not so many.
+    fn rollback(&mut self, num_tokens: usize) -> Result<(), GrammarError>;
+
+    /// The completion has ended.
+    fn is_terminated(&self) -> bool;
+
+    /// The same grammar at the same place, independent from now on.
+    fn boxed_clone(&self) -> Box<dyn TokenGrammar>;
+}
+
+impl Clone for Box<dyn TokenGrammar> {
+    fn clone(&self) -> Self {
+        self.boxed_clone()
+    }
+}
