@@ -6,6 +6,7 @@
 //! completions must be those that each request would get alone, computed
 //! without any scheduler. A failing seed prints the line that replays it.
 
+mod failing_grammar;
 mod fake_executor;
 mod fake_grammar;
 mod mixed;
