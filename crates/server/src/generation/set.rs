@@ -27,6 +27,7 @@ pub(crate) struct GenerationPlan {
 }
 
 /// See the module.
+#[derive(Default)]
 pub(crate) struct SequenceSet {
     running: FuturesUnordered<BoxFuture<'static, (Sequence, Result<Update, ApiError>)>>,
     /// Lent out by the last [`Self::next`].
@@ -166,12 +167,6 @@ fn sequence(
         flags,
     };
     Ok((req, parts))
-}
-
-impl Default for SequenceSet {
-    fn default() -> Self {
-        Self { running: FuturesUnordered::new(), lent: None, finished: Vec::new() }
-    }
 }
 
 impl SequenceSet {
