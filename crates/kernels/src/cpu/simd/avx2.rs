@@ -6,6 +6,23 @@ use half::{bf16, f16};
 
 use super::{Vector, run_at};
 
+/// A unit, by what its `v`th register is. Not a function that takes a closure: four calls
+/// of one may be more than the compiler likes to inline.
+macro_rules! each {
+    (|$v:ident| $vector:expr) => {
+        [
+            each!($v = 0, $vector),
+            each!($v = 1, $vector),
+            each!($v = 2, $vector),
+            each!($v = 3, $vector),
+        ]
+    };
+    ($v:ident = $number:literal, $vector:expr) => {{
+        let $v = $number;
+        $vector
+    }};
+}
+
 impl Vector for __m256 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 3;
@@ -75,14 +92,14 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn unit_f32(data: *const f32) -> Self::Unit {
         // SAFETY: the caller's promise.
-        unsafe { each(|v| _mm256_loadu_ps(data.add(8 * v))) }
+        unsafe { each!(|v| _mm256_loadu_ps(data.add(8 * v))) }
     }
 
     #[inline(always)]
     unsafe fn unit_bf16(data: *const bf16) -> Self::Unit {
         // SAFETY: the caller's promise.
         unsafe {
-            each(|v| {
+            each!(|v| {
                 let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(data.add(8 * v).cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
             })
@@ -92,7 +109,7 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn unit_f16(data: *const f16) -> Self::Unit {
         // SAFETY: the caller's promise.
-        unsafe { each(|v| _mm256_cvtph_ps(_mm_loadu_si128(data.add(8 * v).cast()))) }
+        unsafe { each!(|v| _mm256_cvtph_ps(_mm_loadu_si128(data.add(8 * v).cast()))) }
     }
 
     #[inline(always)]
@@ -113,15 +130,8 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn unit_affine<const BITS: usize>(data: *const u8, group: Self::Group) -> Self::Unit {
         // SAFETY: the caller's promise.
-        unsafe { each(|v| eight::<BITS>(data, v, group)) }
+        unsafe { each!(|v| eight::<BITS>(data, v, group)) }
     }
-}
-
-/// # Safety
-/// The CPU has the instructions.
-#[inline(always)]
-unsafe fn each(vector: impl Fn(usize) -> __m256) -> [__m256; 4] {
-    [vector(0), vector(1), vector(2), vector(3)]
 }
 
 /// The `v`th eight weights of a unit.
