@@ -113,8 +113,8 @@ impl KvCacheDtype {
         ("bf16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("bfloat16", Self::Fixed(KvDtype::Plain(Dtype::Bfloat16))),
         ("fp8_e4m3", Self::Fixed(KvDtype::Fp8E4m3)),
-        ("int8", Self::Fixed(KvDtype::Int8)),
         ("int4", Self::Fixed(KvDtype::Int4)),
+        ("int8", Self::Fixed(KvDtype::Int8)),
     ];
 
     /// Under a model that computes in `dtype`.
@@ -277,7 +277,7 @@ mod tests {
         for name in ["auto", "float16", "bfloat16", "float32"] {
             assert_eq!(name.parse::<DtypeChoice>().unwrap().to_string(), name);
         }
-        for name in ["auto", "bf16", "bfloat16", "fp8_e4m3", "int8"] {
+        for name in ["auto", "bf16", "bfloat16", "fp8_e4m3", "int4", "int8"] {
             let dtype: KvCacheDtype = name.parse().unwrap();
             assert_eq!(dtype == KvCacheDtype::Auto, name == "auto");
         }
