@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use types::MatchedStop;
 
 use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
@@ -118,6 +118,34 @@ pub struct ChatMessage {
     pub tool_call_id: Option<String>,
 }
 
+impl ChatMessage {
+    /// A turn that only says something.
+    pub fn new(role: &str, content: impl Into<Content>) -> Self {
+        Self { role: role.to_owned(), content: Some(content.into()), ..Self::default() }
+    }
+
+    /// Of an earlier answer: what was thought, unless that is nothing.
+    #[must_use]
+    pub fn with_reasoning(self, text: String) -> Self {
+        Self { reasoning_content: Some(text).filter(|text| !text.is_empty()), ..self }
+    }
+
+    /// Of an earlier answer: its [`call`]s, unless there are none.
+    #[must_use]
+    pub fn with_calls(self, calls: Vec<Value>) -> Self {
+        Self { tool_calls: Some(calls).filter(|calls| !calls.is_empty()), ..self }
+    }
+}
+
+/// A call as a message has it. `arguments` are a JSON text.
+pub fn call(id: Option<&str>, name: &str, arguments: &str) -> Value {
+    let mut call = json!({"type": "function", "function": {"name": name, "arguments": arguments}});
+    if let Some(id) = id {
+        call["id"] = id.into();
+    }
+    call
+}
+
 /// Content of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -126,6 +154,12 @@ pub enum Content {
     Text(String),
     /// In parts.
     Parts(Vec<ContentPart>),
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
 }
 
 impl<'de> Deserialize<'de> for Content {

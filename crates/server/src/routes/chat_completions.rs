@@ -14,7 +14,7 @@ use protocol::{
     native::{MaxNewTokens, SamplingJson},
     openai::{CHAT_TABLE, ChatRequest},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use types::TokenId;
 
 use super::{generate::check_ids, usage::UsagePolicy};
@@ -126,6 +126,14 @@ pub(crate) async fn start(
     let usage = UsagePolicy::new(state, request.stream_options.as_ref(), n)
         .with_reasoning(state, counts_reasoning);
     Ok(ChatRun { set, format, usage })
+}
+
+/// Variables that turn reasoning on or off: templates know their switch by one of two names.
+pub(crate) fn thinking_switch(is_on: bool) -> Map<String, Value> {
+    ["enable_thinking", "thinking"]
+        .map(|name| (name.to_owned(), is_on.into()))
+        .into_iter()
+        .collect()
 }
 
 /// How many tokens the prompt of a request has.
