@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     StopStrings, TextOr,
+    openai::JsonSchemaFormat,
     unsupported::{Field, Table, Unset},
 };
 
@@ -59,8 +60,8 @@ pub struct ResponsesRequest {
     pub parallel_tool_calls: Option<bool>,
     /// How much to reason.
     pub reasoning: Option<Reasoning>,
-    /// Echoed; its format is text.
-    pub text: Option<Value>,
+    /// Echoed; its `format` is a [`TextFormat`].
+    pub text: Option<Map<String, Value>>,
     /// Variables of the template.
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Echoed.
@@ -69,6 +70,18 @@ pub struct ResponsesRequest {
     pub user: Option<String>,
     /// The response's name, instead of one made up.
     pub request_id: Option<String>,
+}
+
+/// What the answer has to look like.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TextFormat {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema describes.
+    JsonSchema(JsonSchemaFormat),
 }
 
 /// How much to reason.
@@ -166,10 +179,7 @@ static STREAM_OPTIONS_TABLE: Table =
     Table { unsupported: &[Field::off("include_obfuscation")], supported: None, nested: &[] };
 
 static TEXT_TABLE: Table = Table {
-    unsupported: &[
-        Field { name: "format", unset: Unset::Type("text") },
-        Field { name: "verbosity", unset: Unset::Strings(&["medium"]) },
-    ],
+    unsupported: &[Field { name: "verbosity", unset: Unset::Strings(&["medium"]) }],
     supported: None,
     nested: &[],
 };

@@ -4,8 +4,11 @@ use std::mem;
 
 use protocol::{
     TextOr,
-    anthropic::{Block, Message, MessagesRequest, Role, TextBlock, Thinking, Tool, ToolChoice},
-    openai::{ChatMessage, ChatRequest, Content, ContentPart, call},
+    anthropic::{
+        Block, Message, MessagesRequest, OutputConfig, OutputFormat, Role, TextBlock, Thinking,
+        Tool, ToolChoice,
+    },
+    openai::{ChatMessage, ChatRequest, Content, ContentPart, ResponseFormat, call},
 };
 use serde_json::{Map, Value, json};
 
@@ -17,8 +20,7 @@ const MIN_BUDGET_TOKENS: i64 = 1024;
 /// # Errors
 /// What has no counterpart here, by its name.
 pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiError> {
-    let config = request.output_config;
-    let effort = config.and_then(|config| config.effort);
+    let OutputConfig { effort, format } = request.output_config.unwrap_or_default();
     let tools = request.tools.unwrap_or_default().into_iter().map(tool);
     let mut chat = ChatRequest {
         messages: messages(request.system, request.messages)?,
@@ -32,6 +34,8 @@ pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiE
         // What the templates call `max`.
         reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
         chat_template_kwargs: request.thinking.map(thinking).transpose()?,
+        response_format: format
+            .map(|OutputFormat::JsonSchema { schema }| ResponseFormat::of_schema(schema)),
         tools: Some(tools.collect::<Result<_, _>>()?),
         ..ChatRequest::default()
     };

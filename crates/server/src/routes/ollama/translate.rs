@@ -1,8 +1,8 @@
 //! Ollama's requests as chat requests.
 
 use protocol::{
-    ollama::{ChatRequest, GenerateRequest, Message, Options, Think, ToolCall},
-    openai::{self, ChatMessage, call},
+    ollama::{ChatRequest, Format, GenerateRequest, Message, Options, Think, ToolCall},
+    openai::{self, ChatMessage, ResponseFormat, call},
 };
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ pub(super) fn chat(
     let mut chat = sampled(state, request.options.unwrap_or_default())?;
     chat.messages = request.messages.into_iter().map(message).collect();
     chat.tools = request.tools;
+    chat.response_format = response_format(request.format)?;
     chat.stream = request.stream;
     set_thinking(&mut chat, request.think);
     Ok(chat)
@@ -50,8 +51,25 @@ pub(super) async fn generate(
         chat.messages = system.into_iter().chain([prompt]).collect();
     }
     chat.stream = request.stream;
-    set_thinking(&mut chat, request.think);
+    chat.response_format = response_format(request.format)?;
+    // A raw prompt begins no reasoning that a grammar had to wait for.
+    set_thinking(&mut chat, request.think.or(is_raw.then_some(Think::Switch(false))));
     Ok(chat)
+}
+
+fn response_format(format: Option<Format>) -> Result<Option<ResponseFormat>, ApiError> {
+    match format {
+        None => Ok(None),
+        Some(Format::Schema(schema)) => Ok(Some(ResponseFormat::of_schema(schema))),
+        Some(Format::Name(name)) => match name.as_str() {
+            "" => Ok(None),
+            "json" => Ok(Some(ResponseFormat::JsonObject)),
+            other => {
+                let message = format!("format must be json or a JSON schema, not {other:?}.");
+                Err(ApiError::value(message))
+            }
+        },
+    }
 }
 
 fn message(message: Message) -> ChatMessage {

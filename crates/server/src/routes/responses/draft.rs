@@ -60,7 +60,10 @@ impl Draft {
             store: request.store.unwrap_or(true),
             background: request.background.unwrap_or(false),
             temperature: request.temperature,
-            text: request.text.clone().unwrap_or_else(|| json!({"format": {"type": "text"}})),
+            text: request
+                .text
+                .clone()
+                .map_or_else(|| json!({"format": {"type": "text"}}), Value::Object),
             top_p: request.top_p,
             truncation: "disabled",
             user: request.user.clone(),

@@ -2,9 +2,10 @@
 
 use protocol::{
     OneOrMany, TextOr,
-    openai::{self, ChatMessage, ChatRequest, Content},
-    responses::{InputItem, InputPart, LOGPROBS, ResponsesRequest},
+    openai::{self, ChatMessage, ChatRequest, Content, ResponseFormat},
+    responses::{InputItem, InputPart, LOGPROBS, ResponsesRequest, TextFormat},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{error::ApiError, routes::chat_completions::thinking_switch};
@@ -35,6 +36,7 @@ pub(super) fn chat_request(
         stop: request.stop.clone(),
         logprobs: Some(wants_logprobs),
         top_logprobs: request.top_logprobs,
+        response_format: response_format(request)?,
         tools: Some(tools.collect::<Result<_, _>>()?),
         tool_choice: request.tool_choice.clone().map(tool_choice).transpose()?,
         parallel_tool_calls: request.parallel_tool_calls,
@@ -43,6 +45,20 @@ pub(super) fn chat_request(
         rid: Some(OneOrMany::One(id.to_owned())),
         ..ChatRequest::default()
     })
+}
+
+/// # Errors
+/// A format that is none.
+fn response_format(request: &ResponsesRequest) -> Result<Option<ResponseFormat>, ApiError> {
+    let format = request.text.as_ref().and_then(|text| text.get("format"));
+    let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
+    let format = TextFormat::deserialize(format)
+        .map_err(|error| ApiError::schema(format!("text.format: {error}")))?;
+    Ok(Some(match format {
+        TextFormat::Text => ResponseFormat::Text,
+        TextFormat::JsonObject => ResponseFormat::JsonObject,
+        TextFormat::JsonSchema(schema) => ResponseFormat::JsonSchema { json_schema: Some(schema) },
+    }))
 }
 
 fn kwargs(request: &ResponsesRequest, effort: Option<&str>) -> Option<Map<String, Value>> {
