@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokenizer::{GgufVocab, Tokenizer};
-use types::{NextTokens, TokenGrammar, TokenId};
+use types::{TokenGrammar, TokenId};
 
 use crate::{
     CompileError, GRAMMAR_BACKENDS, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions,
@@ -81,27 +81,20 @@ pub(crate) fn byte_tokens(text: &str) -> Vec<TokenId> {
     text.bytes().map(|byte| NUM_MARKS + TokenId::from(byte)).collect()
 }
 
-pub(crate) fn allows(next: &NextTokens, token: TokenId) -> bool {
-    match next {
-        NextTokens::Any => true,
-        NextTokens::Of(mask) => mask[token as usize / 32] >> (token % 32) & 1 == 1,
-    }
-}
-
 /// How much of `text`, a byte a token, the grammar takes; and whether it may end there.
 pub(crate) fn follow(grammar: &dyn TokenGrammar, text: &str) -> (String, bool) {
     let mut grammar = grammar.boxed_clone();
     for (at, &token) in byte_tokens(text).iter().enumerate() {
         let next = grammar.next_tokens().expect("something comes next");
-        if !allows(&next, token) {
+        if !next.allows(token) {
             assert!(grammar.boxed_clone().accept(token).is_err(), "the mask forbids it");
-            return (text[..at].to_owned(), allows(&next, END));
+            return (text[..at].to_owned(), next.allows(END));
         }
         grammar.accept(token).expect("the mask allows it");
     }
     let next = grammar.next_tokens().expect("something comes next");
-    assert_eq!(allows(&next, END), allows(&next, OTHER_END), "all ends are alike");
-    (text.to_owned(), allows(&next, END))
+    assert_eq!(next.allows(END), next.allows(OTHER_END), "all ends are alike");
+    (text.to_owned(), next.allows(END))
 }
 
 /// Holds texts that are whole completions, and texts that are not, against a grammar.

@@ -113,7 +113,7 @@ pub struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Checked, but nothing cuts reasoning off.
+    /// Tokens after which reasoning has to end.
     pub budget_tokens: Option<i64>,
     /// `summarized`, or `omitted`: the text is left out.
     pub display: Option<String>,

@@ -26,6 +26,8 @@ pub struct GenerateRequest {
     pub sampling_params: Option<OneOrMany<SamplingJson>>,
     /// Completions begin with reasoning, after which their grammars begin.
     pub require_reasoning: Option<bool>,
+    /// Tokens after which reasoning has to end; wins over `custom_params`.
+    pub max_thinking_tokens: Option<i64>,
     /// Server-sent events instead of one answer.
     pub stream: Option<bool>,
     /// Counts towards the per-request metrics; on by default.
@@ -72,7 +74,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("lora_id"),
         Field::empty("lora_path"),
         Field::empty("max_dynamic_patch"),
-        Field::empty("max_thinking_tokens"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_content_hashes"),
         Field::empty("mm_hashes"),

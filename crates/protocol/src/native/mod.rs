@@ -31,4 +31,4 @@ pub use parsers::{
     ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
     ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,
 };
-pub use sampling::{MaxNewTokens, SAMPLING_TABLE, SamplingJson};
+pub use sampling::{CUSTOM_PARAMS_TABLE, CustomParams, MaxNewTokens, SAMPLING_TABLE, SamplingJson};

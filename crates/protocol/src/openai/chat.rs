@@ -9,6 +9,7 @@ use types::MatchedStop;
 use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings,
+    native::{CUSTOM_PARAMS_TABLE, CustomParams},
     unsupported::{Field, Table},
 };
 
@@ -88,6 +89,8 @@ pub struct ChatRequest {
     pub stream_reasoning: Option<bool>,
     /// A variable of the template.
     pub reasoning_effort: Option<String>,
+    /// More sampling parameters.
+    pub custom_params: Option<CustomParams>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
     pub input_ids: Option<Vec<i64>>,
     /// Names for the sequences.
@@ -202,7 +205,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("cache_salt"),
         Field::empty("custom_labels"),
         Field::empty("custom_logit_processor"),
-        Field::empty("custom_params"),
         Field::number("data_parallel_rank", 0.0),
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("extra_key"),
@@ -235,7 +237,7 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("messages", &MESSAGE_TABLE)],
+    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE), ("messages", &MESSAGE_TABLE)],
 };
 
 static MESSAGE_TABLE: Table = Table {

@@ -85,10 +85,12 @@ pub enum TextFormat {
 }
 
 /// How much to reason.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Reasoning {
     /// A variable of the template; `none` turns reasoning off.
     pub effort: Option<String>,
+    /// Tokens after which it has to end. Not in upstream, nor in OpenAI's own.
+    pub max_tokens: Option<i64>,
 }
 
 /// Something of a conversation. Which fields count depends on `kind`.

@@ -61,7 +61,7 @@ impl GenerationPlan {
             spec.check_length(ids.len(), state.engine.model().context_length)?;
             spec.logprobs.as_ref().map_or(Ok(()), |logprobs| logprobs.check(ids.len()))?;
         }
-        let grammars = grammars(state, &specs).await?;
+        let grammars = grammars(state, &specs, &prompts).await?;
         let mut names = names.into_iter();
         let mut set = SequenceSet::default();
         for ((ids, spec), grammar) in prompts.into_iter().zip(&specs).zip(grammars) {
@@ -113,13 +113,11 @@ impl GenerationPlan {
 async fn grammars(
     state: &AppState,
     specs: &[SamplingSpec],
+    prompts: &[Vec<TokenId>],
 ) -> Result<Vec<Option<Box<dyn TokenGrammar>>>, ApiError> {
     let mut grammars = Vec::with_capacity(specs.len());
-    for spec in specs {
-        grammars.push(match &spec.grammar {
-            Some(constraint) => Some(grammar::compile(state, constraint).await?),
-            None => None,
-        });
+    for (spec, prompt) in specs.iter().zip(prompts) {
+        grammars.push(grammar::followed_by(state, spec, prompt).await?);
     }
     Ok(grammars)
 }

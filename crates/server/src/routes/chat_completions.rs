@@ -20,7 +20,7 @@ use types::TokenId;
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
-    answer::AnswerFormat,
+    answer::{AnswerFormat, ReasoningFormat},
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
@@ -113,6 +113,7 @@ pub(crate) async fn start(
     {
         grammar.after.clone_from(&state.answer_begin);
     }
+    spec.begins_inside = format.reasoning.as_ref().map(ReasoningFormat::begins_inside);
     let separates = request.separate_reasoning.unwrap_or(true);
     format.reasoning = format.reasoning.filter(|_| separates);
     let plan = GenerationPlan {
@@ -208,6 +209,7 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> Result<Sampli
         regex: request.regex.clone(),
         ebnf: request.ebnf.clone(),
         structural_tag: grammar.structural_tag,
+        custom_params: request.custom_params,
     })
 }
 

@@ -129,6 +129,7 @@ fn sampling(request: &CompletionRequest) -> Result<SamplingJson, ApiError> {
         regex: request.regex.clone(),
         ebnf: request.ebnf.clone(),
         structural_tag: grammar.structural_tag,
+        custom_params: request.custom_params,
     })
 }
 

@@ -20,6 +20,7 @@ mod responses;
 mod scoring;
 mod serving;
 mod support;
+mod thinking_budget;
 mod tls;
 mod tools;
 mod unsupported;

@@ -8,19 +8,26 @@ use protocol::{
         Block, Message, MessagesRequest, OutputConfig, OutputFormat, Role, TextBlock, Thinking,
         Tool, ToolChoice,
     },
+    native::CustomParams,
     openai::{ChatMessage, ChatRequest, Content, ContentPart, ResponseFormat, call},
 };
 use serde_json::{Map, Value, json};
 
-use crate::{error::ApiError, routes::chat_completions::thinking_switch};
+use crate::{AppState, error::ApiError, routes::chat_completions::thinking_switch};
 
 /// Anthropic's least reasoning budget.
 const MIN_BUDGET_TOKENS: i64 = 1024;
 
 /// # Errors
 /// What has no counterpart here, by its name.
-pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiError> {
+pub(super) fn chat_request(
+    state: &AppState,
+    request: MessagesRequest,
+) -> Result<ChatRequest, ApiError> {
     let OutputConfig { effort, format } = request.output_config.unwrap_or_default();
+    // Where reasoning is not told from the answer, there is none to cut.
+    let thinking_budget = request.thinking.as_ref().and_then(|thinking| thinking.budget_tokens);
+    let thinking_budget = thinking_budget.filter(|_| state.reasoning_marks.is_some());
     let tools = request.tools.unwrap_or_default().into_iter().map(tool);
     let mut chat = ChatRequest {
         messages: messages(request.system, request.messages)?,
@@ -34,6 +41,7 @@ pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiE
         // What the templates call `max`.
         reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
         chat_template_kwargs: request.thinking.map(thinking).transpose()?,
+        custom_params: Some(CustomParams { thinking_budget }),
         response_format: format
             .map(|OutputFormat::JsonSchema { schema }| ResponseFormat::of_schema(schema)),
         tools: Some(tools.collect::<Result<_, _>>()?),
@@ -64,6 +72,10 @@ fn thinking(thinking: Thinking) -> Result<Map<String, Value>, ApiError> {
             return Err(ApiError::value(format!("thinking.type must be {known}, not {other:?}.")));
         }
     };
+    if thinking.kind != "enabled" && thinking.budget_tokens.is_some() {
+        let message = "thinking.budget_tokens is only allowed when thinking.type is enabled.";
+        return Err(ApiError::value(message));
+    }
     if thinking.budget_tokens.is_some_and(|budget| budget < MIN_BUDGET_TOKENS) {
         let message = format!("thinking.budget_tokens must be at least {MIN_BUDGET_TOKENS}.");
         return Err(ApiError::value(message));

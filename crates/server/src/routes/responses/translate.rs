@@ -2,8 +2,9 @@
 
 use protocol::{
     OneOrMany, TextOr,
+    native::CustomParams,
     openai::{self, ChatMessage, ChatRequest, Content, ResponseFormat},
-    responses::{InputItem, InputPart, LOGPROBS, ResponsesRequest, TextFormat},
+    responses::{InputItem, InputPart, LOGPROBS, Reasoning, ResponsesRequest, TextFormat},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -20,7 +21,7 @@ pub(super) fn chat_request(
     id: &str,
 ) -> Result<ChatRequest, ApiError> {
     let tools = request.tools.as_deref().unwrap_or_default().iter().map(tool);
-    let effort = request.reasoning.as_ref().and_then(|reasoning| reasoning.effort.clone());
+    let Reasoning { effort, max_tokens } = request.reasoning.clone().unwrap_or_default();
     let wants_logprobs = wants_logprobs(request)?;
     Ok(ChatRequest {
         messages: with_instructions(request.instructions.as_deref(), messages),
@@ -42,6 +43,7 @@ pub(super) fn chat_request(
         parallel_tool_calls: request.parallel_tool_calls,
         chat_template_kwargs: kwargs(request, effort.as_deref()),
         reasoning_effort: effort,
+        custom_params: Some(CustomParams { thinking_budget: max_tokens }),
         rid: Some(OneOrMany::One(id.to_owned())),
         ..ChatRequest::default()
     })
