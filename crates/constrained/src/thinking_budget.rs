@@ -19,17 +19,6 @@ pub struct ReasoningMarks {
     pub reopens: bool,
 }
 
-impl ReasoningMarks {
-    /// Whether a text ends inside of reasoning.
-    pub fn are_open(&self, text: &[TokenId]) -> bool {
-        let begins_at = text.windows(self.begin.len()).rposition(|window| window == self.begin);
-        begins_at.is_some_and(|begins_at| {
-            let rest = &text[begins_at + self.begin.len()..];
-            !rest.windows(self.end.len()).any(|window| window == &*self.end)
-        })
-    }
-}
-
 /// Lets a completion reason for so many tokens, and then makes it end its reasoning. All
 /// other tokens are up to another grammar, or free.
 #[derive(Debug, Clone)]
@@ -209,20 +198,6 @@ mod tests {
         let mut reopening = ThinkingBudget::new(marks(true), 2, false, VOCAB_SIZE, None);
         let seen = forced(&mut reopening, &[BEGIN, 9, CALL, 9, BEGIN, 2, 3, 9]);
         assert_eq!(seen, [none, none, none, none, none, Some(2), Some(3), none]);
-    }
-
-    #[test]
-    fn a_prompt_shows_whether_it_ends_inside() {
-        for (prompt, is_open) in [
-            (&[9, BEGIN, 9][..], true),
-            (&[9, BEGIN], true),
-            (&[BEGIN, 9, 2, 3, 9], false),
-            (&[BEGIN, 2, 3, BEGIN, 2], true),
-            (&[2, 3, 9], false),
-            (&[], false),
-        ] {
-            assert_eq!(marks(false).are_open(prompt), is_open, "{prompt:?}");
-        }
     }
 
     #[test]

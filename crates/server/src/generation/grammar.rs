@@ -140,10 +140,18 @@ pub(crate) async fn followed_by(
     let Some(marks) = state.reasoning_marks.clone() else {
         return Err(ApiError::value("A budget for reasoning needs a --reasoning-parser."));
     };
-    let begins_inside = spec.begins_inside.unwrap_or_else(|| marks.are_open(prompt));
+    let begins_inside = spec.begins_inside.unwrap_or_else(|| is_open(state, prompt));
     let vocab_size = state.engine.model().vocab_size;
     let budget = ThinkingBudget::new(marks, budget, begins_inside, vocab_size, grammar);
     Ok(Some(Box::new(budget)))
+}
+
+/// Whether a prompt ends inside of reasoning. By its text: there is more than one way to spell
+/// a mark that is no token.
+fn is_open(state: &AppState, prompt: &[TokenId]) -> bool {
+    let Some(entry) = state.config.parsers.reasoning else { return false };
+    let text = state.tokenizer.decode(prompt, false);
+    text.rfind(entry.begin).is_some_and(|begins_at| !text[begins_at..].contains(entry.end))
 }
 
 /// The grammar at its beginning. One that is not kept is compiled off the async threads;
