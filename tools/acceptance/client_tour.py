@@ -92,12 +92,13 @@ def tour_openai(tour, url, model):
         return chat(**asked, **offered).choices[0].finish_reason in ("stop", "length", "tool_calls")
 
     def forced_tool():
-        answer = chat(**asked | {"max_tokens": 60}, **offered, tool_choice="required").choices[0]
+        forced = asked | offered | {"max_tokens": 60, "tool_choice": "required", "parallel_tool_calls": False}
+        answer = chat(**forced).choices[0]
         (call,) = answer.message.tool_calls
         arguments = json.loads(call.function.arguments)
         assert call.function.name == "now" and list(arguments) == ["zone"], call
         assert answer.finish_reason == "tool_calls" and not answer.message.content
-        chunks = chat(**asked | {"max_tokens": 60}, **offered, tool_choice="required", stream=True)
+        chunks = chat(**forced, stream=True)
         deltas = [chunk.choices[0].delta.tool_calls for chunk in chunks if chunk.choices]
         pieces = [delta[0].function.arguments or "" for delta in deltas if delta]
         assert json.loads("".join(pieces)) == arguments
@@ -245,7 +246,7 @@ def tour_anthropic(tour, url, model):
 
     def forced_tool():
         tools = [{"name": "now", "description": "Tells the time", "input_schema": NOW}]
-        more = {"tools": tools, "tool_choice": {"type": "any"}}
+        more = {"tools": tools, "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
         answer = client.messages.create(**asked | {"max_tokens": 60}, **more)
         (call,) = answer.content
         assert (call.type, call.name, list(call.input)) == ("tool_use", "now", ["zone"]), call
