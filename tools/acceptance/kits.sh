@@ -14,7 +14,7 @@ venv=${KITS_VENV:-$here/../../third_party/kits-venv}
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install -q --no-deps sglang==0.5.23
-    "$venv/bin/pip" install -q requests
+    "$venv/bin/pip" install -q requests aiohttp
 fi
 [ $# -gt 0 ] || set -- basic_api_contract_kit basic_scheduler_stress_kit
 exec "$venv/bin/python" "$here/run_kits.py" "$base_url" "$@"

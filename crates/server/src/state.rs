@@ -23,6 +23,7 @@ use crate::{
     generation::Grammars,
     requests::{RequestBook, RequestLog, Requests},
     response_store::ResponseStore,
+    sessions::Sessions,
     trace::Exporter,
 };
 
@@ -63,6 +64,7 @@ pub struct Shared {
     /// Of `--enable-trace`.
     pub(crate) exporter: Option<Exporter>,
     pub(crate) responses: ResponseStore,
+    pub(crate) sessions: Arc<Sessions>,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
     paused: AtomicBool,
@@ -114,6 +116,7 @@ impl AppState {
             num_events: AtomicU64::new(0),
             text_jobs: Arc::new(Semaphore::new(config.max_text_jobs.max(1))),
             responses: ResponseStore::default(),
+            sessions: Arc::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             paused: AtomicBool::new(false),
@@ -195,6 +198,10 @@ impl AppState {
     /// Claims a name until [`Self::release`]; false if it is taken.
     pub(crate) fn claim(&self, rid: &Rid) -> bool {
         self.live().insert(rid.clone())
+    }
+
+    pub(crate) fn is_claimed(&self, rid: &Rid) -> bool {
+        self.live().contains(rid)
     }
 
     pub(crate) fn release(&self, rid: &Rid) {

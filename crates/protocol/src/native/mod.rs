@@ -7,6 +7,7 @@ mod info;
 mod operate;
 mod parsers;
 mod sampling;
+mod session;
 
 pub use control::{
     AbortRequest, DetokenizeRequest, DetokenizeResponse, FlushCacheQuery, TOKENIZE_TABLE,
@@ -32,3 +33,4 @@ pub use parsers::{
     ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,
 };
 pub use sampling::{CUSTOM_PARAMS_TABLE, CustomParams, MaxNewTokens, SAMPLING_TABLE, SamplingJson};
+pub use session::{CloseSessionRequest, OpenSessionRequest, SESSION_TABLE, SessionParams};

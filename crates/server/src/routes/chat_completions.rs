@@ -121,6 +121,7 @@ pub(crate) async fn start(
         specs: vec![spec],
         rid: request.rid.take(),
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
+        session: None,
     };
     let set = plan.start(state).await?;
     let counts_reasoning = format::begins_with_reasoning(&format);

@@ -86,11 +86,12 @@ fn plan(
         specs.iter_mut().for_each(|spec| spec.thinking_budget = budget(Some(max)));
     }
     specs.iter_mut().for_each(|spec| spec.priority = request.priority);
+    let session = request.session_params.filter(|session| session.id.is_some());
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
     }
-    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags };
+    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags, session };
     Ok((plan, is_batch || n > 1))
 }
 

@@ -19,6 +19,7 @@ mod reasoning;
 mod responses;
 mod scoring;
 mod serving;
+mod sessions;
 mod support;
 mod thinking_budget;
 mod tls;
