@@ -16,6 +16,7 @@ mod error;
 mod llguidance_backend;
 mod reasoning;
 mod registry;
+mod schema_levels;
 mod spec;
 mod structural_tag;
 mod thinking_budget;
