@@ -1,3 +1,5 @@
+//! Places of requests, bounds, and the ends of sessions.
+
 use super::*;
 
 fn open(sessions: &Sessions, id: &str, streaming: bool, timeout: Option<f64>) {
