@@ -9,7 +9,7 @@ use llguidance::{
     api::{ParserLimits, TopLevelGrammar},
 };
 use serde_json::{Map, Value, json};
-use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
 use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
 use crate::{
@@ -37,7 +37,7 @@ impl LlGuidance {
         vocabulary: &Arc<Vocabulary>,
         json: JsonOptions,
     ) -> Result<Self, VocabularyError> {
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie(vocabulary)));
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(vocabulary.trie()));
         let factory = ParserFactory::new(
             &env,
             InferenceCapabilities::default(),
@@ -96,20 +96,6 @@ impl LlGuidance {
             None => json!({}),
         }
     }
-}
-
-fn trie(vocabulary: &Vocabulary) -> TokTrie {
-    let tokens = vocabulary.tokens();
-    let bytes = |token: &Token| match token {
-        // The byte is in no text: no expression matches these.
-        Token::Special(name) => [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat(),
-        Token::Bytes(bytes) if bytes[0] == TokTrie::SPECIAL_TOKEN_MARKER => Vec::new(),
-        Token::Bytes(bytes) => bytes.clone(),
-        Token::Unused => Vec::new(),
-    };
-    let words: Vec<Vec<u8>> = tokens.iter().map(bytes).collect();
-    let info = TokRxInfo::new(words.len() as u32, vocabulary.end()[0]);
-    TokTrie::from(&info, &words).with_eos_tokens(vocabulary.end())
 }
 
 impl GrammarBackend for LlGuidance {
