@@ -18,8 +18,11 @@ const MAX_CACHED: usize = 256;
 const MAX_CACHED_BYTES: usize = 16 << 20;
 /// Bytes of a grammar.
 const MAX_TEXT_BYTES: usize = 1 << 20;
-/// Libraries descend into nested grammars by recursion.
-const STACK_BYTES: usize = 64 << 20;
+/// Libraries descend into nested grammars, and from rule to rule, by recursion.
+const STACK_BYTES: usize = 256 << 20;
+/// Levels of nesting along a chain of rules. A library has been seen to take some 4 KB of
+/// stack for one.
+pub(crate) const MAX_LEVELS: usize = 16_000;
 
 /// Compiles grammars, each once as long as it is kept.
 pub struct GrammarCompiler {

@@ -37,6 +37,17 @@ struct Rules {
 }
 
 impl Expr {
+    /// Levels of nesting.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Literal(_) | Self::Class { .. } | Self::Rule(_) => 1,
+            Self::Sequence(parts) | Self::Choice(parts) => {
+                1 + parts.iter().map(Self::depth).max().unwrap_or(0)
+            }
+            Self::Repeat { inner, .. } => 1 + inner.depth(),
+        }
+    }
+
     /// Calls `visit` with every rule that is referred to.
     fn for_each_rule(&self, visit: &mut impl FnMut(usize)) {
         match self {
@@ -68,6 +79,15 @@ mod tests {
         check(Ebnf, dates, &["2024-09", "never", "1999-12"], &["2024-13", "24-01", "nev"]);
         check(Ebnf, r#"root ::= "a"* "b"+ "c"?"#, &["b", "aabbc", "bb"], &["a", "abcc", ""]);
         check(Ebnf, r#"root ::= "x"{2,} | "y"{1,2}"#, &["xx", "xxxx", "y", "yy"], &["x", "yyy"]);
+        check(
+            Ebnf,
+            r#"root ::= ("a" | b){0} "x"
+            b ::= "(" b{0,0} ")""#,
+            &["x"],
+            &["a", "ax", "()x"],
+        );
+        check(Ebnf, r#"root ::= "a"{0}"#, &[""], &["a"]);
+        check(Ebnf, r#"root ::= "a"?{2}+*"#, &["", "a", "aa", "aaa"], &["b"]);
         check(Ebnf, r#"root ::= [^a-c\]"\n]+"#, &["xyz", "[é"], &["a", "]", "\"", "\n"]);
         check(Ebnf, r#"root ::= "\"\\\n\x41\u00e9" | ''"#, &["\"\\\nAé", ""], &["\"", "x"]);
         check(Ebnf, r#"root ::= [a-z]* "x" [/-]"#, &["abx/", "x-"], &["ab/", "abxy"]);
@@ -114,6 +134,14 @@ mod tests {
             for error in refusals(Ebnf, grammar) {
                 let message = error.to_string();
                 assert!(message.contains(reason), "{grammar}: {message}");
+            }
+        }
+        let stars = format!("root ::= \"x\"{}", "*".repeat(1_000_000));
+        for many in ["root ::= \"x\"{1}?+{2,3}*", &stars] {
+            for error in refusals(Ebnf, many) {
+                let message = error.to_string();
+                assert!(message.ends_with("more than 4 quantifiers in a row are not supported"));
+                assert!(message.len() < 100, "{message}");
             }
         }
         let deep = format!("root ::= {}\"a\"{}", "(".repeat(2000), ")".repeat(2000));

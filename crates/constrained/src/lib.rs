@@ -17,6 +17,7 @@ mod llguidance_backend;
 mod outlines_backend;
 mod reasoning;
 mod registry;
+mod schema_levels;
 mod spec;
 mod structural_tag;
 mod vocabulary;

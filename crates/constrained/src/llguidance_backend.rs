@@ -14,7 +14,8 @@ use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
 use crate::{
     CompileError, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions, Vocabulary,
-    VocabularyError, ebnf, structural_tag, vocabulary::Token,
+    VocabularyError, ebnf, schema_levels,
+    structural_tag::{self, SpecialTokens},
 };
 
 /// States of a lexer are made while tokens come and take a kilobyte or two each, so a
@@ -27,6 +28,7 @@ const MAX_GRAMMAR_SIZE: usize = 100_000;
 pub(crate) struct LlGuidance {
     factory: ParserFactory,
     vocabulary: Arc<Vocabulary>,
+    special: SpecialTokens,
     json: JsonOptions,
 }
 
@@ -37,6 +39,8 @@ impl LlGuidance {
         vocabulary: &Arc<Vocabulary>,
         json: JsonOptions,
     ) -> Result<Self, VocabularyError> {
+        let special = SpecialTokens::new(vocabulary)
+            .map_err(|error| VocabularyError::Backend(error.to_string()))?;
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(vocabulary.trie()));
         let factory = ParserFactory::new(
             &env,
@@ -51,7 +55,7 @@ impl LlGuidance {
             verbose_errors: false,
             ..ParserLimits::default()
         };
-        Ok(Self { factory, vocabulary: Arc::clone(vocabulary), json })
+        Ok(Self { factory, vocabulary: Arc::clone(vocabulary), special, json })
     }
 
     fn json_schema(&self, text: &str) -> Result<TopLevelGrammar, String> {
@@ -64,18 +68,12 @@ impl LlGuidance {
 
     fn structural_tag(&self, text: &str) -> Result<String, String> {
         let tag = structural_tag::normalized(text)?;
-        let tokens = self.vocabulary.tokens().iter().enumerate();
-        let special: Vec<(String, TokenId)> = tokens
-            .filter_map(|(id, token)| match token {
-                Token::Special(name) if !name.is_empty() => Some((name.clone(), id as TokenId)),
-                _ => None,
-            })
-            .collect();
-        structural_tag::to_lark(&tag, &special, &|schema| self.spaced(schema))
+        structural_tag::to_lark(&tag, &self.special, &|schema| self.spaced(schema))
     }
 
     /// The schema, with how its JSON is spaced.
     fn spaced(&self, schema: &Value) -> Result<Value, String> {
+        schema_levels::check(schema)?;
         let mut schema = match schema {
             Value::Object(schema) => schema.clone(),
             Value::Bool(true) => Map::new(),
@@ -165,7 +163,7 @@ fn failed(error: impl fmt::Display) -> GrammarError {
 impl TokenGrammar for LlGrammar {
     fn next_tokens(&mut self) -> Result<NextTokens, GrammarError> {
         let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
-        let mut mask = allowed.as_slice().to_vec();
+        let mut mask = Vec::from(allowed);
         mask.resize(self.vocabulary.mask_words(), 0);
         if mask.iter().all(|&word| word == 0) {
             return Err(GrammarError::DeadEnd);

@@ -6,11 +6,12 @@
 //! Upstream: `is_legacy_structural_tag` in `sglang/srt/constrained/utils.py`.
 
 mod lark;
+mod special_tokens;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-pub(crate) use lark::to_lark;
+pub(crate) use self::{lark::to_lark, special_tokens::SpecialTokens};
 
 /// The older form.
 #[derive(Debug, Deserialize)]

@@ -7,7 +7,7 @@ use types::{GrammarError, NextTokens};
 
 use crate::{
     AfterReasoning, CompileError, GrammarCompiler,
-    GrammarKind::{JsonSchema, Regex},
+    GrammarKind::{Ebnf, JsonSchema, Regex, StructuralTag},
     GrammarSpec, JsonOptions, Vocabulary, VocabularyError,
     testing::{
         END, SPECIAL, VOCAB_SIZE, allows, backends, byte_tokens, check, compile, follow, refusals,
@@ -183,6 +183,19 @@ fn hostile_grammars_end_soon() {
     let nested = |open: &str, close: &str, depth: usize| {
         format!("{}{}{}", open.repeat(depth), "1", close.repeat(depth))
     };
+    let const_string =
+        |value: String| json!({"format": {"type": "const_string", "value": value}}).to_string();
+    let chain_of_rules = |count: usize, end: &str| {
+        let rules: String = (0..count).map(|n| format!("r{n} ::= r{}{end}\n", n + 1)).collect();
+        format!("root ::= r0\n{rules}r{count} ::= \"a\"")
+    };
+    let chain_of_refs = |count: usize| {
+        let link = |to: usize| json!({"anyOf": [{"$ref": format!("#/$defs/{to}")}, true]});
+        let defs = (0..count)
+            .map(|n| (n.to_string(), if n + 1 < count { link(n + 1) } else { json!(true) }));
+        let defs: serde_json::Map<_, _> = defs.collect();
+        json!({"$ref": "#/$defs/0", "$defs": defs}).to_string()
+    };
     let hostile = [
         (Regex, "((a{1,1000}){1,1000}){1,1000}".to_owned()),
         (Regex, "(a|aa|aaa|b?){1,20000}".to_owned()),
@@ -195,6 +208,12 @@ fn hostile_grammars_end_soon() {
         (JsonSchema, r#"{"type":"array","minItems":100000000}"#.to_owned()),
         (JsonSchema, r##"{"$ref":"#"}"##.to_owned()),
         (JsonSchema, r##"{"allOf":[{"$ref":"#"},{"$ref":"#"}]}"##.to_owned()),
+        (StructuralTag, const_string("<|im_start|>".repeat(80_000))),
+        (Ebnf, chain_of_rules(50_000, "")),
+        (Ebnf, chain_of_rules(15_000, "")),
+        (Ebnf, chain_of_rules(20_000, " | \"x\" root")),
+        (JsonSchema, chain_of_refs(15_000)),
+        (JsonSchema, chain_of_refs(2600)),
     ];
     for (name, backend) in backends(&JsonOptions::default()) {
         let compiler = GrammarCompiler::new(backend);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Expr, Rules, parser::parse};
+use crate::compiler::MAX_LEVELS;
 
 /// Lark with the same language.
 ///
@@ -10,6 +11,10 @@ use super::{Expr, Rules, parser::parse};
 /// What is wrong with the EBNF, and in which line.
 pub(crate) fn to_lark(text: &str) -> Result<String, String> {
     let rules = parse(text)?;
+    let num_levels: usize = rules.bodies.iter().map(Expr::depth).sum();
+    if num_levels > MAX_LEVELS {
+        return Err(format!("its rules nest {num_levels} levels together, {MAX_LEVELS} at most"));
+    }
     let mut writer = Writer { is_regular: regular(&rules), lines: String::new(), num_runs: 0 };
     let root = writer.reference(rules.root);
     writer.line("start", &root);

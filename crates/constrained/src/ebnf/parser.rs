@@ -8,6 +8,8 @@ use super::{Expr, Rules};
 const MAX_DEPTH: usize = 200;
 /// Times a part may be repeated, if there is a limit.
 const MAX_REPEAT: u32 = 100_000;
+/// Quantifiers of one part: each is a level of nesting, as a group is.
+const MAX_QUANTIFIERS: usize = 4;
 
 /// # Errors
 /// What is wrong, and in which line.
@@ -196,22 +198,36 @@ impl Parser<'_> {
 
     /// With all the quantifiers that follow.
     fn repeated(&mut self, mut part: Expr) -> Result<Expr, String> {
-        loop {
-            let (min, max) = match self.chars.peek() {
-                Some('*') => (0, None),
-                Some('+') => (1, None),
-                Some('?') => (0, Some(1)),
-                Some('{') => {
-                    self.next();
-                    let range = self.range()?;
-                    part = Expr::Repeat { inner: Box::new(part), min: range.0, max: range.1 };
-                    continue;
-                }
-                _ => return Ok(part),
+        let mut num_quantifiers = 0;
+        while let Some((min, max)) = self.quantifier()? {
+            num_quantifiers += 1;
+            if num_quantifiers > MAX_QUANTIFIERS {
+                return self.error(format_args!(
+                    "more than {MAX_QUANTIFIERS} quantifiers in a row are not supported"
+                ));
+            }
+            part = match max {
+                // Lark has no `{0}`.
+                Some(0) => Expr::Literal(String::new()),
+                max => Expr::Repeat { inner: Box::new(part), min, max },
             };
-            self.next();
-            part = Expr::Repeat { inner: Box::new(part), min, max };
         }
+        Ok(part)
+    }
+
+    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, String> {
+        let range = match self.chars.peek() {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
+            Some('{') => {
+                self.next();
+                return self.range().map(Some);
+            }
+            _ => return Ok(None),
+        };
+        self.next();
+        Ok(Some(range))
     }
 
     /// After `{`, up to and including `}`.

@@ -3,38 +3,47 @@
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
-use types::TokenId;
+
+use super::SpecialTokens;
 
 /// Formats inside of formats.
 const MAX_DEPTH: usize = 32;
+/// Triggers of a format, and ends of a tag: each has a terminal that names all the others.
+const MAX_MARKS: usize = 128;
+/// Bytes of rules.
+const MAX_RULES_BYTES: usize = 4 << 20;
 
-/// Lark for the newer form of a structural tag. `special` are the special tokens by name:
-/// where one is spelt out, the token is meant. `json` adds to a schema how JSON is spaced.
+/// Lark for the newer form of a structural tag. Where one of the `special` tokens is spelt
+/// out, the token is meant. `json` adds to a schema how JSON is spaced.
 ///
 /// # Errors
 /// A format that is malformed, or not supported, by its name.
 pub(crate) fn to_lark(
     tag: &Value,
-    special: &[(String, TokenId)],
+    special: &SpecialTokens,
     json: &dyn Fn(&Value) -> Result<Value, String>,
 ) -> Result<String, String> {
     let mut writer = Writer { special, json, lines: String::new(), num_names: 0 };
     let format = tag.get("format").ok_or("a structural tag has structures or a format")?;
     let start = writer.format(format, None, 0)?;
-    writer.line("start", &start);
+    writer.line("start", &start)?;
     Ok(writer.lines)
 }
 
 struct Writer<'a> {
-    special: &'a [(String, TokenId)],
+    special: &'a SpecialTokens,
     json: &'a dyn Fn(&Value) -> Result<Value, String>,
     lines: String,
     num_names: usize,
 }
 
 impl Writer<'_> {
-    fn line(&mut self, name: &str, body: &str) {
+    fn line(&mut self, name: &str, body: &str) -> Result<(), String> {
+        if self.lines.len() + name.len() + body.len() > MAX_RULES_BYTES {
+            return Err(format!("its rules take more than {MAX_RULES_BYTES} bytes"));
+        }
         let _ = writeln!(self.lines, "{name}: {body}");
+        Ok(())
     }
 
     fn new_name(&mut self, prefix: &str) -> String {
@@ -63,10 +72,10 @@ impl Writer<'_> {
             "regex" => {
                 let name = self.new_name("R");
                 let pattern = llguidance::regex_to_lark(text_of(format, "pattern")?, "");
-                self.line(&name, &format!("/{pattern}/"));
+                self.line(&name, &format!("/{pattern}/"))?;
                 Ok(name)
             }
-            "any_text" => Ok(self.text_until(end.unwrap_or_default())),
+            "any_text" => self.text_until(end.unwrap_or_default()),
             "sequence" => {
                 let parts = list_of(format, "elements")?;
                 let is_text = |part: &Value| part["type"] == "any_text";
@@ -97,13 +106,13 @@ impl Writer<'_> {
         let content = tag.get("content").ok_or("a tag has no content")?;
         let ends: Vec<&str> = match tag.get("end") {
             Some(Value::String(end)) => vec![end],
-            Some(Value::Array(ends)) => ends.iter().filter_map(Value::as_str).collect(),
+            Some(Value::Array(ends)) => marks(ends, "ends")?,
             _ => return Err("a tag has no end".to_owned()),
         };
         let rest = self.literal(rest);
         let content = match content.get("type").and_then(Value::as_str) {
             // The end is a part of the lexeme.
-            Some("any_text") => return Ok(format!("({rest} {})", self.text_until(&ends))),
+            Some("any_text") => return Ok(format!("({rest} {})", self.text_until(&ends)?)),
             _ => self.format(content, Some(&ends), depth + 1)?,
         };
         let ends: Vec<_> = ends.iter().map(|end| self.literal(end)).collect();
@@ -111,8 +120,7 @@ impl Writer<'_> {
     }
 
     fn triggered(&mut self, format: &Value, depth: usize) -> Result<String, String> {
-        let triggers: Vec<&str> =
-            list_of(format, "triggers")?.iter().filter_map(Value::as_str).collect();
+        let triggers = marks(list_of(format, "triggers")?, "triggers")?;
         let tags = list_of(format, "tags")?;
         if triggers.is_empty() || triggers.contains(&"") || tags.is_empty() {
             return Err("triggered tags have triggers and tags".to_owned());
@@ -131,8 +139,8 @@ impl Writer<'_> {
                 continue;
             }
             let rest = self.new_name("tags");
-            self.line(&rest, &own.join(" | "));
-            with_text.push(format!("{} {rest}", self.text_up_to(trigger, &triggers)));
+            self.line(&rest, &own.join(" | "))?;
+            with_text.push(format!("{} {rest}", self.text_up_to(trigger, &triggers)?));
             bare.push(format!("{} {rest}", self.literal(trigger)));
         }
         for tag in tags {
@@ -141,7 +149,7 @@ impl Writer<'_> {
                 return Err(format!("the tag `{begin}` begins with no trigger"));
             }
         }
-        let tail = self.free_text(&triggers);
+        let tail = self.free_text(&triggers)?;
         let (with_text, bare) = (with_text.join(" | "), bare.join(" | "));
         Ok(match (is_set(format, "at_least_one"), is_set(format, "stop_after_first")) {
             (false, false) => format!("(({with_text})* {tail})"),
@@ -155,7 +163,7 @@ impl Writer<'_> {
         let tags = list_of(format, "tags")?.iter();
         let tags: Result<Vec<_>, _> = tags.map(|tag| self.tag(tag, "", depth + 1)).collect();
         let name = self.new_name("tags");
-        self.line(&name, &tags?.join(" | "));
+        self.line(&name, &tags?.join(" | "))?;
         let separator = self.literal(text_of(format, "separator")?);
         let many = match is_set(format, "stop_after_first") {
             true => name,
@@ -167,67 +175,66 @@ impl Writer<'_> {
     /// `text`, with the tokens of special tokens in it.
     fn literal(&self, text: &str) -> String {
         let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((at, name, id)) = self.first_special(rest) {
-            if at > 0 {
-                parts.push(Value::from(&rest[..at]).to_string());
+        let mut end = 0;
+        for (range, id) in self.special.find_all(text) {
+            if end < range.start {
+                parts.push(Value::from(&text[end..range.start]).to_string());
             }
             parts.push(format!("<[{id}]>"));
-            rest = &rest[at + name..];
+            end = range.end;
         }
-        if !rest.is_empty() || parts.is_empty() {
-            parts.push(Value::from(rest).to_string());
+        if end < text.len() || parts.is_empty() {
+            parts.push(Value::from(&text[end..]).to_string());
         }
         parts.join(" ")
     }
 
-    /// Where the first special token is spelt out, the length of its name, and its id.
-    fn first_special(&self, text: &str) -> Option<(usize, usize, TokenId)> {
-        let found = self.special.iter().filter_map(|(name, id)| {
-            let at = text.find(name.as_str())?;
-            Some((at, name.len(), *id))
-        });
-        found.min_by_key(|&(at, len, _)| (at, std::cmp::Reverse(len)))
-    }
-
     /// The shortest text that ends with one of `ends`, the end included.
-    fn text_until(&mut self, ends: &[&str]) -> String {
+    fn text_until(&mut self, ends: &[&str]) -> Result<String, String> {
         if ends.iter().all(|end| end.is_empty()) {
             return self.free_text(&[]);
         }
-        let texts: Vec<_> = ends.iter().map(|end| self.text_up_to(end, ends)).collect();
-        format!("({})", texts.join(" | "))
+        let texts: Result<Vec<_>, _> = ends.iter().map(|end| self.text_up_to(end, ends)).collect();
+        Ok(format!("({})", texts?.join(" | ")))
     }
 
     /// Free text with none of `marks` in it, and then `mark`.
-    fn text_up_to(&mut self, mark: &str, marks: &[&str]) -> String {
-        if self.first_special(mark).is_some() {
-            return format!("{} {}", self.free_text(marks), self.literal(mark));
+    fn text_up_to(&mut self, mark: &str, marks: &[&str]) -> Result<String, String> {
+        if self.special.is_in(mark) {
+            return Ok(format!("{} {}", self.free_text(marks)?, self.literal(mark)));
         }
         let name = self.new_name("up_to");
         let others: Vec<&str> = marks.iter().copied().filter(|other| *other != mark).collect();
         let without = self.without(&others);
-        self.line(&format!("{name}[lazy]"), &format!("/(.|\\n)*{}/{without}", escaped(mark)));
-        name
+        self.line(&format!("{name}[lazy]"), &format!("/(.|\\n)*{}/{without}", escaped(mark)))?;
+        Ok(name)
     }
 
     /// Free text with none of `marks` in it.
-    fn free_text(&mut self, marks: &[&str]) -> String {
+    fn free_text(&mut self, marks: &[&str]) -> Result<String, String> {
         let name = self.new_name("TEXT");
         let without = self.without(marks);
-        self.line(&name, &format!("/(.|\\n)*/{without}"));
-        name
+        self.line(&name, &format!("/(.|\\n)*/{without}"))?;
+        Ok(name)
     }
 
     /// What takes texts with one of `marks` in them out of a terminal. Special tokens are
     /// in no text anyway.
     fn without(&self, marks: &[&str]) -> String {
-        let marks = marks.iter().filter(|mark| self.first_special(mark).is_none());
+        let marks = marks.iter().filter(|mark| !self.special.is_in(mark));
         let marks: Vec<_> = marks.map(|mark| escaped(mark)).collect();
         match marks.is_empty() {
             true => String::new(),
             false => format!(" & ~/(.|\\n)*({})(.|\\n)*/", marks.join("|")),
         }
+    }
+}
+
+/// The texts among `list`.
+fn marks<'a>(list: &'a [Value], key: &str) -> Result<Vec<&'a str>, String> {
+    match list.len() {
+        0..=MAX_MARKS => Ok(list.iter().filter_map(Value::as_str).collect()),
+        len => Err(format!("{len} {key}, {MAX_MARKS} at most")),
     }
 }
 
@@ -318,8 +325,25 @@ mod tests {
         }
     }
 
+    /// A tag for each of `count` triggers, which end in `len` zeros.
+    fn with_triggers(count: usize, len: usize) -> String {
+        let triggers: Vec<_> = (0..count).map(|n| format!("<{n}.{}", "0".repeat(len))).collect();
+        let structures: Vec<_> =
+            triggers.iter().map(|begin| json!({"begin": begin, "end": ";"})).collect();
+        json!({"structures": structures, "triggers": triggers}).to_string()
+    }
+
+    #[test]
+    fn many_triggers_are_told_apart() {
+        let tag = with_triggers(32, 1);
+        check(StructuralTag, &tag, &["a <31.01; b <0.0[];", "<32.0x"], &["<31.0;", "<3.0x"]);
+    }
+
     #[test]
     fn what_is_not_there_is_refused_by_name() {
+        let ends: Vec<_> = (0..129).map(|n| format!("</{n}>")).collect();
+        let ends = json!({"type": "tag", "begin": "<a>", "content": {"type": "any_text"},
+            "end": ends});
         for (text, reason) in [
             (
                 r#"{"format":{"type":"qwen_xml_parameter"}}"#,
@@ -331,6 +355,9 @@ mod tests {
                 r#"{"structures":[{"begin":"<a>","end":""}],"triggers":["<b"]}"#,
                 "the tag `<a>` begins with no trigger",
             ),
+            (&with_triggers(129, 1), "129 triggers, 128 at most"),
+            (&with_triggers(100, 2000), "its rules take more than 4194304 bytes"),
+            (&json!({"format": ends}).to_string(), "129 ends, 128 at most"),
         ] {
             for error in refusals(StructuralTag, text) {
                 assert!(error.to_string().contains(reason), "{text}: {error}");

@@ -10,7 +10,7 @@ use types::{EngineMsg, GenerateReq, Rid, TokenGrammar, TokenId};
 use uuid::Uuid;
 
 use super::{
-    LogprobSpec, Prompts, SamplingSpec, grammar,
+    Prompts, SamplingSpec, grammar,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
 use crate::{
@@ -143,7 +143,7 @@ fn sequence(
         input_ids: ids.to_vec(),
         sampling_params: spec.params_of(sample, state.config.default_sampling_seed),
         eos_token_ids: state.eos_token_ids.clone(),
-        logprobs: spec.logprobs.as_ref().map(LogprobSpec::params),
+        logprobs: spec.logprobs.as_ref().map(|logprobs| logprobs.params(ids.len())),
         grammar: None,
         pooling: spec.pooling,
         priority: spec.priority,
