@@ -31,11 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in stdin().lock().lines() {
         let case: Value = serde_json::from_str(&line?)?;
         let text = case["text"].as_str().ok_or("a case without text")?;
+        let tokens: Vec<TokenId> = serde_json::from_value(case["tokens"].clone())?;
         let grammar = compiler.compile(&GrammarSpec::new(kind_of(&case)?, text));
         let followed = match grammar {
-            Ok(mut grammar) => {
-                follow(&mut *grammar, &serde_json::from_value(case["tokens"].clone())?)
-            }
+            Ok(mut grammar) => follow(&mut *grammar, &tokens),
             Err(error) => Followed { error: Some(error.to_string()), ..Followed::default() },
         };
         let Followed { masks, accepted, error } = followed;
@@ -69,7 +68,7 @@ struct Followed {
     error: Option<String>,
 }
 
-fn follow(grammar: &mut dyn TokenGrammar, tokens: &Vec<TokenId>) -> Followed {
+fn follow(grammar: &mut dyn TokenGrammar, tokens: &[TokenId]) -> Followed {
     let mut followed = Followed::default();
     loop {
         let mask = match grammar.next_tokens() {
