@@ -28,6 +28,7 @@ use crate::{
     args::{ServerArgs, ServingArgs},
     logging,
     progress::progress,
+    resolve::environment,
     text,
     text::TemplateChoice,
 };
@@ -282,6 +283,7 @@ fn server_config(
     server_args.insert("reasoning_parser".to_owned(), reasoning);
     server_args.insert("tool_call_parser".to_owned(), tool_call);
     let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
+    let defaults = ServerConfig::default();
     Ok(ServerConfig {
         grammar: serving.grammar.resolve()?,
         host: serving.host.clone(),
@@ -305,10 +307,12 @@ fn server_config(
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
         parsers,
+        health_generation: environment::health_generation()?,
+        health_timeout: environment::health_timeout()?.unwrap_or(defaults.health_timeout),
         drain_timeout: serving.drain_timeout()?,
         trace: args.requests.trace_options(),
         crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
-        ..ServerConfig::default()
+        ..defaults
     })
 }

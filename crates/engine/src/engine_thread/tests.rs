@@ -129,10 +129,10 @@ struct Bench {
 }
 
 fn start() -> Bench {
-    start_with(false)
+    start_with(false, Scheduler::audit)
 }
 
-fn start_with(profile: bool) -> Bench {
+fn start_with(profile: bool, audit: Audit<CountingDevice>) -> Bench {
     let (permits, receiver) = channel();
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
@@ -153,7 +153,9 @@ fn start_with(profile: bool) -> Bench {
         let scheduler = Scheduler::new(device, SchedulerLimits::default()).unwrap();
         let (log, clock) = (StepLog::new(1), StepClock::default());
         let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock, profile };
-        EngineThread::new(scheduler, options).run()
+        let mut engine = EngineThread::new(scheduler, options);
+        engine.audit_with(audit);
+        engine.run()
     });
     status.set(EngineStatus::Running);
     let handle = EngineHandle::new(sender, status, ModelInfo::default());
@@ -317,6 +319,18 @@ fn a_device_that_always_fails_ends_the_engine() {
 }
 
 #[test]
+fn what_an_audit_finds_ends_the_engine() {
+    let bench = start_with(false, |_| Err("page 3 is free and in the tree".to_owned()));
+    let events = bench.generate("a", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(status_code(&collect(events).1), 500);
+    let error = bench.thread.join().unwrap().unwrap_err();
+    let expected = "the scheduler's bookkeeping is wrong: page 3 is free and in the tree";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(bench.handle.status(), EngineStatus::Failed);
+}
+
+#[test]
 fn a_panic_ends_every_stream_and_the_engine() {
     let bench = start();
     let events = bench.generate("a", 10, 3);
@@ -358,7 +372,7 @@ fn control_messages_are_answered() {
 
 #[test]
 fn a_profile_counts_the_steps_of_each_kind() {
-    let bench = start_with(true);
+    let bench = start_with(true, Scheduler::audit);
     for _ in 0..4 {
         bench.permits.send(Permit::Step).unwrap();
     }

@@ -11,6 +11,7 @@ mod errors;
 mod generate;
 mod grammars;
 mod info;
+mod keys;
 mod logprobs;
 mod messages;
 mod ollama;
