@@ -14,6 +14,7 @@ mod compiler;
 mod ebnf;
 mod error;
 mod llguidance_backend;
+mod outlines_backend;
 mod reasoning;
 mod registry;
 mod schema_levels;
