@@ -3,9 +3,12 @@
 #
 #     tools/acceptance/kits.sh http://127.0.0.1:30000 [kit...]
 #
-# Without kit names: basic_api_contract_kit and basic_scheduler_stress_kit. The
-# kits come from the wheel of sglang 0.5.23, in a virtual environment that is
-# kept in third_party/kits-venv; nothing else of SGLang is imported.
+# Without kit names: the eight that ask for nothing but a text model. The kits come
+# from the wheel of sglang 0.5.23, in a virtual environment that is kept in
+# third_party/kits-venv (or KITS_VENV); nothing else of SGLang is imported.
+#
+# Some assertions are about what the model knows. Which ones a small model cannot
+# meet, and that it is the model, is shown by kits_oracle.py beside this file.
 set -eu
 base_url=${1:?usage: kits.sh BASE_URL [kit...]}
 shift
@@ -13,8 +16,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 venv=${KITS_VENV:-$here/../../third_party/kits-venv}
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q --no-deps sglang==0.5.23
-    "$venv/bin/pip" install -q requests
 fi
-[ $# -gt 0 ] || set -- basic_api_contract_kit basic_scheduler_stress_kit
+"$venv/bin/python" -c 'import aiohttp, openai, requests' 2>/dev/null || "$venv/bin/pip" install -q requests openai aiohttp
+[ -d "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sglang" ] ||
+    "$venv/bin/pip" install -q --no-deps sglang==0.5.23
+[ $# -gt 0 ] || set -- basic_api_contract_kit basic_decode_correctness_kit basic_scheduler_stress_kit \
+    json_constrained_kit json_mode_kit regex_constrained_kit ebnf_constrained_kit matched_stop_kit
 exec "$venv/bin/python" "$here/run_kits.py" "$base_url" "$@"

@@ -1,6 +1,7 @@
 //! From what was typed to what is run: every option checked and combined once,
 //! before anything heavy is touched.
 
+pub(crate) mod environment;
 mod eviction;
 mod queue;
 
@@ -83,6 +84,7 @@ impl EngineArgs {
             random_seed: random_seed.unwrap_or_else(seed_of_this_start),
             decode_log_interval: self.observability.decode_log_interval,
             profile: false,
+            audits: environment::audits()?,
             warm_up: true,
         })
     }

@@ -84,7 +84,12 @@ pub(crate) struct EngineThread<D: Device> {
     profiler: Option<Profiler>,
     pace: Pace,
     control: Control,
+    /// Run after each step.
+    audit: Option<Audit<D>>,
 }
+
+/// Says what is wrong with the bookkeeping.
+type Audit<D> = fn(&Scheduler<D>) -> Result<(), String>;
 
 /// What the loop is told at its start.
 pub(crate) struct ThreadOptions {
@@ -115,7 +120,13 @@ impl<D: Device> EngineThread<D> {
             profiler: options.profile.then(|| Profiler::new(Instant::now())),
             pace: Pace::default(),
             control: Control::default(),
+            audit: None,
         }
+    }
+
+    /// Runs `audit` after each step; what it finds ends the engine.
+    pub(crate) fn audit_with(&mut self, audit: Audit<D>) {
+        self.audit = Some(audit);
     }
 
     /// Runs until drained, until every handle is gone, or until it fails.
@@ -163,6 +174,9 @@ impl<D: Device> EngineThread<D> {
             self.settle_pauses();
             self.settle_update(progress);
             self.end_pass(progress);
+            if let Some(audit) = self.audit {
+                audit(&self.scheduler).map_err(|problem| EngineError::Audit { problem })?;
+            }
         }
     }
 

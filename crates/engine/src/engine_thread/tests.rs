@@ -129,15 +129,19 @@ struct Bench {
 }
 
 fn start() -> Bench {
-    start_with(false)
+    start_with(false, Scheduler::audit)
 }
 
-fn start_with(profile: bool) -> Bench {
-    start_limited(profile, None)
+fn start_with(profile: bool, audit: Audit<CountingDevice>) -> Bench {
+    start_limited(profile, audit, None)
 }
 
 /// So many requests may wait.
-fn start_limited(profile: bool, max_queued_requests: Option<usize>) -> Bench {
+fn start_limited(
+    profile: bool,
+    audit: Audit<CountingDevice>,
+    max_queued_requests: Option<usize>,
+) -> Bench {
     let (permits, receiver) = channel();
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
@@ -160,7 +164,9 @@ fn start_limited(profile: bool, max_queued_requests: Option<usize>) -> Bench {
         let scheduler = Scheduler::new(device, limits).unwrap();
         let (log, clock) = (StepLog::new(1), StepClock::default());
         let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock, profile };
-        EngineThread::new(scheduler, options).run()
+        let mut engine = EngineThread::new(scheduler, options);
+        engine.audit_with(audit);
+        engine.run()
     });
     status.set(EngineStatus::Running);
     let handle = EngineHandle::new(sender, status, ModelInfo::default());
@@ -324,6 +330,18 @@ fn a_device_that_always_fails_ends_the_engine() {
 }
 
 #[test]
+fn what_an_audit_finds_ends_the_engine() {
+    let bench = start_with(false, |_| Err("page 3 is free and in the tree".to_owned()));
+    let events = bench.generate("a", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(status_code(&collect(events).1), 500);
+    let error = bench.thread.join().unwrap().unwrap_err();
+    let expected = "the scheduler's bookkeeping is wrong: page 3 is free and in the tree";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(bench.handle.status(), EngineStatus::Failed);
+}
+
+#[test]
 fn a_panic_ends_every_stream_and_the_engine() {
     let bench = start();
     let events = bench.generate("a", 10, 3);
@@ -365,7 +383,7 @@ fn control_messages_are_answered() {
 
 #[test]
 fn a_profile_counts_the_steps_of_each_kind() {
-    let bench = start_with(true);
+    let bench = start_with(true, Scheduler::audit);
     for _ in 0..4 {
         bench.permits.send(Permit::Step).unwrap();
     }
@@ -500,7 +518,7 @@ fn new_weights_come_between_requests() {
 fn start_update(
     max_queued_requests: Option<usize>,
 ) -> (Bench, mpsc::UnboundedReceiver<ReqEvent>, oneshot::Receiver<Result<usize, String>>) {
-    let bench = start_limited(false, max_queued_requests);
+    let bench = start_limited(false, Scheduler::audit, max_queued_requests);
     let live = bench.generate("live", 10, 3);
     bench.permits.send(Permit::Step).unwrap();
     let updated = bench.submit_update(update("5"));

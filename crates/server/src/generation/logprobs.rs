@@ -70,7 +70,7 @@ impl LogprobSpec {
     /// # Errors
     /// The prompt ends before `logprob_start_len`.
     pub(super) fn check(&self, num_tokens: usize) -> Result<(), ApiError> {
-        match self.params.start_len.filter(|&start_len| start_len >= num_tokens) {
+        match self.params.start_len.filter(|&start_len| start_len > num_tokens) {
             None => Ok(()),
             Some(start_len) => Err(ApiError::value(format!(
                 "logprob_start_len ({start_len}) is higher than the number of input tokens \
@@ -79,8 +79,10 @@ impl LogprobSpec {
         }
     }
 
-    pub(super) fn params(&self) -> Arc<LogprobParams> {
-        Arc::new(self.params.clone())
+    /// What the engine has to tell of a prompt of so many tokens.
+    pub(super) fn params(&self, num_tokens: usize) -> Arc<LogprobParams> {
+        let start_len = self.params.start_len.filter(|&start_len| start_len < num_tokens);
+        Arc::new(LogprobParams { start_len, ..self.params.clone() })
     }
 }
 
@@ -126,9 +128,9 @@ impl SequenceLogprobs {
         self.output.truncate(num_tokens);
     }
 
-    /// Index of the first prompt token in an answer: the last one if none was asked for.
+    /// Index of the first prompt token in an answer: past the prompt if none was asked for.
     fn start(&self, tokens: &Tokens<'_>) -> usize {
-        self.spec.params.start_len.unwrap_or(tokens.prompt_ids.len() - 1)
+        self.spec.params.start_len.unwrap_or(tokens.prompt_ids.len())
     }
 
     /// For `meta_info`: the completion's from `from` on. With `from` past the beginning, a

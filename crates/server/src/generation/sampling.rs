@@ -30,6 +30,10 @@ pub(crate) struct SamplingSpec {
     pub(crate) logprobs: Option<LogprobSpec>,
     /// What the completion follows.
     pub(crate) grammar: Option<Constraint>,
+    /// Tokens after which reasoning has to end.
+    pub(crate) thinking_budget: Option<usize>,
+    /// Whether the completion begins inside of reasoning; `None`: the prompt shows it.
+    pub(crate) begins_inside: Option<bool>,
     /// Set: a vector and no tokens.
     pub(crate) pooling: Option<Pooling>,
     pub(crate) priority: Option<i64>,
@@ -112,6 +116,8 @@ impl SamplingSpec {
             checks_total,
             logprobs: None,
             grammar,
+            thinking_budget: json.custom_params.and_then(|params| budget(params.thinking_budget)),
+            begins_inside: None,
             priority: None,
             pooling: None,
         })
@@ -146,6 +152,11 @@ impl SamplingSpec {
              the completion. Shorten the input or the completion."
         )))
     }
+}
+
+/// The limit to reasoning, if it is one.
+pub(crate) fn budget(num_tokens: Option<i64>) -> Option<usize> {
+    num_tokens.and_then(|num_tokens| usize::try_from(num_tokens).ok())
 }
 
 fn top_k(top_k: Option<i64>) -> Result<u32, ApiError> {
@@ -185,20 +196,17 @@ fn stop_strings(stop: Option<StopStrings>) -> Result<Vec<String>, ApiError> {
     Ok(stop.strings.into_iter().filter(|text| !text.is_empty()).collect())
 }
 
+/// An id that the vocabulary does not have stops nothing, as upstream: clients send one list to all
+/// their models.
 fn stop_token_ids(
     ids: Option<Vec<Option<i64>>>,
     vocab_size: usize,
 ) -> Result<Vec<TokenId>, ApiError> {
-    let mut tokens = Vec::new();
-    for id in ids.into_iter().flatten().flatten() {
-        match TokenId::try_from(id) {
-            Ok(token) if (token as usize) < vocab_size => tokens.push(token),
-            _ => {
-                let message = format!("stop_token_ids must be in [0, {vocab_size}), got {id}.");
-                return Err(ApiError::value(message));
-            }
-        }
-    }
+    let ids = ids.into_iter().flatten().flatten();
+    let mut tokens: Vec<_> = ids
+        .filter_map(|id| TokenId::try_from(id).ok())
+        .filter(|&token| (token as usize) < vocab_size)
+        .collect();
     tokens.sort_unstable();
     tokens.dedup();
     if tokens.len() > MAX_STOP_TOKEN_IDS {
@@ -250,20 +258,28 @@ mod tests {
             (r#"{"min_new_tokens":9,"max_new_tokens":8}"#, "min_new_tokens"),
             (r#"{"n":0}"#, "n must"),
             (r#"{"n":1000000000}"#, "n must"),
-            (r#"{"stop_token_ids":[100]}"#, "stop_token_ids"),
             (r#"{"frequency_penalty":2.5}"#, "frequency_penalty"),
             (r#"{"presence_penalty":-3}"#, "presence_penalty"),
             (r#"{"repetition_penalty":0}"#, "repetition_penalty"),
             (r#"{"logit_bias":{"100":1}}"#, "logit_bias"),
             (r#"{"logit_bias":{"x":1}}"#, "logit_bias"),
             (r#"{"logit_bias":{"1":1e300}}"#, "logit_bias"),
-            (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
             (r#"{"stream_interval":0}"#, "stream_interval"),
             (r#"{"stop_regex":"("}"#, "stop_regex"),
         ] {
             let error = spec(json).unwrap_err();
             assert!(error.contains(name), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn stop_tokens_are_those_of_the_vocabulary() {
+        let ids = r#"{"stop_token_ids":[100,7,-1,99,null,7]}"#;
+        assert_eq!(spec(ids).unwrap().params.stop_token_ids, [7, 99]);
+        let many: Vec<_> = (0..2000).collect();
+        let json = serde_json::from_value(serde_json::json!({"stop_token_ids": many})).unwrap();
+        let error = SamplingSpec::new(json, 4000, 1).unwrap_err().message;
+        assert_eq!(error, "at most 1024 stop_token_ids are allowed, got 2000");
     }
 
     #[test]

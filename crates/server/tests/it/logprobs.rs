@@ -23,7 +23,7 @@ async fn of_the_completion() {
         json!([triple("H"), triple("i"), [-32.125, 257, null]])
     );
     assert_eq!(meta["output_token_logprobs_length"], 3);
-    assert_eq!(meta["input_token_logprobs"], json!([[null, 98, null]]));
+    assert_eq!(meta["input_token_logprobs"], json!([]));
     assert!(
         meta.get("output_top_logprobs").is_none()
             && meta.get("output_token_ids_logprobs").is_none()
@@ -50,6 +50,19 @@ async fn of_the_prompt_with_text_and_other_tokens() {
     let named = json!([[-9.0, 72, "H"], [-1.0, 8, "\u{8}"]]);
     assert_eq!(meta["input_token_ids_logprobs"], json!([null, named]));
     assert_eq!(meta["output_token_ids_logprobs"], json!([named, named]));
+}
+
+#[tokio::test]
+async fn a_start_at_the_end_of_the_prompt_asks_for_none_of_it() {
+    let server = Server::answering("x");
+    let body = json!({"text": "ab", "return_logprob": true, "logprob_start_len": 2,
+                      "top_logprobs_num": 1, "token_ids_logprob": [72]});
+    let meta = server.post("/generate", body).await.json()["meta_info"].clone();
+    for name in ["input_token_logprobs", "input_top_logprobs", "input_token_ids_logprobs"] {
+        assert_eq!(meta[name], json!([]), "{name}");
+    }
+    assert_eq!(meta["output_token_logprobs"][0], triple("x"));
+    assert_eq!(server.engine.next_req().await.logprobs.unwrap().start_len, None);
 }
 
 #[tokio::test]
@@ -157,7 +170,7 @@ async fn what_makes_no_sense_is_refused_by_name() {
     let server = Server::answering("x");
     let messages = json!([{"role": "user", "content": "x"}]);
     for (path, body, name) in [
-        ("/generate", json!({"text": "ab", "logprob_start_len": 2}), "logprob_start_len"),
+        ("/generate", json!({"text": "ab", "logprob_start_len": 3}), "logprob_start_len"),
         ("/generate", json!({"text": "ab", "logprob_start_len": -2}), "logprob_start_len"),
         ("/generate", json!({"text": "ab", "top_logprobs_num": -1}), "top_logprobs_num"),
         ("/generate", json!({"text": "ab", "top_logprobs_num": 1_000_000}), "top_logprobs_num"),
