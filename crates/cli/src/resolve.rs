@@ -1,6 +1,7 @@
 //! From what was typed to what is run: every option checked and combined once,
 //! before anything heavy is touched.
 
+pub(crate) mod environment;
 mod eviction;
 mod queue;
 
@@ -83,6 +84,7 @@ impl EngineArgs {
             random_seed: random_seed.unwrap_or_else(seed_of_this_start),
             decode_log_interval: self.observability.decode_log_interval,
             profile: false,
+            audits: environment::audits()?,
             warm_up: true,
         })
     }
@@ -140,11 +142,9 @@ impl ModelArgs {
     /// refused.
     fn kv_cache_dtype(&self) -> Result<KvCacheDtype> {
         let name = &self.kv_cache_dtype;
-        let Ok(kv_cache_dtype) = name.parse::<KvCacheDtype>() else {
-            bail!(
-                "--kv-cache-dtype {name} is not supported (only auto, bf16, bfloat16, fp8_e4m3 \
-                 and int8); see {DOCUMENT}"
-            );
+        let kv_cache_dtype: KvCacheDtype = match name.parse() {
+            Ok(kv_cache_dtype) => kv_cache_dtype,
+            Err(error) => bail!("--kv-cache-dtype: {error}; see {DOCUMENT}"),
         };
         ensure!(
             !name.starts_with('b') || self.dtype.to_string() == "bfloat16",

@@ -213,6 +213,9 @@ pub struct EngineConfig {
     pub decode_log_interval: usize,
     /// Measure where the time of steps goes, for the log and `/server_info`.
     pub profile: bool,
+    /// Prove the bookkeeping of pages and requests after every step, and end the engine where
+    /// it is wrong: slow, for tests under load.
+    pub audits: bool,
     /// Run every shape once before the first request.
     pub warm_up: bool,
 }

@@ -125,6 +125,12 @@ pub enum EngineError {
         /// Of the last failure.
         message: String,
     },
+    /// An audit found pages or requests out of order.
+    #[error("the scheduler's bookkeeping is wrong: {problem}")]
+    Audit {
+        /// What is wrong.
+        problem: String,
+    },
     /// A bug.
     #[error("the engine thread panicked: {message}")]
     Panic {

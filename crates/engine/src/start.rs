@@ -8,6 +8,7 @@ use std::{
 
 use model_loader::{Progress, TokenizerSource};
 use nn::GenerationConfig;
+use scheduler::Scheduler;
 use types::{EngineHandle, EngineStatus, ModelInfo, StatusCell, TokenId};
 
 use crate::{
@@ -115,7 +116,11 @@ fn run(
     if ready.send(Ready { info, plan, text }).is_err() {
         return Ok(());
     }
-    EngineThread::new(scheduler, options).run()
+    let mut engine = EngineThread::new(scheduler, options);
+    if config.audits {
+        engine.audit_with(Scheduler::audit);
+    }
+    engine.run()
 }
 
 fn join(thread: JoinHandle<Result<(), EngineError>>) -> Result<(), EngineError> {

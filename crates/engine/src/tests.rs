@@ -132,6 +132,7 @@ fn config(folder: &Path) -> EngineConfig {
         random_seed: 1,
         decode_log_interval: 1000,
         profile: false,
+        audits: true,
         warm_up: false,
     }
 }

@@ -6,8 +6,6 @@
 //!
 //! Upstream: `sglang/srt/utils/auth.py`.
 
-use std::hint::black_box;
-
 use axum::{
     Json,
     extract::{Request, State},
@@ -16,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use subtle::ConstantTimeEq;
 
 use crate::{AppState, console};
 
@@ -46,8 +45,9 @@ pub(crate) async fn require_admin_key(
 }
 
 async fn check(key: Option<&str>, request: Request, next: Next) -> Response {
-    let may_pass =
-        |key: &str| is_open(&request) || given_keys(request.headers()).any(|g| same_bytes(g, key));
+    let may_pass = |key: &str| {
+        is_open(&request) || given_keys(request.headers()).any(|given| is_same(given, key))
+    };
     match key.is_none_or(may_pass) {
         true => next.run(request).await,
         false => refusal(StatusCode::UNAUTHORIZED, "Unauthorized"),
@@ -76,10 +76,8 @@ fn refusal(status: StatusCode, error: &str) -> Response {
 }
 
 /// Takes as long for a wrong key as for the right one of the same length.
-fn same_bytes(given: &[u8], key: &str) -> bool {
-    let pairs = given.iter().zip(key.as_bytes());
-    let difference = pairs.fold(0, |seen, (a, b)| black_box(seen | (a ^ b)));
-    given.len() == key.len() && difference == 0
+fn is_same(given: &[u8], key: &str) -> bool {
+    given.ct_eq(key.as_bytes()).into()
 }
 
 #[cfg(test)]
@@ -90,9 +88,9 @@ mod tests {
 
     #[test]
     fn keys_are_equal_only_as_a_whole() {
-        assert!(same_bytes(b"secret", "secret"));
+        assert!(is_same(b"secret", "secret"));
         for other in ["", "secre", "secret1", "Secret", "secres"] {
-            assert!(!same_bytes(other.as_bytes(), "secret"), "{other}");
+            assert!(!is_same(other.as_bytes(), "secret"), "{other}");
         }
     }
 

@@ -92,6 +92,8 @@ impl Log {
 
 /// A running server; killed when dropped.
 pub struct ServerProcess {
+    binary: Binary,
+    args: Vec<String>,
     child: Child,
     watchdog: Child,
     log: Arc<Log>,
@@ -102,18 +104,30 @@ impl ServerProcess {
     /// Starts `binary` with `args` and a free `--port`, and waits for the ready
     /// line. Fails with everything the process printed.
     pub fn start(binary: &Binary, args: &[&str]) -> io::Result<Self> {
-        let server = Self::spawn(binary, args)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self::start_at(address, binary.clone(), args)
+    }
+
+    /// Ends it as `kill -9` does, and starts the same at the same port.
+    pub fn kill_and_start(mut self) -> io::Result<Self> {
+        self.signal("KILL")?;
+        self.child.wait()?;
+        Self::start_at(self.address, self.binary.clone(), self.args.clone())
+    }
+
+    fn start_at(address: SocketAddr, binary: Binary, args: Vec<String>) -> io::Result<Self> {
+        let server = Self::spawn(address, binary, args)?;
         if server.log.wait_for(Some(READY), START_TIMEOUT) {
             return Ok(server);
         }
         Err(io::Error::other(format!("the server did not start:\n{}", server.log())))
     }
 
-    fn spawn(binary: &Binary, args: &[&str]) -> io::Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    fn spawn(address: SocketAddr, binary: Binary, args: Vec<String>) -> io::Result<Self> {
         let mut child = binary
             .command()
-            .args(args)
+            .args(&args)
             .args(["--port", &address.port().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -123,7 +137,7 @@ impl ServerProcess {
         let log = Arc::new(Log::default());
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        Ok(Self { child, watchdog, log, address })
+        Ok(Self { binary, args, child, watchdog, log, address })
     }
 
     /// A client of this server.

@@ -28,6 +28,7 @@ use crate::{
     args::{ServerArgs, ServingArgs},
     logging,
     progress::progress,
+    resolve::environment,
     text,
     text::TemplateChoice,
 };
@@ -282,6 +283,7 @@ fn server_config(
     server_args.insert("reasoning_parser".to_owned(), reasoning);
     server_args.insert("tool_call_parser".to_owned(), tool_call);
     let tokenizer_path = args.engine.model.tokenizer_path.as_ref();
+    let defaults = ServerConfig::default();
     Ok(ServerConfig {
         grammar: serving.grammar.resolve()?,
         host: serving.host.clone(),
@@ -298,6 +300,7 @@ fn server_config(
         stream_interval: serving.stream_interval,
         default_sampling_seed: args.engine.deterministic_seed()?,
         stream_response_default_include_usage: serving.stream_response_default_include_usage,
+        enable_streaming_session: serving.enable_streaming_session,
         sampling_defaults: match serving.sampling_defaults.as_str() {
             "model" => text::sampling_defaults(&engine.text),
             _ => SamplingDefaults::default(),
@@ -305,10 +308,12 @@ fn server_config(
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
         parsers,
+        health_generation: environment::health_generation()?,
+        health_timeout: environment::health_timeout()?.unwrap_or(defaults.health_timeout),
         drain_timeout: serving.drain_timeout()?,
         trace: args.requests.trace_options(),
         crash_dump_folder: args.requests.crash_dump_folder.clone(),
         server_args,
-        ..ServerConfig::default()
+        ..defaults
     })
 }

@@ -41,6 +41,25 @@ fn a_second_sigterm_exits_at_once() {
     drop(events);
 }
 
+/// Connections that died with it are no reason not to listen at the same port.
+#[test]
+fn after_kill_9_the_same_port_serves_again_at_once() {
+    let server = start(&[]).unwrap();
+    let body = json!({
+        "input_ids": [504, 2644, 216], "sampling_params": { "max_new_tokens": 6, "temperature": 0 },
+    });
+    let expected = server.client().post("/generate", &body).unwrap().json();
+    let streams: Vec<_> = (0..4).map(|_| long_stream(&server, 4000)).collect();
+    let mut again = server.kill_and_start().unwrap();
+    for events in streams {
+        assert!(events.collect_data().is_err(), "a stream ends well after its server's death");
+    }
+    assert_eq!(again.client().get("/health").unwrap().status, 200);
+    let answer = again.client().post("/generate", &body).unwrap().json();
+    assert_eq!(answer["output_ids"], expected["output_ids"]);
+    assert!(again.is_running());
+}
+
 #[test]
 fn the_start_tells_device_and_memory_plan_and_that_it_is_ready() {
     let server = start(&["--max-total-tokens", "2048", "--max-running-requests", "4"]).unwrap();
@@ -89,8 +108,19 @@ fn an_api_key_is_asked_for_where_sglang_asks() {
     let response = client.post("/generate", &body).unwrap();
     assert_eq!((response.status, response.json()), (401, json!({ "error": "Unauthorized" })));
     let with = |key: &str| client.clone().with_header("Authorization", key);
-    assert_eq!(with("Bearer wrong").post("/generate", &body).unwrap().status, 401);
     assert_eq!(with("Bearer secret").post("/generate", &body).unwrap().status, 200);
+    let prompt_tokens = || {
+        let metrics = client.get("/metrics").unwrap();
+        let line =
+            metrics.text().lines().find(|line| line.starts_with("sglang:prompt_tokens_total"));
+        line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    let before = prompt_tokens();
+    assert!(before.is_some(), "{}", client.get("/metrics").unwrap().text());
+    for key in ["Bearer wrong", "Bearer secre", "Bearer secrets", "secret", ""] {
+        assert_eq!(with(key).post("/generate", &body).unwrap().status, 401, "{key}");
+    }
+    assert_eq!(prompt_tokens(), before, "nothing of it reached the engine");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mem_cache::PageTables;
-use scheduler::{BatchOutput, InputId, RowMask, ScheduleBatch, SchedulerLimits};
+use scheduler::{BatchOutput, InputId, QueueRules, RowMask, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
 use types::{
     ControlMsg, EngineHandle, ModelInfo, PauseMode, SamplingParams, SchedulerStats, StepProfiles,
@@ -129,10 +129,19 @@ struct Bench {
 }
 
 fn start() -> Bench {
-    start_with(false)
+    start_with(false, Scheduler::audit)
 }
 
-fn start_with(profile: bool) -> Bench {
+fn start_with(profile: bool, audit: Audit<CountingDevice>) -> Bench {
+    start_limited(profile, audit, None)
+}
+
+/// So many requests may wait.
+fn start_limited(
+    profile: bool,
+    audit: Audit<CountingDevice>,
+    max_queued_requests: Option<usize>,
+) -> Bench {
     let (permits, receiver) = channel();
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
@@ -150,10 +159,14 @@ fn start_with(profile: bool) -> Bench {
             read: None,
             clock: StageClock::new(),
         };
-        let scheduler = Scheduler::new(device, SchedulerLimits::default()).unwrap();
+        let queue = QueueRules { max_queued_requests, ..QueueRules::default() };
+        let limits = SchedulerLimits { queue, ..SchedulerLimits::default() };
+        let scheduler = Scheduler::new(device, limits).unwrap();
         let (log, clock) = (StepLog::new(1), StepClock::default());
         let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock, profile };
-        EngineThread::new(scheduler, options).run()
+        let mut engine = EngineThread::new(scheduler, options);
+        engine.audit_with(audit);
+        engine.run()
     });
     status.set(EngineStatus::Running);
     let handle = EngineHandle::new(sender, status, ModelInfo::default());
@@ -317,6 +330,18 @@ fn a_device_that_always_fails_ends_the_engine() {
 }
 
 #[test]
+fn what_an_audit_finds_ends_the_engine() {
+    let bench = start_with(false, |_| Err("page 3 is free and in the tree".to_owned()));
+    let events = bench.generate("a", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(status_code(&collect(events).1), 500);
+    let error = bench.thread.join().unwrap().unwrap_err();
+    let expected = "the scheduler's bookkeeping is wrong: page 3 is free and in the tree";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(bench.handle.status(), EngineStatus::Failed);
+}
+
+#[test]
 fn a_panic_ends_every_stream_and_the_engine() {
     let bench = start();
     let events = bench.generate("a", 10, 3);
@@ -358,7 +383,7 @@ fn control_messages_are_answered() {
 
 #[test]
 fn a_profile_counts_the_steps_of_each_kind() {
-    let bench = start_with(true);
+    let bench = start_with(true, Scheduler::audit);
     for _ in 0..4 {
         bench.permits.send(Permit::Step).unwrap();
     }
@@ -486,6 +511,76 @@ fn new_weights_come_between_requests() {
     let failed = bench.submit_update(update("broken"));
     assert_eq!(failed.blocking_recv().unwrap(), Err("no such weights".to_owned()));
     assert_eq!(collect(bench.generate("still", 20, 2)).0, [25, 30]);
+    bench.drain().unwrap();
+}
+
+/// One runs, and new weights wait for its end.
+fn start_update(
+    max_queued_requests: Option<usize>,
+) -> (Bench, mpsc::UnboundedReceiver<ReqEvent>, oneshot::Receiver<Result<usize, String>>) {
+    let bench = start_limited(false, Scheduler::audit, max_queued_requests);
+    let live = bench.generate("live", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    let updated = bench.submit_update(update("5"));
+    (bench, live, updated)
+}
+
+#[test]
+fn what_waits_for_weights_can_be_aborted_and_is_bounded() {
+    let (bench, live, updated) = start_update(Some(2));
+    let [one, two, three] = ["one", "two", "three"].map(|rid| bench.generate(rid, 20, 2));
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("one")) }).unwrap();
+    let four = bench.generate("four", 30, 2);
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(status_code(&collect(three).1), 503, "two may wait");
+    assert_eq!(collect(one).1, FinishReason::aborted());
+    for _ in 0..8 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    assert_eq!(collect(live).0, [11, 12, 13]);
+    assert_eq!((collect(two).0, collect(four).0), (vec![25, 30], vec![35, 40]));
+    bench.drain().unwrap();
+}
+
+#[test]
+fn what_waits_for_weights_ends_with_all_others() {
+    let (bench, live, updated) = start_update(None);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Abort { rid: None }).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(collect(held).1, FinishReason::aborted());
+    assert_eq!(collect(live).1, FinishReason::aborted());
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    bench.drain().unwrap();
+}
+
+#[test]
+fn a_drain_refuses_weights_and_who_waits_for_them() {
+    let (bench, live, updated) = start_update(None);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Drain).unwrap();
+    let late = bench.submit_update(update("7"));
+    let (reply, paused) = oneshot::channel();
+    let pause = ControlMsg::Pause { mode: PauseMode::InPlace, reply };
+    bench.handle.submit(EngineMsg::Control(pause)).unwrap();
+    bench.drain().unwrap();
+    assert!(paused.blocking_recv().is_ok(), "it is answered, and nothing pauses");
+    assert_eq!(status_code(&collect(held).1), 503);
+    for answer in [updated, late] {
+        assert_eq!(answer.blocking_recv().unwrap(), Err(SHUTTING_DOWN.to_owned()));
+    }
+    assert_eq!(collect(live).0, [11, 12, 13]);
+}
+
+#[test]
+fn who_waits_in_a_pause_can_be_aborted() {
+    let bench = start();
+    bench.pause(PauseMode::InPlace);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("held")) }).unwrap();
+    assert_eq!(collect(held).1, FinishReason::aborted());
     bench.drain().unwrap();
 }
 

@@ -22,7 +22,7 @@ use crate::{
     body::read_json,
     error::ApiError,
     generation::{
-        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
+        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update, budget,
     },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
@@ -80,20 +80,27 @@ fn plan(
     let mut specs = specs(state, request.sampling_params, prompts.len())?;
     wanted.apply(state, &mut specs)?;
     if request.require_reasoning.unwrap_or(false) {
-        begin_after_reasoning(state, &mut specs)?;
+        begin_with_reasoning(state, &mut specs)?;
+    }
+    if let Some(max) = request.max_thinking_tokens {
+        specs.iter_mut().for_each(|spec| spec.thinking_budget = budget(Some(max)));
     }
     specs.iter_mut().for_each(|spec| spec.priority = request.priority);
+    let session = request.session_params.filter(|session| session.id.is_some());
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
     }
-    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags };
+    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags, session };
     Ok((plan, is_batch || n > 1))
 }
 
 /// # Errors
 /// There is no reasoning parser to tell where reasoning ends.
-fn begin_after_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+fn begin_with_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+    // Reasoning that can reopen is opened by the model.
+    let is_opened = state.reasoning_marks.as_ref().is_some_and(|marks| !marks.reopens);
+    specs.iter_mut().for_each(|spec| spec.begins_inside = Some(is_opened));
     for grammar in specs.iter_mut().filter_map(|spec| spec.grammar.as_mut()) {
         let Some(begin) = &state.answer_begin else {
             return Err(ApiError::value("require_reasoning needs a --reasoning-parser."));

@@ -137,6 +137,10 @@ impl FakeEngine {
         tokio::time::timeout(PATIENCE, seen.recv()).await.expect("news in time").expect("news")
     }
 
+    pub(crate) async fn has_seen_nothing(&self) -> bool {
+        self.seen.lock().await.try_recv().is_err()
+    }
+
     pub(crate) async fn next_req(&self) -> GenerateReq {
         match self.next_seen().await {
             Seen::Generate(req) => *req,
