@@ -17,7 +17,7 @@ venv=${KITS_VENV:-$here/../../third_party/kits-venv}
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
 fi
-"$venv/bin/python" -c 'import openai, requests' 2>/dev/null || "$venv/bin/pip" install -q requests openai
+"$venv/bin/python" -c 'import aiohttp, openai, requests' 2>/dev/null || "$venv/bin/pip" install -q requests openai aiohttp
 [ -d "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sglang" ] ||
     "$venv/bin/pip" install -q --no-deps sglang==0.5.23
 [ $# -gt 0 ] || set -- basic_api_contract_kit basic_decode_correctness_kit basic_scheduler_stress_kit \

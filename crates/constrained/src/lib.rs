@@ -5,7 +5,7 @@
 //! [`TokenGrammar`](types::TokenGrammar), which gives a mask over the vocabulary for each
 //! token. Libraries do the parsing, one [`GrammarBackend`] each; here are their limits,
 //! their cache, and what no library knows: which tokens end a completion, and where
-//! reasoning ends. No tensor, no clock, no thread but the one a grammar is compiled on.
+//! reasoning ends, and when it has to. No tensor, no clock, no thread but the one a grammar is compiled on.
 //!
 //! Upstream: `sglang/srt/constrained`.
 
@@ -14,11 +14,13 @@ mod compiler;
 mod ebnf;
 mod error;
 mod llguidance_backend;
+mod outlines_backend;
 mod reasoning;
 mod registry;
 mod schema_levels;
 mod spec;
 mod structural_tag;
+mod thinking_budget;
 mod vocabulary;
 
 #[cfg(test)]
@@ -34,4 +36,5 @@ pub use registry::{
     DEFAULT_BACKEND, GRAMMAR_BACKENDS, GrammarBackendEntry, NewBackend, UnknownGrammarBackend, find,
 };
 pub use spec::{GrammarKind, GrammarSpec};
+pub use thinking_budget::{ReasoningMarks, ThinkingBudget};
 pub use vocabulary::Vocabulary;

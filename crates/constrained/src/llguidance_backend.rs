@@ -9,14 +9,13 @@ use llguidance::{
     api::{ParserLimits, TopLevelGrammar},
 };
 use serde_json::{Map, Value, json};
-use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
 use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
 use crate::{
     CompileError, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions, Vocabulary,
     VocabularyError, ebnf, schema_levels,
     structural_tag::{self, SpecialTokens},
-    vocabulary::Token,
 };
 
 /// States of a lexer are made while tokens come and take a kilobyte or two each, so a
@@ -42,7 +41,7 @@ impl LlGuidance {
     ) -> Result<Self, VocabularyError> {
         let special = SpecialTokens::new(vocabulary)
             .map_err(|error| VocabularyError::Backend(error.to_string()))?;
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie(vocabulary)));
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(vocabulary.trie()));
         let factory = ParserFactory::new(
             &env,
             InferenceCapabilities::default(),
@@ -95,20 +94,6 @@ impl LlGuidance {
             None => json!({}),
         }
     }
-}
-
-fn trie(vocabulary: &Vocabulary) -> TokTrie {
-    let tokens = vocabulary.tokens();
-    let bytes = |token: &Token| match token {
-        // The byte is in no text: no expression matches these.
-        Token::Special(name) => [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat(),
-        Token::Bytes(bytes) if bytes[0] == TokTrie::SPECIAL_TOKEN_MARKER => Vec::new(),
-        Token::Bytes(bytes) => bytes.clone(),
-        Token::Unused => Vec::new(),
-    };
-    let words: Vec<Vec<u8>> = tokens.iter().map(bytes).collect();
-    let info = TokRxInfo::new(words.len() as u32, vocabulary.end()[0]);
-    TokTrie::from(&info, &words).with_eos_tokens(vocabulary.end())
 }
 
 impl GrammarBackend for LlGuidance {

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     GrammarBackend, JsonOptions, Vocabulary, VocabularyError, llguidance_backend::LlGuidance,
+    outlines_backend::Outlines,
 };
 
 /// One backend.
@@ -37,6 +38,10 @@ pub static GRAMMAR_BACKENDS: &[GrammarBackendEntry] = &[
         new: Some(|vocabulary, json| Ok(Box::new(LlGuidance::new(vocabulary, json)?))),
     },
     GrammarBackendEntry { name: "none", new: None },
+    GrammarBackendEntry {
+        name: "outlines",
+        new: Some(|vocabulary, json| Ok(Box::new(Outlines::new(vocabulary, json)))),
+    },
 ];
 
 /// A name that no backend has.
@@ -66,10 +71,10 @@ mod tests {
     #[test]
     fn names_are_sorted_and_an_unknown_one_is_told_of_them() {
         assert!(known().is_sorted());
-        let error = find("outlines").unwrap_err().to_string();
+        let error = find("xgrammar").unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("unknown grammar backend `outlines`; known: {}", known().join(", "))
+            format!("unknown grammar backend `xgrammar`; known: {}", known().join(", "))
         );
         assert_eq!(find("llguidance").unwrap().name, "llguidance");
     }

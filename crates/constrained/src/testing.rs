@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokenizer::{GgufVocab, Tokenizer};
-use types::{NextTokens, TokenGrammar, TokenId};
+use types::{TokenGrammar, TokenId};
 
 use crate::{
     CompileError, GRAMMAR_BACKENDS, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions,
@@ -57,16 +57,24 @@ pub(crate) fn backends(json: &JsonOptions) -> Vec<(&'static str, Box<dyn Grammar
     entries.map(|(name, new)| (name, new(&vocabulary, json.clone()).expect("a backend"))).collect()
 }
 
-/// The grammar by each of the backends.
+/// The backends that have grammars of this kind.
+fn backends_with(kind: GrammarKind) -> Vec<(&'static str, Box<dyn GrammarBackend>)> {
+    let is_regular = matches!(kind, GrammarKind::Regex | GrammarKind::JsonSchema);
+    let mut backends = backends(&JsonOptions::default());
+    backends.retain(|(name, _)| is_regular || *name != "outlines");
+    backends
+}
+
+/// The grammar by each of the backends that have its kind.
 pub(crate) fn compile(kind: GrammarKind, text: &str) -> Vec<Box<dyn TokenGrammar>> {
     let compile = |(name, backend): (&str, Box<dyn GrammarBackend>)| {
         let grammar = backend.compile(&GrammarSpec::new(kind, text));
         grammar.unwrap_or_else(|error| panic!("{name}: {text}: {error}"))
     };
-    backends(&JsonOptions::default()).into_iter().map(compile).collect()
+    backends_with(kind).into_iter().map(compile).collect()
 }
 
-/// Why each of the backends refuses the grammar.
+/// Why each of the backends that have its kind refuses the grammar.
 pub(crate) fn refusals(kind: GrammarKind, text: &str) -> Vec<CompileError> {
     let refuse = |(name, backend): (&str, Box<dyn GrammarBackend>)| match backend
         .compile(&GrammarSpec::new(kind, text))
@@ -74,18 +82,11 @@ pub(crate) fn refusals(kind: GrammarKind, text: &str) -> Vec<CompileError> {
         Ok(_) => panic!("{name} takes {text}"),
         Err(error) => error,
     };
-    backends(&JsonOptions::default()).into_iter().map(refuse).collect()
+    backends_with(kind).into_iter().map(refuse).collect()
 }
 
 pub(crate) fn byte_tokens(text: &str) -> Vec<TokenId> {
     text.bytes().map(|byte| NUM_MARKS + TokenId::from(byte)).collect()
-}
-
-pub(crate) fn allows(next: &NextTokens, token: TokenId) -> bool {
-    match next {
-        NextTokens::Any => true,
-        NextTokens::Of(mask) => mask[token as usize / 32] >> (token % 32) & 1 == 1,
-    }
 }
 
 /// How much of `text`, a byte a token, the grammar takes; and whether it may end there.
@@ -93,22 +94,20 @@ pub(crate) fn follow(grammar: &dyn TokenGrammar, text: &str) -> (String, bool) {
     let mut grammar = grammar.boxed_clone();
     for (at, &token) in byte_tokens(text).iter().enumerate() {
         let next = grammar.next_tokens().expect("something comes next");
-        if !allows(&next, token) {
+        if !next.allows(token) {
             assert!(grammar.boxed_clone().accept(token).is_err(), "the mask forbids it");
-            return (text[..at].to_owned(), allows(&next, END));
+            return (text[..at].to_owned(), next.allows(END));
         }
         grammar.accept(token).expect("the mask allows it");
     }
     let next = grammar.next_tokens().expect("something comes next");
-    assert_eq!(allows(&next, END), allows(&next, OTHER_END), "all ends are alike");
-    (text.to_owned(), allows(&next, END))
+    assert_eq!(next.allows(END), next.allows(OTHER_END), "all ends are alike");
+    (text.to_owned(), next.allows(END))
 }
 
 /// Holds texts that are whole completions, and texts that are not, against a grammar.
 pub(crate) fn check(kind: GrammarKind, grammar: &str, whole: &[&str], not: &[&str]) {
-    for (compiled, (name, _)) in
-        compile(kind, grammar).iter().zip(backends(&JsonOptions::default()))
-    {
+    for (compiled, (name, _)) in compile(kind, grammar).iter().zip(backends_with(kind)) {
         for text in whole {
             let (taken, ends) = follow(&**compiled, text);
             assert!(taken == *text && ends, "{name}: {grammar}: {text} as far as {taken}");

@@ -10,7 +10,7 @@ use crate::{
     GrammarKind::{Ebnf, JsonSchema, Regex, StructuralTag},
     GrammarSpec, JsonOptions, Vocabulary, VocabularyError,
     testing::{
-        END, SPECIAL, VOCAB_SIZE, allows, backends, byte_tokens, check, compile, follow, refusals,
+        END, SPECIAL, VOCAB_SIZE, backends, byte_tokens, check, compile, follow, refusals,
         tokenizer,
     },
 };
@@ -84,11 +84,11 @@ fn white_space_is_as_the_options_say() {
 #[test]
 fn tokens_that_end_come_only_where_the_grammar_may_end() {
     for mut grammar in compile(Regex, "ab?") {
-        assert!(!allows(&grammar.next_tokens().unwrap(), END));
+        assert!(!grammar.next_tokens().unwrap().allows(END));
         assert_eq!(grammar.accept(END), Err(GrammarError::Refused(END)));
         grammar.accept(byte_tokens("a")[0]).unwrap();
         let next = grammar.next_tokens().unwrap();
-        assert!(allows(&next, END) && !allows(&next, SPECIAL), "{next:?}");
+        assert!(next.allows(END) && !next.allows(SPECIAL), "{next:?}");
         grammar.accept(byte_tokens("b")[0]).unwrap();
         let NextTokens::Of(mask) = grammar.next_tokens().unwrap() else { panic!("a mask") };
         let num_allowed: u32 = mask.iter().map(|word| word.count_ones()).sum();
@@ -126,8 +126,8 @@ fn a_copy_goes_its_own_way() {
         let mut copy = grammar.boxed_clone();
         grammar.accept(byte_tokens("a")[0]).unwrap();
         copy.accept(byte_tokens("c")[0]).unwrap();
-        assert!(allows(&grammar.next_tokens().unwrap(), byte_tokens("b")[0]));
-        assert!(allows(&copy.next_tokens().unwrap(), byte_tokens("d")[0]));
+        assert!(grammar.next_tokens().unwrap().allows(byte_tokens("b")[0]));
+        assert!(copy.next_tokens().unwrap().allows(byte_tokens("d")[0]));
     }
 }
 
@@ -143,7 +143,7 @@ fn a_grammar_waits_for_the_end_of_reasoning() {
         }
         grammar.accept(byte_tokens(">")[0]).unwrap();
         let next = grammar.next_tokens().unwrap();
-        assert!(allows(&next, byte_tokens("5")[0]) && !allows(&next, byte_tokens("a")[0]));
+        assert!(next.allows(byte_tokens("5")[0]) && !next.allows(byte_tokens("a")[0]));
         grammar.accept(byte_tokens("5")[0]).unwrap();
         grammar.rollback(2).unwrap();
         assert_eq!(grammar.next_tokens().unwrap(), NextTokens::Any);
@@ -222,7 +222,7 @@ fn hostile_grammars_end_soon() {
             if let Ok(mut grammar) = compiler.compile(&GrammarSpec::new(*kind, text.as_str())) {
                 for token in byte_tokens("aaaaaaaaaaaaaaaaaaaaaaaa") {
                     let Ok(next) = grammar.next_tokens() else { break };
-                    if !allows(&next, token) || grammar.accept(token).is_err() {
+                    if !next.allows(token) || grammar.accept(token).is_err() {
                         break;
                     }
                 }

@@ -2,6 +2,7 @@
 //! completion.
 
 use tokenizer::Tokenizer;
+use toktrie::{TokRxInfo, TokTrie};
 use types::TokenId;
 
 use crate::VocabularyError;
@@ -62,6 +63,28 @@ impl Vocabulary {
     /// By id.
     pub(crate) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    /// The text of a token; empty if it has none.
+    pub(crate) fn bytes(&self, token: TokenId) -> &[u8] {
+        match self.tokens.get(token as usize) {
+            Some(Token::Bytes(bytes)) => bytes,
+            Some(Token::Special(_) | Token::Unused) | None => &[],
+        }
+    }
+
+    /// All tokens by their text. Special ones stand under their names, after a byte that is
+    /// in no text: no expression matches these.
+    pub(crate) fn trie(&self) -> TokTrie {
+        let bytes = |token: &Token| match token {
+            Token::Special(name) => [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat(),
+            Token::Bytes(bytes) if bytes[0] == TokTrie::SPECIAL_TOKEN_MARKER => Vec::new(),
+            Token::Bytes(bytes) => bytes.clone(),
+            Token::Unused => Vec::new(),
+        };
+        let words: Vec<Vec<u8>> = self.tokens.iter().map(bytes).collect();
+        let info = TokRxInfo::new(words.len() as u32, self.end[0]);
+        TokTrie::from(&info, &words).with_eos_tokens(&self.end)
     }
 
     /// Those that end a completion; at least one.

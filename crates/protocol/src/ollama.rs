@@ -21,6 +21,8 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// Functions that the answer may call.
     pub tools: Option<Vec<Value>>,
+    /// What the answer has to look like.
+    pub format: Option<Format>,
     /// How to sample.
     pub options: Option<Options>,
     /// Whether to reason; the template's default unless set.
@@ -42,6 +44,8 @@ pub struct GenerateRequest {
     pub system: Option<String>,
     /// The prompt goes past the chat template.
     pub raw: Option<bool>,
+    /// What the answer has to look like.
+    pub format: Option<Format>,
     /// How to sample.
     pub options: Option<Options>,
     /// Whether to reason; the template's default unless set.
@@ -93,6 +97,16 @@ pub enum Think {
     Level(String),
 }
 
+/// What an answer has to look like.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "`json` or a JSON schema")]
+pub enum Format {
+    /// `json`; an empty text is no format.
+    Name(String),
+    /// A JSON schema.
+    Schema(Map<String, Value>),
+}
+
 /// How to sample. The model's own defaults hold where nothing is set.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -124,7 +138,6 @@ pub struct Options {
 /// What a body of `/api/chat` may not set.
 pub static CHAT_TABLE: Table = Table {
     unsupported: &[
-        Field::empty("format"),
         Field::off("logprobs"),
         Field::number("top_logprobs", 0.0),
         Field::on("truncate"),
@@ -138,7 +151,6 @@ pub static CHAT_TABLE: Table = Table {
 pub static GENERATE_TABLE: Table = Table {
     unsupported: &[
         Field::empty("context"),
-        Field::empty("format"),
         Field::empty("images"),
         Field::off("logprobs"),
         Field::empty("suffix"),

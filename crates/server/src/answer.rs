@@ -97,6 +97,11 @@ impl AnswerFormat {
 }
 
 impl ReasoningFormat {
+    /// Whether the model is reasoning when its answer begins.
+    pub(crate) fn begins_inside(&self) -> bool {
+        self.stream().begins_inside()
+    }
+
     fn stream(&self) -> ReasoningStream {
         let options = ReasoningOptions {
             begins: self.begins,

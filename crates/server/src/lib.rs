@@ -22,6 +22,7 @@ mod route_table;
 mod router;
 mod routes;
 mod serve;
+mod sessions;
 mod sse;
 mod state;
 mod timestamp;

@@ -40,6 +40,11 @@ fn generation_routes() -> Router<AppState> {
         .route("/v1/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(detokenize::detokenize))
         .route("/v1/detokenize", post(detokenize::detokenize))
+        .route("/open_session", get(open_session::open_session).post(open_session::open_session))
+        .route(
+            "/close_session",
+            get(close_session::close_session).post(close_session::close_session),
+        )
         .route("/parse_function_call", post(parse_function_call::parse_function_call))
         .route("/separate_reasoning", post(separate_reasoning::separate_reasoning))
 }

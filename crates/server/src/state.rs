@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use constrained::ReasoningMarks;
 use metrics::{Metrics, StaticFacts};
-use parsers::reasoning::ReasoningEntry;
 use tokenizer::{ChatTemplate, Tokenizer};
 use tokio::sync::{Semaphore, oneshot};
 use types::{ControlMsg, EngineHandle, EngineMsg, EngineState, EngineStatus, Reply, Rid, TokenId};
@@ -23,6 +23,7 @@ use crate::{
     generation::Grammars,
     requests::{RequestBook, RequestLog, Requests},
     response_store::ResponseStore,
+    sessions::Sessions,
     trace::Exporter,
 };
 
@@ -47,8 +48,8 @@ pub struct Shared {
     pub(crate) grammars: Grammars,
     /// The model's EOS tokens and the tokenizer's.
     pub(crate) eos_token_ids: Vec<TokenId>,
-    /// What ends reasoning, if a reasoning parser is there.
-    pub(crate) reasoning_end: Option<Arc<[TokenId]>>,
+    /// What reasoning is marked with, if a reasoning parser is there.
+    pub(crate) reasoning_marks: Option<Arc<ReasoningMarks>>,
     /// What comes right before an answer, if a reasoning parser is there.
     pub(crate) answer_begin: Option<Arc<[TokenId]>>,
     /// The longest token: a text of `k` times as many bytes has `k` tokens.
@@ -63,6 +64,7 @@ pub struct Shared {
     /// Of `--enable-trace`.
     pub(crate) exporter: Option<Exporter>,
     pub(crate) responses: ResponseStore,
+    pub(crate) sessions: Arc<Sessions>,
     live: Mutex<HashSet<Rid>>,
     draining: AtomicBool,
     paused: AtomicBool,
@@ -93,14 +95,18 @@ impl AppState {
         eos_token_ids.dedup();
         let ids = 0..tokenizer.vocab_size() as TokenId;
         let max_token_bytes = ids.map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1);
-        let mark = |text: fn(&ReasoningEntry) -> &'static str| {
-            let entry = config.parsers.reasoning?;
-            let ids = tokenizer.encode(text(entry), false).ok();
-            ids.filter(|ids| !ids.is_empty()).map(Arc::from)
+        let mark = |text: &str| {
+            tokenizer.encode(text, false).ok().filter(|ids: &Vec<TokenId>| !ids.is_empty())
         };
+        let reasoning_marks = config.parsers.reasoning.and_then(|entry| {
+            let (begin, end) = (mark(entry.begin)?, mark(entry.end)?.into());
+            let call = entry.call.and_then(mark);
+            Some(Arc::new(ReasoningMarks { begin, end, call, reopens: entry.reopens }))
+        });
+        let answer_begin = config.parsers.reasoning.and_then(|entry| mark(entry.answer_begin));
         Self(Arc::new(Shared {
-            reasoning_end: mark(|entry| entry.end),
-            answer_begin: mark(|entry| entry.answer_begin),
+            reasoning_marks,
+            answer_begin: answer_begin.map(Arc::from),
             grammars: Grammars::new(config.grammar.clone()),
             metrics: Metrics::with_options(&config.served_model_name, &config.metrics),
             eos_token_ids,
@@ -110,6 +116,7 @@ impl AppState {
             num_events: AtomicU64::new(0),
             text_jobs: Arc::new(Semaphore::new(config.max_text_jobs.max(1))),
             responses: ResponseStore::default(),
+            sessions: Arc::default(),
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             paused: AtomicBool::new(false),
@@ -191,6 +198,10 @@ impl AppState {
     /// Claims a name until [`Self::release`]; false if it is taken.
     pub(crate) fn claim(&self, rid: &Rid) -> bool {
         self.live().insert(rid.clone())
+    }
+
+    pub(crate) fn is_claimed(&self, rid: &Rid) -> bool {
+        self.live().contains(rid)
     }
 
     pub(crate) fn release(&self, rid: &Rid) {

@@ -49,6 +49,7 @@ pub async fn warmup(state: &AppState) -> Result<(), WarmupError> {
                 is_streaming: false,
                 log_metrics: false,
             },
+            session: None,
         };
         plan.start(state).await?.collect().await
     };

@@ -38,6 +38,23 @@ pub enum NextTokens {
     Of(Vec<u32>),
 }
 
+impl NextTokens {
+    /// One token, of a vocabulary of this size.
+    pub fn only(token: TokenId, vocab_size: usize) -> Self {
+        let mut mask = vec![0; vocab_size.div_ceil(32)];
+        mask[token as usize / 32] = 1 << (token % 32);
+        Self::Of(mask)
+    }
+
+    /// Whether this token may come next.
+    pub fn allows(&self, token: TokenId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(mask) => mask[token as usize / 32] >> (token % 32) & 1 == 1,
+        }
+    }
+}
+
 /// A grammar, and how far a completion has come in it.
 pub trait TokenGrammar: Send + Sync + fmt::Debug {
     /// What may come next.

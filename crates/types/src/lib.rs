@@ -16,6 +16,7 @@ mod messages;
 mod pooling;
 mod profile;
 mod sampling;
+mod splitmix;
 mod stats;
 
 pub use control::{ControlMsg, PauseMode, WeightUpdate};
@@ -30,4 +31,5 @@ pub use messages::{
 pub use pooling::{Matryoshka, PooledModel, PooledOutput, Pooling};
 pub use profile::{Profile, Stage, StageTimes, StepProfiles};
 pub use sampling::{Penalties, SamplingError, SamplingParams, TOP_K_ALL};
+pub use splitmix::{SplitMix64, splitmix64};
 pub use stats::SchedulerStats;

@@ -9,7 +9,7 @@ use server::GrammarConfig;
 #[command(next_help_heading = "Constrained output")]
 pub(crate) struct GrammarArgs {
     /// What compiles JSON schemas, regular expressions, grammars and structural tags:
-    /// llguidance, or none.
+    /// llguidance, outlines (regular expressions and JSON schemas alone), or none.
     #[arg(long, default_value = constrained::DEFAULT_BACKEND, value_name = "NAME")]
     pub(crate) grammar_backend: String,
 

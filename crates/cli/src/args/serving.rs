@@ -83,6 +83,10 @@ pub(crate) struct ServingArgs {
     #[arg(long)]
     pub(crate) stream_response_default_include_usage: bool,
 
+    /// Sessions may be streaming: each request goes on from the last one that succeeded.
+    #[arg(long)]
+    pub(crate) enable_streaming_session: bool,
+
     /// JSON object of further variables for the chat template.
     #[arg(long, default_value = "{}", value_name = "JSON")]
     pub(crate) default_chat_template_kwargs: String,

@@ -266,7 +266,7 @@ mod tests {
 
     use crate::{
         GrammarKind::StructuralTag,
-        testing::{SPECIAL, allows, byte_tokens, check, compile, refusals},
+        testing::{SPECIAL, byte_tokens, check, compile, refusals},
     };
 
     #[test]
@@ -316,10 +316,10 @@ mod tests {
             for token in byte_tokens("x") {
                 grammar.accept(token).unwrap();
             }
-            assert!(allows(&grammar.next_tokens().unwrap(), SPECIAL));
+            assert!(grammar.next_tokens().unwrap().allows(SPECIAL));
             grammar.accept(SPECIAL).unwrap();
             for token in byte_tokens("f:true;") {
-                assert!(allows(&grammar.next_tokens().unwrap(), token));
+                assert!(grammar.next_tokens().unwrap().allows(token));
                 grammar.accept(token).unwrap();
             }
         }

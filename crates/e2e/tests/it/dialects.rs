@@ -4,6 +4,39 @@ use serde_json::{Value, json};
 
 use e2e::shared;
 
+/// An answer that a schema describes, as each dialect asks for it.
+#[test]
+fn every_dialect_gets_what_a_schema_describes() {
+    let server = shared();
+    let messages = json!([{ "role": "user", "content": "Describe Paris as JSON." }]);
+    let schema = json!({
+        "type": "object", "properties": { "city": { "type": "string", "maxLength": 12 } },
+        "required": ["city"], "additionalProperties": false,
+    });
+    let format = json!({ "type": "json_schema", "schema": schema });
+    let named = json!({ "type": "json_schema", "name": "city", "schema": schema });
+    let options = json!({ "temperature": 0, "num_predict": 60 });
+    let ask = |path: &str, body: Value, pointer: &str| {
+        let answer = server.post(path, &body).unwrap().json();
+        let text = answer.pointer(pointer).and_then(Value::as_str);
+        let text = text.unwrap_or_else(|| panic!("{path}: {answer}"));
+        serde_json::from_str::<Value>(text).unwrap_or_else(|_| panic!("{path}: {text}"))
+    };
+    let anthropic = json!({ "model": "m", "messages": messages, "temperature": 0, "max_tokens": 60,
+                            "output_config": { "format": format } });
+    let answer = ask("/v1/messages", anthropic, "/content/0/text");
+    assert!(answer["city"].is_string(), "{answer}");
+    let ollama = json!({ "model": "m", "messages": messages, "format": schema, "stream": false,
+                         "options": options });
+    assert_eq!(ask("/api/chat", ollama, "/message/content"), answer);
+    let ollama = json!({ "model": "m", "prompt": messages[0]["content"], "format": schema,
+                         "stream": false, "options": options });
+    assert_eq!(ask("/api/generate", ollama, "/response"), answer);
+    let responses = json!({ "input": messages, "text": { "format": named }, "temperature": 0,
+                            "max_output_tokens": 60 });
+    assert_eq!(ask("/v1/responses", responses, "/output/0/content/0/text"), answer);
+}
+
 /// The model's answer to one question, greedily, as each dialect asks for it.
 #[test]
 fn every_dialect_gets_the_same_answer() {

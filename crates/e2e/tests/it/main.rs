@@ -17,5 +17,6 @@ mod load_errors;
 mod openai;
 mod parity;
 mod streaming;
+mod thinking_budget;
 mod toy;
 mod windows;

@@ -26,4 +26,8 @@ impl ReasoningParser for AppendThink {
     fn is_reasoning(&self) -> bool {
         false
     }
+
+    fn begins_inside(&self) -> bool {
+        true
+    }
 }

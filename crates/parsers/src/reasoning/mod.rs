@@ -54,6 +54,11 @@ pub(crate) trait ReasoningParser: Send + fmt::Debug {
 
     /// What comes next is reasoning, as far as one can know.
     fn is_reasoning(&self) -> bool;
+
+    /// The same of the first text there is, even if reasoning is not cut out.
+    fn begins_inside(&self) -> bool {
+        self.is_reasoning()
+    }
 }
 
 /// One answer being separated.
@@ -77,6 +82,12 @@ impl ReasoningStream {
             streams: options.streams,
             held: String::new(),
         }
+    }
+
+    /// Whether the model is reasoning when the text begins, as far as one can know. To be
+    /// asked first.
+    pub fn begins_inside(&self) -> bool {
+        self.parser.begins_inside()
     }
 
     /// The next piece of the text.

@@ -26,6 +26,10 @@ pub struct ReasoningEntry {
     /// What comes right before the answer, where a grammar begins: the end of reasoning,
     /// unless there is more to come.
     pub answer_begin: &'static str,
+    /// What begins a tool call, where that ends reasoning too.
+    pub call: Option<&'static str>,
+    /// There may be reasoning after the end of reasoning.
+    pub reopens: bool,
     /// Its marks are special tokens, which must then stay in the text.
     pub needs_special_tokens: bool,
     pub(super) new: fn(is_forced: bool, continued: &str) -> Box<dyn ReasoningParser>,
@@ -116,6 +120,8 @@ const fn entry(name: &'static str, force: Force, toggle: Toggle, new: New) -> Re
         begin,
         end,
         answer_begin: end,
+        call: None,
+        reopens: false,
         needs_special_tokens: false,
         new,
     }
@@ -123,9 +129,10 @@ const fn entry(name: &'static str, force: Force, toggle: Toggle, new: New) -> Re
 
 /// Like Qwen 3: a tool call ends reasoning too.
 const fn qwen(name: &'static str, force: Force, toggle: Toggle) -> ReasoningEntry {
-    entry(name, force, toggle, |is_forced, continued| {
+    let entry = entry(name, force, toggle, |is_forced, continued| {
         Box::new(Tagged::new(&THINK_OR_CALL, is_forced, continued))
-    })
+    });
+    ReasoningEntry { call: THINK_OR_CALL.tool, ..entry }
 }
 
 /// Like DeepSeek R1.
@@ -157,6 +164,7 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
         begin: "<|channel|>analysis<|message|>",
         end: "<|end|>",
         answer_begin: "<|channel|>final<|message|>",
+        reopens: true,
         needs_special_tokens: true,
         ..entry("gpt-oss", Force::Always, Toggle::Always, |_, _| Box::new(GptOss::default()))
     },
@@ -169,9 +177,12 @@ pub static REASONING_PARSERS: &[ReasoningEntry] = &[
             Box::new(Tagged::new(&KIMI, is_forced, continued))
         })
     },
-    entry("kimi_k2", Force::IfAsked, THINKING, |is_forced, continued| {
-        Box::new(Tagged::new(&KIMI_K2, is_forced, continued))
-    }),
+    ReasoningEntry {
+        call: KIMI_K2.tool,
+        ..entry("kimi_k2", Force::IfAsked, THINKING, |is_forced, continued| {
+            Box::new(Tagged::new(&KIMI_K2, is_forced, continued))
+        })
+    },
     qwen("mimo", Force::IfAsked, EXPLICIT_ENABLE_THINKING),
     qwen("minimax", Force::Always, ENABLE_THINKING),
     entry("minimax-append-think", Force::IfAsked, Toggle::Always, |_, _| {

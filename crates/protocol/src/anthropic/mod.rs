@@ -6,8 +6,8 @@ mod request;
 mod response;
 
 pub use request::{
-    Block, MESSAGES_TABLE, Message, MessagesRequest, OutputConfig, Role, TextBlock, Thinking, Tool,
-    ToolChoice,
+    Block, MESSAGES_TABLE, Message, MessagesRequest, OutputConfig, OutputFormat, Role, TextBlock,
+    Thinking, Tool, ToolChoice,
 };
 pub use response::{
     Delta, ErrorBody, Event, MessageEnd, MessagesResponse, OutputBlock, TokenCount, Usage,

@@ -113,7 +113,7 @@ pub struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Checked, but nothing cuts reasoning off.
+    /// Tokens after which reasoning has to end.
     pub budget_tokens: Option<i64>,
     /// `summarized`, or `omitted`: the text is left out.
     pub display: Option<String>,
@@ -148,10 +148,23 @@ pub struct ToolChoice {
 }
 
 /// Effort and form of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct OutputConfig {
     /// A variable of the template: `low`, `high`, ...
     pub effort: Option<String>,
+    /// What the answer has to look like.
+    pub format: Option<OutputFormat>,
+}
+
+/// What an answer has to look like.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OutputFormat {
+    /// JSON that a schema describes.
+    JsonSchema {
+        /// The schema.
+        schema: Map<String, Value>,
+    },
 }
 
 /// What a body may not set.
@@ -173,11 +186,8 @@ pub static MESSAGES_TABLE: Table = Table {
     nested: &[("output_config", &OUTPUT_CONFIG_TABLE), ("tools", &TOOL_TABLE)],
 };
 
-static OUTPUT_CONFIG_TABLE: Table = Table {
-    unsupported: &[Field::empty("format"), Field::empty("task_budget")],
-    supported: None,
-    nested: &[],
-};
+static OUTPUT_CONFIG_TABLE: Table =
+    Table { unsupported: &[Field::empty("task_budget")], supported: None, nested: &[] };
 
 static TOOL_TABLE: Table = Table {
     unsupported: &[Field::off("defer_loading"), Field::empty("allowed_callers")],

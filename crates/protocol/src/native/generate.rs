@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use types::{FinishReason, TokenId};
 
-use super::{SamplingJson, sampling, sampling::SAMPLING_TABLE};
+use super::{SESSION_TABLE, SamplingJson, SessionParams, sampling, sampling::SAMPLING_TABLE};
 use crate::{
     OneOrMany, PromptIds,
     unsupported::{Field, Table},
@@ -26,6 +26,8 @@ pub struct GenerateRequest {
     pub sampling_params: Option<OneOrMany<SamplingJson>>,
     /// Completions begin with reasoning, after which their grammars begin.
     pub require_reasoning: Option<bool>,
+    /// Tokens after which reasoning has to end; wins over `custom_params`.
+    pub max_thinking_tokens: Option<i64>,
     /// Server-sent events instead of one answer.
     pub stream: Option<bool>,
     /// Counts towards the per-request metrics; on by default.
@@ -42,6 +44,8 @@ pub struct GenerateRequest {
     pub token_ids_logprob: Option<PromptIds>,
     /// Counts if the server schedules by priority.
     pub priority: Option<i64>,
+    /// What the prompt goes on from.
+    pub session_params: Option<SessionParams>,
     /// Adds each token's text to its log-probability.
     pub return_text_in_logprobs: Option<bool>,
 }
@@ -72,7 +76,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("lora_id"),
         Field::empty("lora_path"),
         Field::empty("max_dynamic_patch"),
-        Field::empty("max_thinking_tokens"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_content_hashes"),
         Field::empty("mm_hashes"),
@@ -90,7 +93,6 @@ pub static GENERATE_TABLE: Table = Table {
         Field::number("routed_dp_rank", 0.0),
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
-        Field::empty("session_params"),
         Field::empty("token_indices_to_pool"),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
@@ -99,7 +101,7 @@ pub static GENERATE_TABLE: Table = Table {
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("sampling_params", &SAMPLING_TABLE)],
+    nested: &[("sampling_params", &SAMPLING_TABLE), ("session_params", &SESSION_TABLE)],
 };
 
 /// One sequence of an answer, or one step of it in a stream.

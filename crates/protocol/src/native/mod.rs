@@ -7,6 +7,7 @@ mod info;
 mod operate;
 mod parsers;
 mod sampling;
+mod session;
 
 pub use control::{
     AbortRequest, DetokenizeRequest, DetokenizeResponse, FlushCacheQuery, TOKENIZE_TABLE,
@@ -31,4 +32,5 @@ pub use parsers::{
     ParseFunctionCallRequest, ParseFunctionCallResponse, ParsedCall, ReasoningBlock,
     ReasoningBlocks, SeparateReasoningRequest, SeparateReasoningResponse,
 };
-pub use sampling::{MaxNewTokens, SAMPLING_TABLE, SamplingJson};
+pub use sampling::{CUSTOM_PARAMS_TABLE, CustomParams, MaxNewTokens, SAMPLING_TABLE, SamplingJson};
+pub use session::{CloseSessionRequest, OpenSessionRequest, SESSION_TABLE, SessionParams};

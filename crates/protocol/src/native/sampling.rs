@@ -65,7 +65,21 @@ pub struct SamplingJson {
     pub ebnf: Option<String>,
     /// Tags, as JSON text, whose contents follow grammars.
     pub structural_tag: Option<String>,
+    /// More of them.
+    pub custom_params: Option<CustomParams>,
 }
+
+/// `custom_params`. Upstream takes any for the sake of logit processors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CustomParams {
+    /// Tokens after which reasoning has to end; negative: it never has to.
+    pub thinking_budget: Option<i64>,
+}
+
+/// What `custom_params` may set.
+pub static CUSTOM_PARAMS_TABLE: Table =
+    Table { unsupported: &[], supported: Some(&["thinking_budget"]), nested: &[] };
 
 /// `max_new_tokens`: absent, `null` and a number are three different things.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,12 +102,7 @@ impl<'de> Deserialize<'de> for MaxNewTokens {
 
 /// What `sampling_params` may not set, and all that it may.
 pub static SAMPLING_TABLE: Table = Table {
-    unsupported: &[
-        Field::empty("beam_width"),
-        Field::empty("choice"),
-        Field::empty("custom_params"),
-        Field::empty("watermark"),
-    ],
+    unsupported: &[Field::empty("beam_width"), Field::empty("choice"), Field::empty("watermark")],
     supported: Some(&[
         "max_new_tokens",
         "min_new_tokens",
@@ -120,8 +129,9 @@ pub static SAMPLING_TABLE: Table = Table {
         "regex",
         "ebnf",
         "structural_tag",
+        "custom_params",
     ]),
-    nested: &[],
+    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE)],
 };
 
 /// One object for all prompts, or a list with one for each.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use types::MatchedStop;
 
 use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings,
+    native::{CUSTOM_PARAMS_TABLE, CustomParams},
     unsupported::{Field, Table},
 };
 
@@ -88,6 +89,8 @@ pub struct ChatRequest {
     pub stream_reasoning: Option<bool>,
     /// A variable of the template.
     pub reasoning_effort: Option<String>,
+    /// More sampling parameters.
+    pub custom_params: Option<CustomParams>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
     pub input_ids: Option<Vec<i64>>,
     /// Names for the sequences.
@@ -118,6 +121,34 @@ pub struct ChatMessage {
     pub tool_call_id: Option<String>,
 }
 
+impl ChatMessage {
+    /// A turn that only says something.
+    pub fn new(role: &str, content: impl Into<Content>) -> Self {
+        Self { role: role.to_owned(), content: Some(content.into()), ..Self::default() }
+    }
+
+    /// Of an earlier answer: what was thought, unless that is nothing.
+    #[must_use]
+    pub fn with_reasoning(self, text: String) -> Self {
+        Self { reasoning_content: Some(text).filter(|text| !text.is_empty()), ..self }
+    }
+
+    /// Of an earlier answer: its [`call`]s, unless there are none.
+    #[must_use]
+    pub fn with_calls(self, calls: Vec<Value>) -> Self {
+        Self { tool_calls: Some(calls).filter(|calls| !calls.is_empty()), ..self }
+    }
+}
+
+/// A call as a message has it. `arguments` are a JSON text.
+pub fn call(id: Option<&str>, name: &str, arguments: &str) -> Value {
+    let mut call = json!({"type": "function", "function": {"name": name, "arguments": arguments}});
+    if let Some(id) = id {
+        call["id"] = id.into();
+    }
+    call
+}
+
 /// Content of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -126,6 +157,12 @@ pub enum Content {
     Text(String),
     /// In parts.
     Parts(Vec<ContentPart>),
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
 }
 
 impl<'de> Deserialize<'de> for Content {
@@ -168,7 +205,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("cache_salt"),
         Field::empty("custom_labels"),
         Field::empty("custom_logit_processor"),
-        Field::empty("custom_params"),
         Field::number("data_parallel_rank", 0.0),
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("extra_key"),
@@ -201,7 +237,7 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("messages", &MESSAGE_TABLE)],
+    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE), ("messages", &MESSAGE_TABLE)],
 };
 
 static MESSAGE_TABLE: Table = Table {

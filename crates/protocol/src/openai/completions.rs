@@ -8,6 +8,7 @@ use types::MatchedStop;
 use super::{Metadata, ResponseFormat, StreamOptions, Usage};
 use crate::{
     OneOrMany, PromptIds, StopStrings,
+    native::{CUSTOM_PARAMS_TABLE, CustomParams},
     unsupported::{Field, Table},
 };
 
@@ -86,6 +87,9 @@ pub struct CompletionRequest {
     /// Added to the logits of tokens, by id.
     #[serde(default)]
     pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// More sampling parameters.
+    #[serde(default)]
+    pub custom_params: Option<CustomParams>,
     /// What the completion has to look like.
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
@@ -127,7 +131,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("cache_salt"),
         Field::empty("custom_labels"),
         Field::empty("custom_logit_processor"),
-        Field::empty("custom_params"),
         Field::number("data_parallel_rank", 0.0),
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("extra_key"),
@@ -146,7 +149,7 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[],
+    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE)],
 };
 
 /// Log-probabilities of a completion, with `echo` those of the prompt before them.

@@ -13,7 +13,7 @@ mod usage;
 pub use chat::{
     CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatMessage,
     ChatRequest, ChatResponse, ChatResponseMessage, ChatTokenLogprob, ChatTopLogprob, Content,
-    ContentPart,
+    ContentPart, call,
 };
 pub use completions::{
     COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,

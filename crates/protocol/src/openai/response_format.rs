@@ -44,6 +44,12 @@ pub struct AnswerGrammar {
 }
 
 impl ResponseFormat {
+    /// JSON of a schema that has no name.
+    pub fn of_schema(schema: Map<String, Value>) -> Self {
+        let format = JsonSchemaFormat { name: String::new(), schema: Some(schema), strict: None };
+        Self::JsonSchema { json_schema: Some(format) }
+    }
+
     /// What it comes to.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod response;
 pub use event::{Event, EventData};
 pub use request::{
     InputItem, InputPart, LOGPROBS, RESPONSES_TABLE, Reasoning, ResponsesRequest, RetrieveQuery,
+    TextFormat,
 };
 pub use response::{
     CallOutput, IncompleteDetails, InputTokensDetails, MessageOutput, OutputItem, OutputPart,

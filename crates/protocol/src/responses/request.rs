@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     StopStrings, TextOr,
+    openai::JsonSchemaFormat,
     unsupported::{Field, Table, Unset},
 };
 
@@ -59,8 +60,8 @@ pub struct ResponsesRequest {
     pub parallel_tool_calls: Option<bool>,
     /// How much to reason.
     pub reasoning: Option<Reasoning>,
-    /// Echoed; its format is text.
-    pub text: Option<Value>,
+    /// Echoed; its `format` is a [`TextFormat`].
+    pub text: Option<Map<String, Value>>,
     /// Variables of the template.
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Echoed.
@@ -71,11 +72,25 @@ pub struct ResponsesRequest {
     pub request_id: Option<String>,
 }
 
+/// What the answer has to look like.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TextFormat {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema describes.
+    JsonSchema(JsonSchemaFormat),
+}
+
 /// How much to reason.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Reasoning {
     /// A variable of the template; `none` turns reasoning off.
     pub effort: Option<String>,
+    /// Tokens after which it has to end. Not in upstream, nor in OpenAI's own.
+    pub max_tokens: Option<i64>,
 }
 
 /// Something of a conversation. Which fields count depends on `kind`.
@@ -166,10 +181,7 @@ static STREAM_OPTIONS_TABLE: Table =
     Table { unsupported: &[Field::off("include_obfuscation")], supported: None, nested: &[] };
 
 static TEXT_TABLE: Table = Table {
-    unsupported: &[
-        Field { name: "format", unset: Unset::Type("text") },
-        Field { name: "verbosity", unset: Unset::Strings(&["medium"]) },
-    ],
+    unsupported: &[Field { name: "verbosity", unset: Unset::Strings(&["medium"]) }],
     supported: None,
     nested: &[],
 };

@@ -10,7 +10,7 @@ use std::{
 
 use constrained::{
     AfterReasoning, GrammarBackendEntry, GrammarCompiler, GrammarKind, GrammarSpec, JsonOptions,
-    Vocabulary,
+    ThinkingBudget, Vocabulary,
 };
 use protocol::{
     native::SamplingJson,
@@ -19,6 +19,7 @@ use protocol::{
 use tokio::sync::Semaphore;
 use types::{TokenGrammar, TokenId};
 
+use super::SamplingSpec;
 use crate::{AppState, error::ApiError};
 
 /// Grammars compiled at once.
@@ -121,12 +122,44 @@ pub(crate) fn constraint_of(json: &mut SamplingJson) -> Result<Option<Constraint
     }
 }
 
+/// What the completions of a prompt follow, at their beginning.
+///
+/// # Errors
+/// A grammar that cannot be compiled, or not in time; a budget for reasoning that nothing
+/// tells from the answer.
+pub(crate) async fn followed_by(
+    state: &AppState,
+    spec: &SamplingSpec,
+    prompt: &[TokenId],
+) -> Result<Option<Box<dyn TokenGrammar>>, ApiError> {
+    let grammar = match &spec.grammar {
+        Some(constraint) => Some(compile(state, constraint).await?),
+        None => None,
+    };
+    let Some(budget) = spec.thinking_budget else { return Ok(grammar) };
+    let Some(marks) = state.reasoning_marks.clone() else {
+        return Err(ApiError::value("A budget for reasoning needs a --reasoning-parser."));
+    };
+    let begins_inside = spec.begins_inside.unwrap_or_else(|| is_open(state, prompt));
+    let vocab_size = state.engine.model().vocab_size;
+    let budget = ThinkingBudget::new(marks, budget, begins_inside, vocab_size, grammar);
+    Ok(Some(Box::new(budget)))
+}
+
+/// Whether a prompt ends inside of reasoning. By its text: there is more than one way to spell
+/// a mark that is no token.
+fn is_open(state: &AppState, prompt: &[TokenId]) -> bool {
+    let Some(entry) = state.config.parsers.reasoning else { return false };
+    let text = state.tokenizer.decode(prompt, false);
+    text.rfind(entry.begin).is_some_and(|begins_at| !text[begins_at..].contains(entry.end))
+}
+
 /// The grammar at its beginning. One that is not kept is compiled off the async threads;
 /// whoever waits too long is told so, and what is compiled is kept for others.
 ///
 /// # Errors
 /// A grammar that cannot be compiled, or not in time.
-pub(crate) async fn compile(
+async fn compile(
     state: &AppState,
     constraint: &Constraint,
 ) -> Result<Box<dyn TokenGrammar>, ApiError> {

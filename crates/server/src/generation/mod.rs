@@ -14,6 +14,6 @@ pub(crate) use grammar::{Constraint, Grammars, response_grammar};
 pub(crate) use logprobs::{LogprobSpec, SequenceLogprobs, Tokens};
 pub(crate) use pooled::{VectorForm, label_plan, pooled_plan, softmax};
 pub(crate) use prompt::{ChatPrompt, Prompts, tokenize_chat, tokenize_texts};
-pub(crate) use sampling::SamplingSpec;
+pub(crate) use sampling::{SamplingSpec, budget};
 pub(crate) use sequence::{Sequence, SequenceFlags, Update};
 pub(crate) use set::{GenerationPlan, SequenceSet};

@@ -106,7 +106,7 @@ pub(crate) fn pooled_plan(
     let pooling = pooled_model(state)?.pooling;
     let spec = SamplingSpec::new(SamplingJson::default(), state.engine.model().vocab_size, 1)?;
     let spec = SamplingSpec { pooling: Some(pooling), ..spec };
-    Ok(GenerationPlan { specs: vec![spec; prompts.len()], prompts, rid, flags })
+    Ok(GenerationPlan { specs: vec![spec; prompts.len()], prompts, rid, flags, session: None })
 }
 
 /// A plan for how likely some tokens are after each of `prompts`: one list of them each.
@@ -133,7 +133,7 @@ pub(crate) fn label_plan(
         SamplingSpec { logprobs, ..spec.clone() }
     };
     let specs = labels.into_iter().map(spec_of).collect();
-    Ok(GenerationPlan { specs, prompts, rid: None, flags })
+    Ok(GenerationPlan { specs, prompts, rid: None, flags, session: None })
 }
 
 /// Numbers as shares of their exponentials.

@@ -28,21 +28,15 @@ impl Prompts {
     /// Token ids of every prompt.
     ///
     /// # Errors
-    /// A prompt that is empty or longer than the context.
+    /// A text that is empty or cannot fit into the context.
     pub(crate) async fn tokenize(self, state: &AppState) -> Result<Vec<Vec<TokenId>>, ApiError> {
-        let prompts = match self {
-            Self::Ids(prompts) => prompts,
-            Self::Texts(texts) => {
-                if texts.iter().any(String::is_empty) {
-                    return Err(ApiError::value("The prompt is empty."));
-                }
-                tokenize_texts(state, texts, true).await?
+        match self {
+            Self::Ids(prompts) => Ok(prompts),
+            Self::Texts(texts) if texts.iter().any(String::is_empty) => {
+                Err(ApiError::value("The prompt is empty."))
             }
-        };
-        for ids in &prompts {
-            check_prompt(state, ids)?;
+            Self::Texts(texts) => tokenize_texts(state, texts, true).await,
         }
-        Ok(prompts)
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) struct SamplingSpec {
     pub(crate) logprobs: Option<LogprobSpec>,
     /// What the completion follows.
     pub(crate) grammar: Option<Constraint>,
+    /// Tokens after which reasoning has to end.
+    pub(crate) thinking_budget: Option<usize>,
+    /// Whether the completion begins inside of reasoning; `None`: the prompt shows it.
+    pub(crate) begins_inside: Option<bool>,
     /// Set: a vector and no tokens.
     pub(crate) pooling: Option<Pooling>,
     pub(crate) priority: Option<i64>,
@@ -112,6 +116,8 @@ impl SamplingSpec {
             checks_total,
             logprobs: None,
             grammar,
+            thinking_budget: json.custom_params.and_then(|params| budget(params.thinking_budget)),
+            begins_inside: None,
             priority: None,
             pooling: None,
         })
@@ -146,6 +152,11 @@ impl SamplingSpec {
              the completion. Shorten the input or the completion."
         )))
     }
+}
+
+/// The limit to reasoning, if it is one.
+pub(crate) fn budget(num_tokens: Option<i64>) -> Option<usize> {
+    num_tokens.and_then(|num_tokens| usize::try_from(num_tokens).ok())
 }
 
 fn top_k(top_k: Option<i64>) -> Result<u32, ApiError> {

@@ -22,6 +22,7 @@ use crate::{
     AppState,
     error::ApiError,
     requests::Received,
+    sessions::Turn,
     trace::{Outcome, spans},
 };
 
@@ -45,6 +46,8 @@ pub(super) struct SequenceParts {
     pub(super) logprobs: Option<LogprobSpec>,
     pub(super) flags: SequenceFlags,
     pub(super) received: Arc<Received>,
+    /// Its place in a session.
+    pub(super) turn: Option<Turn>,
 }
 
 /// How a request is answered and counted.
@@ -80,6 +83,7 @@ pub(crate) struct Sequence {
     is_engine_done: bool,
     latencies: Latencies,
     received: Arc<Received>,
+    turn: Option<Turn>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +107,7 @@ impl Sequence {
             logprobs,
             flags,
             received,
+            turn,
         } = parts;
         state.requests.begin(&received, &state.tokenizer);
         let skip_special_tokens = options.skip_special_tokens;
@@ -129,6 +134,7 @@ impl Sequence {
             is_engine_done: false,
             latencies: Latencies::default(),
             received,
+            turn,
         }
     }
 
@@ -209,7 +215,9 @@ impl Sequence {
         loop {
             let event = self.events.recv().await.ok_or_else(ApiError::engine_gone)?;
             self.state.num_events.fetch_add(1, Ordering::Relaxed);
+            let num_known = self.output_ids.len();
             self.accept(event);
+            self.tell_session(num_known);
             if self.is_due() {
                 return Ok(self.report());
             }
@@ -266,6 +274,14 @@ impl Sequence {
             self.text.push_str(&rest.text);
             self.text.push_str(&self.stop.flush());
             self.end(reason);
+        }
+    }
+
+    fn tell_session(&mut self, num_known: usize) {
+        let Some(turn) = &mut self.turn else { return };
+        turn.push(&self.output_ids[num_known..]);
+        if let Some(reason) = &self.finish_reason {
+            turn.end(!matches!(reason, FinishReason::Abort { .. }));
         }
     }
 
@@ -375,6 +391,9 @@ impl Sequence {
 impl Drop for Sequence {
     fn drop(&mut self) {
         if self.finish_reason.is_none() {
+            if let Some(turn) = &mut self.turn {
+                turn.end(false);
+            }
             self.tell_end();
             if self.flags.log_metrics {
                 self.state.metrics.request.observe_aborted();

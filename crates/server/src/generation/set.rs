@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use protocol::{MAX_BATCH_SIZE, OneOrMany};
+use protocol::{MAX_BATCH_SIZE, OneOrMany, native::SessionParams};
 use tokenizer::TokenizerError;
 use tokio::sync::mpsc;
 use types::{EngineMsg, GenerateReq, Rid, TokenGrammar, TokenId};
@@ -11,10 +11,12 @@ use uuid::Uuid;
 
 use super::{
     Prompts, SamplingSpec, grammar,
+    prompt::check_prompt,
     sequence::{Sequence, SequenceFlags, SequenceParts, Update},
 };
 use crate::{
-    AppState, error::ApiError, requests::Received, state::unix_seconds, trace::current_parent,
+    AppState, error::ApiError, requests::Received, sessions::Turn, state::unix_seconds,
+    trace::current_parent,
 };
 
 /// A validated request.
@@ -24,6 +26,8 @@ pub(crate) struct GenerationPlan {
     pub(crate) specs: Vec<SamplingSpec>,
     pub(crate) rid: Option<OneOrMany<String>>,
     pub(crate) flags: SequenceFlags,
+    /// What the one prompt goes on from.
+    pub(crate) session: Option<SessionParams>,
 }
 
 /// See the module.
@@ -43,7 +47,7 @@ impl GenerationPlan {
     pub(crate) async fn start(self, state: &AppState) -> Result<SequenceSet, ApiError> {
         state.accept_requests()?;
         let names = self.names()?;
-        let Self { prompts, specs, flags, .. } = self;
+        let Self { prompts, specs, flags, session, .. } = self;
         if state.engine.model().pooled.is_some() && specs.iter().any(|spec| spec.pooling.is_none())
         {
             return Err(ApiError::value(
@@ -56,12 +60,17 @@ impl GenerationPlan {
         if !state.tokenizer.is_there() && specs.iter().any(looks_at_text) {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
-        let prompts = prompts.tokenize(state).await?;
+        let mut prompts = prompts.tokenize(state).await?;
+        let mut turn = match &session {
+            Some(params) => Some(session_turn(state, params, &names, &mut prompts).await?),
+            None => None,
+        };
         for (ids, spec) in prompts.iter().zip(&specs) {
+            check_prompt(state, ids)?;
             spec.check_length(ids.len(), state.engine.model().context_length)?;
             spec.logprobs.as_ref().map_or(Ok(()), |logprobs| logprobs.check(ids.len()))?;
         }
-        let grammars = grammars(state, &specs).await?;
+        let grammars = grammars(state, &specs, &prompts).await?;
         let mut names = names.into_iter();
         let mut set = SequenceSet::default();
         for ((ids, spec), grammar) in prompts.into_iter().zip(&specs).zip(grammars) {
@@ -69,8 +78,10 @@ impl GenerationPlan {
             for sample in 0..spec.n {
                 let rid = names.next().expect("a name for each sequence");
                 let index = set.running.len();
-                let (mut req, parts) = sequence(state, (rid, index), (&ids, spec, sample), flags)?;
+                let (mut req, mut parts) =
+                    sequence(state, (rid, index), (&ids, spec, sample), flags)?;
                 req.grammar.clone_from(&grammar);
+                parts.turn = turn.take();
                 set.submit(req, parts).await?;
             }
         }
@@ -109,17 +120,42 @@ impl GenerationPlan {
     }
 }
 
+/// Puts what the session has before the prompt.
+///
+/// # Errors
+/// Several sequences, or a request that has no place in the session.
+async fn session_turn(
+    state: &AppState,
+    params: &SessionParams,
+    names: &[Rid],
+    prompts: &mut [Vec<TokenId>],
+) -> Result<Turn, ApiError> {
+    let ([rid], [input]) = (names, prompts) else {
+        return Err(ApiError::value("session_params are for one prompt and one sample of it."));
+    };
+    if state.is_claimed(rid) {
+        return Err(duplicate(rid));
+    }
+    let id = params.id.as_deref().unwrap_or_default();
+    let bos = state.tokenizer.bos_token_id();
+    let begun = state.sessions.begin((id, params), rid, std::mem::take(input), bos);
+    let begun = begun.map_err(|error| ApiError::value(error.to_string()))?;
+    for rid in begun.replaced {
+        state.engine.send(EngineMsg::Abort { rid: Some(rid) }).await?;
+    }
+    *input = begun.input_ids;
+    Ok(begun.turn)
+}
+
 /// Those that the prompts' completions follow.
 async fn grammars(
     state: &AppState,
     specs: &[SamplingSpec],
+    prompts: &[Vec<TokenId>],
 ) -> Result<Vec<Option<Box<dyn TokenGrammar>>>, ApiError> {
     let mut grammars = Vec::with_capacity(specs.len());
-    for spec in specs {
-        grammars.push(match &spec.grammar {
-            Some(constraint) => Some(grammar::compile(state, constraint).await?),
-            None => None,
-        });
+    for (spec, prompt) in specs.iter().zip(prompts) {
+        grammars.push(grammar::followed_by(state, spec, prompt).await?);
     }
     Ok(grammars)
 }
@@ -165,6 +201,7 @@ fn sequence(
         text: spec.text.clone(),
         logprobs: spec.logprobs.clone(),
         flags,
+        turn: None,
     };
     Ok((req, parts))
 }

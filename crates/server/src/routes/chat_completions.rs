@@ -14,13 +14,13 @@ use protocol::{
     native::{MaxNewTokens, SamplingJson},
     openai::{CHAT_TABLE, ChatRequest},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use types::TokenId;
 
 use super::{generate::check_ids, usage::UsagePolicy};
 use crate::{
     AppState, SamplingDefaults,
-    answer::AnswerFormat,
+    answer::{AnswerFormat, ReasoningFormat},
     body::{read_json, require_json_content_type},
     error::ApiError,
     generation::{
@@ -113,6 +113,7 @@ pub(crate) async fn start(
     {
         grammar.after.clone_from(&state.answer_begin);
     }
+    spec.begins_inside = format.reasoning.as_ref().map(ReasoningFormat::begins_inside);
     let separates = request.separate_reasoning.unwrap_or(true);
     format.reasoning = format.reasoning.filter(|_| separates);
     let plan = GenerationPlan {
@@ -120,12 +121,21 @@ pub(crate) async fn start(
         specs: vec![spec],
         rid: request.rid.take(),
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
+        session: None,
     };
     let set = plan.start(state).await?;
     let counts_reasoning = format::begins_with_reasoning(&format);
     let usage = UsagePolicy::new(state, request.stream_options.as_ref(), n)
         .with_reasoning(state, counts_reasoning);
     Ok(ChatRun { set, format, usage })
+}
+
+/// Variables that turn reasoning on or off: templates know their switch by one of two names.
+pub(crate) fn thinking_switch(is_on: bool) -> Map<String, Value> {
+    ["enable_thinking", "thinking"]
+        .map(|name| (name.to_owned(), is_on.into()))
+        .into_iter()
+        .collect()
 }
 
 /// How many tokens the prompt of a request has.
@@ -200,6 +210,7 @@ fn sampling(request: &ChatRequest, defaults: &SamplingDefaults) -> Result<Sampli
         regex: request.regex.clone(),
         ebnf: request.ebnf.clone(),
         structural_tag: grammar.structural_tag,
+        custom_params: request.custom_params,
     })
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn completions(
     spec.priority = request.priority;
     let n = spec.n;
     let specs = vec![spec; prompts.len()];
-    let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags };
+    let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags, session: None };
     let set = plan.start(&state).await?;
     let words = Words {
         usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
@@ -129,6 +129,7 @@ fn sampling(request: &CompletionRequest) -> Result<SamplingJson, ApiError> {
         regex: request.regex.clone(),
         ebnf: request.ebnf.clone(),
         structural_tag: grammar.structural_tag,
+        custom_params: request.custom_params,
     })
 }
 

@@ -17,12 +17,13 @@ use protocol::{
 use serde_json::json;
 use types::TokenId;
 
+use super::usage::UsagePolicy;
 use crate::{
     AppState,
     body::read_json,
     error::ApiError,
     generation::{
-        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update,
+        GenerationPlan, LogprobSpec, Prompts, SamplingSpec, Sequence, SequenceFlags, Update, budget,
     },
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
@@ -41,6 +42,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let request: GenerateRequest = read_json(state, request, &GENERATE_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
+    let has_reasoning = request.require_reasoning.unwrap_or(false);
     let flags =
         SequenceFlags { arrived, is_streaming, log_metrics: request.log_metrics.unwrap_or(true) };
     let (plan, is_list) = plan(state, request, flags)?;
@@ -48,6 +50,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let words = Words {
         weight_version: state.weight_version(),
         with_prompt_ids,
+        usage: UsagePolicy::new(state, None, 1).with_reasoning(state, has_reasoning),
         is_incremental: is_streaming && state.config.incremental_streaming_output,
         with_index: is_streaming && is_list,
     };
@@ -80,20 +83,27 @@ fn plan(
     let mut specs = specs(state, request.sampling_params, prompts.len())?;
     wanted.apply(state, &mut specs)?;
     if request.require_reasoning.unwrap_or(false) {
-        begin_after_reasoning(state, &mut specs)?;
+        begin_with_reasoning(state, &mut specs)?;
+    }
+    if let Some(max) = request.max_thinking_tokens {
+        specs.iter_mut().for_each(|spec| spec.thinking_budget = budget(Some(max)));
     }
     specs.iter_mut().for_each(|spec| spec.priority = request.priority);
+    let session = request.session_params.filter(|session| session.id.is_some());
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
     }
-    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags };
+    let plan = GenerationPlan { prompts, specs, rid: request.rid, flags, session };
     Ok((plan, is_batch || n > 1))
 }
 
 /// # Errors
 /// There is no reasoning parser to tell where reasoning ends.
-fn begin_after_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+fn begin_with_reasoning(state: &AppState, specs: &mut [SamplingSpec]) -> Result<(), ApiError> {
+    // Reasoning that can reopen is opened by the model.
+    let is_opened = state.reasoning_marks.as_ref().is_some_and(|marks| !marks.reopens);
+    specs.iter_mut().for_each(|spec| spec.begins_inside = Some(is_opened));
     for grammar in specs.iter_mut().filter_map(|spec| spec.grammar.as_mut()) {
         let Some(begin) = &state.answer_begin else {
             return Err(ApiError::value("require_reasoning needs a --reasoning-parser."));
@@ -216,6 +226,7 @@ fn each<T: Clone>(
 struct Words {
     weight_version: String,
     with_prompt_ids: bool,
+    usage: UsagePolicy,
     is_incremental: bool,
     with_index: bool,
 }
@@ -238,7 +249,7 @@ impl Words {
                 prompt_tokens: counts.prompt_tokens,
                 weight_version: &self.weight_version,
                 num_retractions: counts.num_retractions,
-                reasoning_tokens: 0,
+                reasoning_tokens: self.usage.reasoning_tokens(sequence),
                 completion_tokens: counts.completion_tokens,
                 cached_tokens: counts.cached_tokens,
                 e2e_latency: sequence.e2e_latency(),

@@ -66,7 +66,7 @@ pub(crate) async fn messages(
         return Err(ApiError::value("max_tokens must be there and at least 1.").into());
     }
     let mut words = Words::new(&request);
-    let mut request = chat_request(request)?;
+    let mut request = chat_request(&state, request)?;
     let is_streaming = request.stream.unwrap_or(false);
     let run = start(&state, &mut request, arrived).await?;
     words.format = run.format;
@@ -81,7 +81,7 @@ pub(crate) async fn count_tokens(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<TokenCount>, MessagesError> {
-    let request = chat_request(read(&state, request).await?)?;
+    let request = chat_request(&state, read(&state, request).await?)?;
     Ok(Json(TokenCount { input_tokens: count_prompt_tokens(&state, request).await? }))
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod abort_request;
 pub(crate) mod chat_completions;
 pub(crate) mod classify;
+pub(crate) mod close_session;
 pub(crate) mod completions;
 pub(crate) mod configure_logging;
 pub(crate) mod detokenize;
@@ -18,6 +19,7 @@ pub(crate) mod metrics;
 pub(crate) mod model_info;
 pub(crate) mod models;
 pub(crate) mod ollama;
+pub(crate) mod open_session;
 pub(crate) mod openapi;
 pub(crate) mod parse_function_call;
 pub(crate) mod pause_generation;

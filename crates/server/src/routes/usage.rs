@@ -34,7 +34,8 @@ impl UsagePolicy {
 
     /// Counts reasoning tokens, if the answers begin with reasoning.
     pub(super) fn with_reasoning(self, state: &AppState, is_asked: bool) -> Self {
-        let reasoning_end = state.reasoning_end.clone().filter(|_| is_asked);
+        let marks = state.reasoning_marks.as_ref().filter(|_| is_asked);
+        let reasoning_end = marks.map(|marks| Arc::clone(&marks.end));
         Self { reasoning_end, ..self }
     }
 

@@ -91,11 +91,7 @@ async fn an_aborted_request_is_an_answer() {
 
 #[tokio::test]
 async fn a_request_that_the_engine_gives_up_is_an_error() {
-    let reason = FinishReason::Abort {
-        message: "out of memory".to_owned(),
-        status_code: 500,
-        err_type: "InternalServerError".to_owned(),
-    };
+    let reason = FinishReason::internal_error("out of memory");
     let answer = Answer::ids(&[97], reason);
     let server = Server::new(FakeEngine::start(move |_| answer.clone()));
     for path in ["/generate", "/v1/completions"] {

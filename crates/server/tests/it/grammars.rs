@@ -74,6 +74,48 @@ async fn of_openai_bodies() {
 }
 
 #[tokio::test]
+async fn of_other_dialects() {
+    let with = |path: &'static str, mut body: Value, more: Value| async move {
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        grammar_of(path, body).await
+    };
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let chat = json!({"model": "m", "max_tokens": 9, "messages": messages});
+    let prompt = json!({"model": "m", "prompt": "Hi"});
+    let input = json!({"input": "Hi"});
+    let format = json!({"type": "json_schema", "schema": schema()});
+    let named = json!({"type": "json_schema", "name": "a", "strict": true, "schema": schema()});
+    for grammar in [
+        with("/v1/messages", chat.clone(), json!({"output_config": {"format": format}})).await,
+        with("/api/chat", chat.clone(), json!({"format": schema()})).await,
+        with("/api/generate", prompt.clone(), json!({"format": schema()})).await,
+        with("/api/generate", prompt.clone(), json!({"format": schema(), "raw": true})).await,
+        with("/v1/responses", input.clone(), json!({"text": {"format": named}})).await,
+    ] {
+        let grammar = grammar.unwrap();
+        assert!(takes(&*grammar, "{\"a\":1}") && !takes(&*grammar, "{\"a\":\"1\"}"));
+    }
+    let object = json!({"text": {"format": {"type": "json_object"}}});
+    for grammar in [
+        with("/api/chat", chat.clone(), json!({"format": "json"})).await,
+        with("/api/generate", prompt.clone(), json!({"format": "json"})).await,
+        with("/v1/responses", input.clone(), object).await,
+    ] {
+        let grammar = grammar.unwrap();
+        assert!(takes(&*grammar, "{\"x\": []}") && !takes(&*grammar, "[]"));
+    }
+    for (path, body, none) in [
+        ("/v1/messages", &chat, json!({"output_config": {"format": null, "effort": "low"}})),
+        ("/api/chat", &chat, json!({"format": ""})),
+        ("/api/generate", &prompt, json!({"format": null})),
+        ("/v1/responses", &input, json!({"text": {"format": {"type": "text"}}})),
+        ("/v1/responses", &input, json!({"text": {"format": null}})),
+    ] {
+        assert!(with(path, body.clone(), none).await.is_none(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn each_sequence_has_a_grammar_of_its_own() {
     let server = Server::answering("x");
     let params = json!([{"regex": "a", "n": 2}, {"n": 2}]);
@@ -133,4 +175,11 @@ async fn a_grammar_begins_after_reasoning() {
     assert!(answer.text.contains("require_reasoning needs"), "{}", answer.text);
     let harmony = chat("gpt-oss", json!({})).await;
     assert!(takes(&*harmony, "So.<|end|><|start|>assistant<|channel|>final<|message|>7"));
+    for (is_raw, text) in [(false, "Hm.</think>{}"), (true, "{}")] {
+        let server = Server::parsing("qwen3", "none", &["x"]);
+        let body = json!({"model": "m", "prompt": "Hi", "format": "json", "raw": is_raw});
+        assert_eq!(server.post("/api/generate", body).await.status, 200);
+        let grammar = server.engine.next_req().await.grammar.unwrap();
+        assert!(takes(&*grammar, text), "{text}");
+    }
 }

@@ -223,8 +223,11 @@ async fn what_cannot_be_is_refused_in_anthropics_words() {
         (json!({"tool_choice": {"type": "tool"}}), "name"),
         (json!({"thinking": {"type": "some"}}), "thinking.type"),
         (json!({"thinking": {"type": "enabled", "budget_tokens": 5}}), "budget_tokens"),
+        (json!({"thinking": {"type": "adaptive", "budget_tokens": 2048}}), "budget_tokens is only"),
         (json!({"thinking": {"type": "enabled", "display": "loud"}}), "display"),
         (json!({"output_config": {"task_budget": {"type": "tokens", "total": 5}}}), "task_budget"),
+        (json!({"output_config": {"format": {"type": "xml"}}}), "unknown variant `xml`"),
+        (json!({"output_config": {"format": {"type": "json_schema"}}}), "missing field `schema`"),
         (json!({"mcp_servers": [{"url": "u"}]}), "mcp_servers"),
         (json!({"top_p": 3}), "top_p"),
     ] {

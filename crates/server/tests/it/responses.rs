@@ -247,7 +247,7 @@ async fn what_cannot_be_is_refused_by_name() {
     let server = Server::answering("x");
     let image = json!([{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]);
     let encrypted = json!([{"type": "reasoning", "encrypted_content": "AAAA"}]);
-    let schema = json!({"format": {"type": "json_object"}});
+    let format = |format: Value| json!({"text": {"format": format}});
     for (more, name) in [
         (json!({"input": null}), "string"),
         (json!({"input": image}), "input_image"),
@@ -262,7 +262,10 @@ async fn what_cannot_be_is_refused_by_name() {
         (json!({"truncation": "auto"}), "truncation"),
         (json!({"service_tier": "flex"}), "service_tier"),
         (json!({"conversation": "c"}), "conversation"),
-        (json!({"text": schema}), "text.format"),
+        (format(json!({"type": "xml"})), "text.format: unknown variant `xml`"),
+        (format(json!({"type": "json_schema", "schema": {}})), "text.format: missing field `name`"),
+        (format(json!({"type": "json_schema", "name": "a"})), "schema_ is required"),
+        (format(json!("text")), "text.format: invalid type"),
         (json!({"text": {"verbosity": "high"}}), "verbosity"),
         (json!({"reasoning": {"summary": "concise"}}), "summary"),
         (json!({"background": true, "store": false}), "store"),

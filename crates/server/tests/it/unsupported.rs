@@ -126,6 +126,7 @@ async fn every_supported_sampling_parameter_is_taken() {
         "sampling_seed": 3, "frequency_penalty": 1.0, "presence_penalty": 1.0,
         "repetition_penalty": 1.2, "logit_bias": {"5": 1.5},
         "regex": "a+", "ebnf": "", "json_schema": null, "structural_tag": null,
+        "custom_params": {"thinking_budget": -1},
     });
     let mut names: Vec<_> = params.as_object().unwrap().keys().cloned().collect();
     let mut supported = SAMPLING_TABLE.supported.unwrap().to_vec();

@@ -4,21 +4,30 @@ use std::mem;
 
 use protocol::{
     TextOr,
-    anthropic::{Block, Message, MessagesRequest, Role, TextBlock, Thinking, Tool, ToolChoice},
-    openai::{ChatMessage, ChatRequest, Content, ContentPart},
+    anthropic::{
+        Block, Message, MessagesRequest, OutputConfig, OutputFormat, Role, TextBlock, Thinking,
+        Tool, ToolChoice,
+    },
+    native::CustomParams,
+    openai::{ChatMessage, ChatRequest, Content, ContentPart, ResponseFormat, call},
 };
 use serde_json::{Map, Value, json};
 
-use crate::error::ApiError;
+use crate::{AppState, error::ApiError, routes::chat_completions::thinking_switch};
 
 /// Anthropic's least reasoning budget.
 const MIN_BUDGET_TOKENS: i64 = 1024;
 
 /// # Errors
 /// What has no counterpart here, by its name.
-pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiError> {
-    let config = request.output_config;
-    let effort = config.and_then(|config| config.effort);
+pub(super) fn chat_request(
+    state: &AppState,
+    request: MessagesRequest,
+) -> Result<ChatRequest, ApiError> {
+    let OutputConfig { effort, format } = request.output_config.unwrap_or_default();
+    // Where reasoning is not told from the answer, there is none to cut.
+    let thinking_budget = request.thinking.as_ref().and_then(|thinking| thinking.budget_tokens);
+    let thinking_budget = thinking_budget.filter(|_| state.reasoning_marks.is_some());
     let tools = request.tools.unwrap_or_default().into_iter().map(tool);
     let mut chat = ChatRequest {
         messages: messages(request.system, request.messages)?,
@@ -32,6 +41,9 @@ pub(super) fn chat_request(request: MessagesRequest) -> Result<ChatRequest, ApiE
         // What the templates call `max`.
         reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
         chat_template_kwargs: request.thinking.map(thinking).transpose()?,
+        custom_params: Some(CustomParams { thinking_budget }),
+        response_format: format
+            .map(|OutputFormat::JsonSchema { schema }| ResponseFormat::of_schema(schema)),
         tools: Some(tools.collect::<Result<_, _>>()?),
         ..ChatRequest::default()
     };
@@ -51,7 +63,6 @@ fn is_begun_answer(messages: &[ChatMessage]) -> bool {
     })
 }
 
-/// Templates know their switch by one of two names.
 fn thinking(thinking: Thinking) -> Result<Map<String, Value>, ApiError> {
     let is_on = match thinking.kind.as_str() {
         "enabled" | "adaptive" => true,
@@ -61,6 +72,10 @@ fn thinking(thinking: Thinking) -> Result<Map<String, Value>, ApiError> {
             return Err(ApiError::value(format!("thinking.type must be {known}, not {other:?}.")));
         }
     };
+    if thinking.kind != "enabled" && thinking.budget_tokens.is_some() {
+        let message = "thinking.budget_tokens is only allowed when thinking.type is enabled.";
+        return Err(ApiError::value(message));
+    }
     if thinking.budget_tokens.is_some_and(|budget| budget < MIN_BUDGET_TOKENS) {
         let message = format!("thinking.budget_tokens must be at least {MIN_BUDGET_TOKENS}.");
         return Err(ApiError::value(message));
@@ -72,8 +87,7 @@ fn thinking(thinking: Thinking) -> Result<Map<String, Value>, ApiError> {
             return Err(ApiError::value(message));
         }
     }
-    let switch = ["enable_thinking", "thinking"].map(|name| (name.to_owned(), is_on.into()));
-    Ok(switch.into_iter().collect())
+    Ok(thinking_switch(is_on))
 }
 
 fn tool(tool: Tool) -> Result<Value, ApiError> {
@@ -122,13 +136,8 @@ fn messages(
     }
     instructions.retain(|text| !text.trim().is_empty());
     let has_instructions = !instructions.is_empty();
-    let system = has_instructions.then(|| text_message("system", instructions.join("\n")));
+    let system = has_instructions.then(|| ChatMessage::new("system", instructions.join("\n")));
     Ok(system.into_iter().chain(turns).collect())
-}
-
-fn text_message(role: &str, text: String) -> ChatMessage {
-    let content = Some(Content::Text(text));
-    ChatMessage { role: role.to_owned(), content, ..ChatMessage::default() }
 }
 
 fn texts(content: TextOr<TextBlock>) -> Vec<String> {
@@ -180,12 +189,7 @@ fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) -> Result<(), Ap
     let mut said = Vec::new();
     let flush = |said: &mut Vec<String>, turns: &mut Vec<ChatMessage>| {
         let content = content(mem::take(said));
-        let user = |content| ChatMessage {
-            role: "user".to_owned(),
-            content: Some(content),
-            ..ChatMessage::default()
-        };
-        turns.extend(content.map(user));
+        turns.extend(content.map(|content| ChatMessage::new("user", content)));
     };
     for block in blocks {
         match block {
@@ -194,12 +198,8 @@ fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) -> Result<(), Ap
                 flush(&mut said, turns);
                 let text = result.map(texts).unwrap_or_default();
                 let content = content(text).unwrap_or_else(|| Content::Text(String::new()));
-                turns.push(ChatMessage {
-                    role: "tool".to_owned(),
-                    content: Some(content),
-                    tool_call_id: Some(tool_use_id),
-                    ..ChatMessage::default()
-                });
+                let tool_call_id = Some(tool_use_id);
+                turns.push(ChatMessage { tool_call_id, ..ChatMessage::new("tool", content) });
             }
             other => return Err(misplaced(&other, "user")),
         }
@@ -210,7 +210,7 @@ fn push_user(user: TextOr<Block>, turns: &mut Vec<ChatMessage>) -> Result<(), Ap
 
 fn assistant(answer: TextOr<Block>) -> Result<ChatMessage, ApiError> {
     let blocks = match answer {
-        TextOr::Text(text) => return Ok(text_message("assistant", text)),
+        TextOr::Text(text) => return Ok(ChatMessage::new("assistant", text)),
         TextOr::Parts(blocks) => blocks,
     };
     let (mut said, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
@@ -219,18 +219,13 @@ fn assistant(answer: TextOr<Block>) -> Result<ChatMessage, ApiError> {
             Block::Text { text } => said.push(text),
             Block::Thinking { thinking } => thoughts.push(thinking),
             Block::ToolUse { id, name, input } => {
-                let function = json!({"name": name, "arguments": Value::Object(input).to_string()});
-                calls.push(json!({"id": id, "type": "function", "function": function}));
+                calls.push(call(Some(&id), &name, &Value::Object(input).to_string()));
             }
             other @ Block::ToolResult { .. } => return Err(misplaced(&other, "assistant")),
         }
     }
     let nothing = calls.is_empty().then(|| Content::Text(String::new()));
-    Ok(ChatMessage {
-        role: "assistant".to_owned(),
-        content: content(said).or(nothing),
-        reasoning_content: Some(thoughts.join("\n")).filter(|text| !text.is_empty()),
-        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
-        ..ChatMessage::default()
-    })
+    let content = content(said).or(nothing);
+    let answer = ChatMessage { role: "assistant".to_owned(), content, ..ChatMessage::default() };
+    Ok(answer.with_reasoning(thoughts.join("\n")).with_calls(calls))
 }

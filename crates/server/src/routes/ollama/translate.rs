@@ -1,12 +1,15 @@
 //! Ollama's requests as chat requests.
 
 use protocol::{
-    ollama::{ChatRequest, GenerateRequest, Message, Options, Think},
-    openai::{self, ChatMessage, Content},
+    ollama::{ChatRequest, Format, GenerateRequest, Message, Options, Think, ToolCall},
+    openai::{self, ChatMessage, ResponseFormat, call},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::{AppState, error::ApiError, generation::tokenize_texts};
+use crate::{
+    AppState, error::ApiError, generation::tokenize_texts,
+    routes::chat_completions::thinking_switch,
+};
 
 /// # Errors
 /// What has no counterpart here, by its name.
@@ -17,6 +20,7 @@ pub(super) fn chat(
     let mut chat = sampled(state, request.options.unwrap_or_default())?;
     chat.messages = request.messages.into_iter().map(message).collect();
     chat.tools = request.tools;
+    chat.response_format = response_format(request.format)?;
     chat.stream = request.stream;
     set_thinking(&mut chat, request.think);
     Ok(chat)
@@ -42,36 +46,42 @@ pub(super) async fn generate(
         chat.input_ids = Some(ids.into_iter().map(i64::from).collect());
         chat.separate_reasoning = Some(false);
     } else {
-        let system = system.map(|text| text_message("system", text));
-        let prompt = text_message("user", request.prompt);
+        let system = system.map(|text| ChatMessage::new("system", text));
+        let prompt = ChatMessage::new("user", request.prompt);
         chat.messages = system.into_iter().chain([prompt]).collect();
     }
     chat.stream = request.stream;
-    set_thinking(&mut chat, request.think);
+    chat.response_format = response_format(request.format)?;
+    // A raw prompt begins no reasoning that a grammar had to wait for.
+    set_thinking(&mut chat, request.think.or(is_raw.then_some(Think::Switch(false))));
     Ok(chat)
 }
 
-fn text_message(role: &str, text: String) -> ChatMessage {
-    let content = Some(Content::Text(text));
-    ChatMessage { role: role.to_owned(), content, ..ChatMessage::default() }
-}
-
-fn message(message: Message) -> ChatMessage {
-    let calls = message.tool_calls.unwrap_or_default();
-    let call = |call: protocol::ollama::ToolCall| {
-        let arguments = Value::Object(call.function.arguments).to_string();
-        json!({"type": "function", "function": {"name": call.function.name, "arguments": arguments}})
-    };
-    let calls: Vec<Value> = calls.into_iter().map(call).collect();
-    ChatMessage {
-        name: message.tool_name,
-        reasoning_content: message.thinking.filter(|text| !text.is_empty()),
-        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
-        ..text_message(&message.role, message.content)
+fn response_format(format: Option<Format>) -> Result<Option<ResponseFormat>, ApiError> {
+    match format {
+        None => Ok(None),
+        Some(Format::Schema(schema)) => Ok(Some(ResponseFormat::of_schema(schema))),
+        Some(Format::Name(name)) => match name.as_str() {
+            "" => Ok(None),
+            "json" => Ok(Some(ResponseFormat::JsonObject)),
+            other => {
+                let message = format!("format must be json or a JSON schema, not {other:?}.");
+                Err(ApiError::value(message))
+            }
+        },
     }
 }
 
-/// Templates know their switch by one of two names.
+fn message(message: Message) -> ChatMessage {
+    let calls = message.tool_calls.unwrap_or_default().into_iter().map(|ToolCall { function }| {
+        call(None, &function.name, &Value::Object(function.arguments).to_string())
+    });
+    let name = message.tool_name;
+    ChatMessage { name, ..ChatMessage::new(&message.role, message.content) }
+        .with_reasoning(message.thinking.unwrap_or_default())
+        .with_calls(calls.collect())
+}
+
 fn set_thinking(chat: &mut openai::ChatRequest, think: Option<Think>) {
     let is_on = match think {
         None => return,
@@ -81,8 +91,7 @@ fn set_thinking(chat: &mut openai::ChatRequest, think: Option<Think>) {
             true
         }
     };
-    let switch = ["enable_thinking", "thinking"].map(|name| (name.to_owned(), is_on.into()));
-    chat.chat_template_kwargs = Some(Map::from_iter(switch));
+    chat.chat_template_kwargs = Some(thinking_switch(is_on));
 }
 
 fn sampled(state: &AppState, options: Options) -> Result<openai::ChatRequest, ApiError> {

@@ -1,7 +1,7 @@
 //! A response that is being made.
 
 use protocol::{
-    openai::{ChatMessage, ChatTokenLogprob, Content},
+    openai::{self, ChatMessage, ChatTokenLogprob},
     responses::{
         CallOutput, IncompleteDetails, InputTokensDetails, MessageOutput, OutputItem, OutputPart,
         OutputTokensDetails, ReasoningOutput, Response, ResponseError, ResponsesRequest, Status,
@@ -60,7 +60,10 @@ impl Draft {
             store: request.store.unwrap_or(true),
             background: request.background.unwrap_or(false),
             temperature: request.temperature,
-            text: request.text.clone().unwrap_or_else(|| json!({"format": {"type": "text"}})),
+            text: request
+                .text
+                .clone()
+                .map_or_else(|| json!({"format": {"type": "text"}}), Value::Object),
             top_p: request.top_p,
             truncation: "disabled",
             user: request.user.clone(),
@@ -215,16 +218,10 @@ fn answer_message(output: &[OutputItem]) -> Option<ChatMessage> {
             OutputItem::Reasoning(item) => thought += &text_of(&item.content),
             OutputItem::Message(item) => said += &text_of(&item.content),
             OutputItem::FunctionCall(call) => {
-                let function = json!({"name": call.name, "arguments": call.arguments});
-                calls.push(json!({"id": call.call_id, "type": "function", "function": function}));
+                calls.push(openai::call(Some(&call.call_id), &call.name, &call.arguments));
             }
         }
     }
-    (!output.is_empty()).then(|| ChatMessage {
-        role: "assistant".to_owned(),
-        content: Some(Content::Text(said)),
-        reasoning_content: Some(thought).filter(|text| !text.is_empty()),
-        tool_calls: Some(calls).filter(|calls| !calls.is_empty()),
-        ..ChatMessage::default()
-    })
+    (!output.is_empty())
+        .then(|| ChatMessage::new("assistant", said).with_reasoning(thought).with_calls(calls))
 }

@@ -2,12 +2,14 @@
 
 use protocol::{
     OneOrMany, TextOr,
-    openai::{ChatMessage, ChatRequest, Content},
-    responses::{InputItem, InputPart, LOGPROBS, ResponsesRequest},
+    native::CustomParams,
+    openai::{self, ChatMessage, ChatRequest, Content, ResponseFormat},
+    responses::{InputItem, InputPart, LOGPROBS, Reasoning, ResponsesRequest, TextFormat},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, routes::chat_completions::thinking_switch};
 
 /// The chat request for a conversation, under the name `id`.
 ///
@@ -19,7 +21,7 @@ pub(super) fn chat_request(
     id: &str,
 ) -> Result<ChatRequest, ApiError> {
     let tools = request.tools.as_deref().unwrap_or_default().iter().map(tool);
-    let effort = request.reasoning.as_ref().and_then(|reasoning| reasoning.effort.clone());
+    let Reasoning { effort, max_tokens } = request.reasoning.clone().unwrap_or_default();
     let wants_logprobs = wants_logprobs(request)?;
     Ok(ChatRequest {
         messages: with_instructions(request.instructions.as_deref(), messages),
@@ -35,22 +37,37 @@ pub(super) fn chat_request(
         stop: request.stop.clone(),
         logprobs: Some(wants_logprobs),
         top_logprobs: request.top_logprobs,
+        response_format: response_format(request)?,
         tools: Some(tools.collect::<Result<_, _>>()?),
         tool_choice: request.tool_choice.clone().map(tool_choice).transpose()?,
         parallel_tool_calls: request.parallel_tool_calls,
         chat_template_kwargs: kwargs(request, effort.as_deref()),
         reasoning_effort: effort,
+        custom_params: Some(CustomParams { thinking_budget: max_tokens }),
         rid: Some(OneOrMany::One(id.to_owned())),
         ..ChatRequest::default()
     })
 }
 
-/// Templates know the switch for reasoning by one of two names.
+/// # Errors
+/// A format that is none.
+fn response_format(request: &ResponsesRequest) -> Result<Option<ResponseFormat>, ApiError> {
+    let format = request.text.as_ref().and_then(|text| text.get("format"));
+    let Some(format) = format.filter(|format| !format.is_null()) else { return Ok(None) };
+    let format = TextFormat::deserialize(format)
+        .map_err(|error| ApiError::schema(format!("text.format: {error}")))?;
+    Ok(Some(match format {
+        TextFormat::Text => ResponseFormat::Text,
+        TextFormat::JsonObject => ResponseFormat::JsonObject,
+        TextFormat::JsonSchema(schema) => ResponseFormat::JsonSchema { json_schema: Some(schema) },
+    }))
+}
+
 fn kwargs(request: &ResponsesRequest, effort: Option<&str>) -> Option<Map<String, Value>> {
     let mut kwargs = request.chat_template_kwargs.clone().unwrap_or_default();
     if effort == Some("none") {
-        for name in ["enable_thinking", "thinking"] {
-            kwargs.entry(name).or_insert(Value::Bool(false));
+        for (name, is_on) in thinking_switch(false) {
+            kwargs.entry(name).or_insert(is_on);
         }
     }
     (!kwargs.is_empty()).then_some(kwargs)
@@ -104,13 +121,8 @@ fn with_instructions(instructions: Option<&str>, messages: &[ChatMessage]) -> Ve
         Some(Content::Text(text)) => Some(text.as_str()),
         _ => None,
     }));
-    let system = (!texts.is_empty()).then(|| text_message("system", texts.join("\n")));
+    let system = (!texts.is_empty()).then(|| ChatMessage::new("system", texts.join("\n")));
     system.into_iter().chain(messages[num_leading..].iter().cloned()).collect()
-}
-
-fn text_message(role: &str, text: String) -> ChatMessage {
-    let content = Some(Content::Text(text));
-    ChatMessage { role: role.to_owned(), content, ..ChatMessage::default() }
 }
 
 /// Items as messages. Reasoning, text and calls in a row are one answer.
@@ -119,7 +131,7 @@ fn text_message(role: &str, text: String) -> ChatMessage {
 /// An item or a part that is not supported, by its type.
 pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, ApiError> {
     let items = match input {
-        TextOr::Text(text) => return Ok(vec![text_message("user", text.clone())]),
+        TextOr::Text(text) => return Ok(vec![ChatMessage::new("user", text.clone())]),
         TextOr::Parts(items) => items,
     };
     let mut messages = Vec::new();
@@ -133,7 +145,7 @@ pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, Ap
                 // Templates know no developers.
                 let role = if role == "developer" { "system" } else { role };
                 let text = text_of(item.content.as_ref(), "content")?;
-                messages.push(text_message(role, text));
+                messages.push(ChatMessage::new(role, text));
             }
             (Some("reasoning"), _) => {
                 let text = text_of(item.content.as_ref(), "content")?;
@@ -147,7 +159,7 @@ pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, Ap
             (Some("function_call_output"), _) => {
                 let Some(id) = item.call_id.clone() else { return Err(missing("call_id")) };
                 let text = text_of(item.output.as_ref(), "output")?;
-                let message = text_message("tool", text);
+                let message = ChatMessage::new("tool", text);
                 messages.push(ChatMessage { tool_call_id: Some(id), ..message });
             }
             (None | Some("message"), None) => return Err(missing("role")),
@@ -165,20 +177,18 @@ fn missing(field: &str) -> ApiError {
     ApiError::schema(format!("An item of `input` has no `{field}`."))
 }
 
-fn call(item: &InputItem) -> Result<Value, ApiError> {
-    let field = |value: &Option<String>, name| value.clone().ok_or_else(|| missing(name));
-    let function = json!({
-        "name": field(&item.name, "name")?,
-        "arguments": field(&item.arguments, "arguments")?,
-    });
-    Ok(json!({"id": field(&item.call_id, "call_id")?, "type": "function", "function": function}))
+fn call<'a>(item: &'a InputItem) -> Result<Value, ApiError> {
+    let field = |value: &'a Option<String>, name| value.as_deref().ok_or_else(|| missing(name));
+    let name = field(&item.name, "name")?;
+    let arguments = field(&item.arguments, "arguments")?;
+    Ok(openai::call(Some(field(&item.call_id, "call_id")?), name, arguments))
 }
 
 /// The answer that the last items belong to, or a new one.
 fn answer_of(messages: &mut Vec<ChatMessage>) -> &mut ChatMessage {
     let goes_on = messages.last().is_some_and(|last| last.role == "assistant");
     if !goes_on {
-        messages.push(text_message("assistant", String::new()));
+        messages.push(ChatMessage::new("assistant", String::new()));
     }
     let last = messages.len() - 1;
     &mut messages[last]
