@@ -17,6 +17,7 @@ use protocol::{
 use serde_json::json;
 use types::TokenId;
 
+use super::usage::UsagePolicy;
 use crate::{
     AppState,
     body::read_json,
@@ -44,6 +45,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let request: GenerateRequest = read_json(state, request, &GENERATE_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
+    let has_reasoning = request.require_reasoning.unwrap_or(false);
     let flags =
         SequenceFlags { arrived, is_streaming, log_metrics: request.log_metrics.unwrap_or(true) };
     let (plan, is_list) = plan(state, request, flags)?;
@@ -51,6 +53,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let words = Words {
         weight_version: state.weight_version(),
         with_prompt_ids,
+        usage: UsagePolicy::new(state, None, 1).with_reasoning(state, has_reasoning),
         is_incremental: is_streaming && state.config.incremental_streaming_output,
         with_index: is_streaming && is_list,
     };
@@ -243,6 +246,7 @@ fn each<T: Clone>(
 struct Words {
     weight_version: String,
     with_prompt_ids: bool,
+    usage: UsagePolicy,
     is_incremental: bool,
     with_index: bool,
 }
@@ -265,7 +269,7 @@ impl Words {
                 prompt_tokens: counts.prompt_tokens,
                 weight_version: &self.weight_version,
                 num_retractions: counts.num_retractions,
-                reasoning_tokens: 0,
+                reasoning_tokens: self.usage.reasoning_tokens(sequence),
                 completion_tokens: counts.completion_tokens,
                 cached_tokens: counts.cached_tokens,
                 e2e_latency: sequence.e2e_latency(),
