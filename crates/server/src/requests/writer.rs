@@ -87,7 +87,7 @@ impl Writing {
             match msg {
                 Msg::Line { text, to_stdout } => {
                     self.shared.num_waiting_bytes.fetch_sub(text.len(), Ordering::Relaxed);
-                    let error = self.write(text.as_bytes(), to_stdout).err();
+                    let error = self.write(text.as_bytes(), to_stdout);
                     self.complain(error.as_ref());
                 }
                 // Whoever asked may have stopped waiting.
@@ -97,10 +97,14 @@ impl Writing {
     }
 
     /// Everywhere, whatever fails; the last error.
-    fn write(&mut self, line: &[u8], to_stdout: bool) -> io::Result<()> {
+    fn write(&mut self, line: &[u8], to_stdout: bool) -> Option<io::Error> {
         let to_files = self.files.iter_mut().map(|file| file.write_all(line));
         let written = to_stdout.then(|| stdout().lock().write_all(line));
-        to_files.chain(written).fold(Ok(()), |result, written| result.and(written))
+        let mut last_error = None;
+        for written in to_files.chain(written) {
+            last_error = written.err().or(last_error);
+        }
+        last_error
     }
 
     fn complain(&mut self, error: Option<&io::Error>) {
