@@ -14,8 +14,7 @@ use crate::{
     error::ApiError,
     generation::{Sequence, Update},
     sse::{Frames, StreamFormat},
-    state::unix_seconds,
-    timestamp::rfc3339,
+    utc::Utc,
 };
 
 /// Where a request came to.
@@ -128,7 +127,7 @@ impl Words {
 }
 
 fn now() -> String {
-    rfc3339(unix_seconds())
+    Utc::now().rfc3339()
 }
 
 fn tool_call(name: String, arguments: &str) -> ToolCall {
