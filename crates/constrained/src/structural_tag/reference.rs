@@ -41,7 +41,7 @@ fn ends_of(format: &Value, ends: &[&str], text: &str, from: usize) -> BTreeSet<u
             found.extend(values.iter().filter_map(|value| after(&value.to_string(), text, from)));
         }
         "tag" => {
-            for at in after(format["begin"].as_str().unwrap(), text, from) {
+            if let Some(at) = after(format["begin"].as_str().unwrap(), text, from) {
                 found.extend(ends_of(
                     &format["content"],
                     &[format["end"].as_str().unwrap()],
