@@ -489,6 +489,7 @@ fn run_together(
                 logprobs: None,
                 grammar: None,
                 pooling,
+                second_text: None,
                 priority: None,
             }))
         })
