@@ -43,6 +43,11 @@ class ServersTokenizer:
         return requests.post(f"{self.base_url}/tokenize", json={"prompt": text}, timeout=30).json()["tokens"]
 
 
+# What the kits leave to those who run them: for a context of 8192 tokens and a CPU.
+KNOBS = {"abort_all_max_new_tokens": 6000, "pause_num_requests": 8, "pause_max_new_tokens": 96, "pause_duration": 3,
+         "pause_ignore_eos": True}
+
+
 class Process:
     """Some kits look whether the server's process is alive; it is not ours to hold, so its health stands for it."""
 
@@ -97,7 +102,7 @@ def mixins(kit, wanted):
 
 def main(base_url, kits):
     model = requests.get(f"{base_url}/v1/models", timeout=10).json()["data"][0]["id"]
-    facts = {"base_url": base_url, "served_model_name": model, "model": model, "api_key": "none",
+    facts = {**KNOBS, "base_url": base_url, "served_model_name": model, "model": model, "api_key": "none",
              "process": Process(base_url), "tokenizer": ServersTokenizer(base_url),
              "client": openai.OpenAI(base_url=f"{base_url}/v1", api_key="none")}
     suite = unittest.TestSuite()

@@ -142,11 +142,9 @@ impl ModelArgs {
     /// refused.
     fn kv_cache_dtype(&self) -> Result<KvCacheDtype> {
         let name = &self.kv_cache_dtype;
-        let Ok(kv_cache_dtype) = name.parse::<KvCacheDtype>() else {
-            bail!(
-                "--kv-cache-dtype {name} is not supported (only auto, bf16, bfloat16, fp8_e4m3 \
-                 and int8); see {DOCUMENT}"
-            );
+        let kv_cache_dtype: KvCacheDtype = match name.parse() {
+            Ok(kv_cache_dtype) => kv_cache_dtype,
+            Err(error) => bail!("--kv-cache-dtype: {error}; see {DOCUMENT}"),
         };
         ensure!(
             !name.starts_with('b') || self.dtype.to_string() == "bfloat16",

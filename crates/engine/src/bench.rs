@@ -6,11 +6,13 @@
 use std::time::{Duration, Instant};
 
 use scheduler::{Progress, Scheduler, SchedulerEvent, SchedulerMsg};
-use types::{FinishReason, GenerateReq, Profile, Rid, SamplingParams, Stage, StageTimes, TokenId};
+use types::{
+    FinishReason, GenerateReq, Profile, Rid, SamplingParams, Stage, StageTimes, TokenId, splitmix64,
+};
 
 use crate::{
     EngineConfig, EngineError, MemoryPlan, engine_thread::Device, loading,
-    model_runner::ModelRunner, pooling::check_gives_tokens, sampler::splitmix64,
+    model_runner::ModelRunner, pooling::check_gives_tokens,
 };
 
 /// What is run.

@@ -9,6 +9,7 @@
 //! Upstream: `event_loop_overlap` in `sglang/srt/managers/scheduler.py`.
 
 mod control;
+mod held;
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use scheduler::{Executor, ForwardMode, Progress, Scheduler, SchedulerEvent, Sche
 use tokio::sync::mpsc;
 use types::{
     EngineMsg, EngineState, EngineStatus, FinishReason, GenerateReq, Reply, ReqCounts, ReqEvent,
-    Rid, Stage, StatusCell, WeightUpdate,
+    Rid, Stage, StatusCell, WeightUpdate, splitmix64,
 };
 
 use self::control::Control;
@@ -31,13 +32,14 @@ use crate::{
     memory_guard::Pressure,
     pace::Pace,
     profiler::{Pass, Profiler},
-    sampler::splitmix64,
     stage_clock::StageClock,
     step_log::{LaunchedBatch, StepLog},
 };
 
 /// Steps that may fail one after the other before the device is given up.
 const MAX_FAILURES_IN_A_ROW: usize = 3;
+/// For whoever comes while the engine drains.
+const SHUTTING_DOWN: &str = "The server is shutting down.";
 
 /// What the loop needs of an executor besides running batches.
 pub(crate) trait Device: Executor<Error: Display> {
@@ -137,7 +139,7 @@ impl<D: Device> EngineThread<D> {
             Err(error) => {
                 tracing::error!("the engine has failed: {error}");
                 self.status.set(EngineStatus::Failed);
-                self.end_streams(&failure(&error.to_string()));
+                self.end_streams(&FinishReason::internal_error(error.to_string()));
             }
         }
         self.inbox.close();
@@ -199,13 +201,14 @@ impl<D: Device> EngineThread<D> {
 
     fn take(&mut self, msg: EngineMsg) {
         match msg {
-            EngineMsg::Generate { req, events } => {
-                if let Some((req, events)) = self.hold(req, events) {
-                    self.take_request(req, events);
-                }
+            EngineMsg::Generate { req, events } => match self.awaits_update() {
+                true => self.hold(req, events),
+                false => self.take_request(req, events),
+            },
+            EngineMsg::Abort { rid } => {
+                self.end_held(rid.as_ref(), &FinishReason::aborted());
+                self.queue.push(rid.map_or(SchedulerMsg::AbortAll, SchedulerMsg::Abort));
             }
-            EngineMsg::Abort { rid: Some(rid) } => self.queue.push(SchedulerMsg::Abort(rid)),
-            EngineMsg::Abort { rid: None } => self.queue.push(SchedulerMsg::AbortAll),
             EngineMsg::FlushCache(reply) => {
                 self.flushes.push_back(reply);
                 self.queue.push(SchedulerMsg::FlushCache);
@@ -219,16 +222,17 @@ impl<D: Device> EngineThread<D> {
                 self.resume();
                 self.draining = true;
                 self.status.set(EngineStatus::Draining);
+                self.cancel_update();
             }
         }
     }
 
     fn take_request(&mut self, mut req: Box<GenerateReq>, events: mpsc::UnboundedSender<ReqEvent>) {
         let refusal = if self.draining {
-            Some(abort("The server is shutting down.", 503, "ServiceUnavailableError"))
+            Some(FinishReason::unavailable(SHUTTING_DOWN))
         } else if self.streams.contains_key(&req.rid) {
             let message = format!("Duplicate request ID detected: {}", req.rid);
-            Some(abort(&message, 400, "BadRequestError"))
+            Some(FinishReason::bad_request(message))
         } else {
             None
         };
@@ -246,6 +250,7 @@ impl<D: Device> EngineThread<D> {
 
     /// Aborts the requests whose clients have left.
     fn abort_deserted(&mut self) {
+        self.forget_deserted();
         let queue = &mut self.queue;
         self.streams.retain(|rid, events| {
             let deserted = events.is_closed();
@@ -306,6 +311,7 @@ impl<D: Device> EngineThread<D> {
     }
 
     fn end_streams(&mut self, reason: &FinishReason) {
+        self.end_held(None, reason);
         for (_, events) in self.streams.drain() {
             send_end(&events, reason.clone());
         }
@@ -362,14 +368,6 @@ fn send_end(events: &mpsc::UnboundedSender<ReqEvent>, reason: FinishReason) {
         pooled: None,
     };
     let _ = events.send(end);
-}
-
-fn failure(message: &str) -> FinishReason {
-    abort(message, 500, "InternalServerError")
-}
-
-fn abort(message: &str, status_code: u16, err_type: &str) -> FinishReason {
-    FinishReason::Abort { message: message.to_owned(), status_code, err_type: err_type.to_owned() }
 }
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -360,8 +360,24 @@ fn check_room(
     hf_config: &HfConfig,
     weights: &Weights,
 ) -> Result<(), EngineError> {
+    let weight_bytes = estimated_bytes(platform, config, hf_config, weights);
+    if weight_bytes > platform.memory_bytes {
+        let memory_bytes = platform.memory_bytes;
+        return Err(PlanError::WeightsTooLarge { weight_bytes, memory_bytes }.into());
+    }
+    Ok(())
+}
+
+/// Bytes that a checkpoint's weights take on the device; 0 for weights that are made up, of
+/// which nobody knows.
+pub(crate) fn estimated_bytes(
+    platform: &Platform,
+    config: &EngineConfig,
+    hf_config: &HfConfig,
+    weights: &Weights,
+) -> usize {
     if config.load.format == model_loader::LoadFormat::Dummy {
-        return Ok(());
+        return 0;
     }
     let dtype = platform.dtype(config.dtype, hf_config.dtype());
     let compute_bits = match config.load.quantization.and_then(Quantization::spec) {
@@ -374,12 +390,7 @@ fn check_room(
         Some(_) => compute_bits,
         None => hf_config.dtype().map_or(compute_bits, |dtype| dtype.size_in_bytes() * 8),
     };
-    let weight_bytes = weights.stored_bytes() / stored_bits * compute_bits;
-    if weight_bytes > platform.memory_bytes {
-        let memory_bytes = platform.memory_bytes;
-        return Err(PlanError::WeightsTooLarge { weight_bytes, memory_bytes }.into());
-    }
-    Ok(())
+    weights.stored_bytes() / stored_bits * compute_bits
 }
 
 fn is_unpacked(platform: &Platform, spec: QuantSpec) -> bool {

@@ -14,11 +14,12 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Between two questions to the system.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Between two questions to the system, and between two releases of what MLX keeps: a step
+/// fills that again, and would pay for it each time.
+const EVERY: Duration = Duration::from_secs(2);
 
 /// How short memory is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,23 @@ pub(crate) enum Pressure {
     Warning,
     /// Begin nothing that takes more.
     Critical,
+}
+
+/// When buffers were last given back.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    last: Option<Instant>,
+}
+
+impl Releases {
+    /// Whether it is time again; then this was the time.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now.duration_since(last) >= EVERY);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
 }
 
 /// Watches one device's memory.
@@ -86,7 +104,7 @@ fn watch_system() -> io::Result<Arc<AtomicU8>> {
         while let Some(level) = Weak::upgrade(&theirs) {
             level.store(macos_level().unwrap_or(0), Ordering::Relaxed);
             drop(level);
-            thread::sleep(ASK_EVERY);
+            thread::sleep(EVERY);
         }
     })?;
     Ok(level)
@@ -101,6 +119,15 @@ fn macos_level() -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buffers_are_given_back_at_most_every_two_seconds() {
+        let start = Instant::now();
+        let mut releases = Releases::default();
+        let due = [0, 1, 1999, 2000, 2001, 3999, 9000]
+            .map(|millis| releases.is_due(start + Duration::from_millis(millis)));
+        assert_eq!(due, [true, false, false, true, false, false, true]);
+    }
 
     #[test]
     fn the_worse_of_device_and_system_counts() {

@@ -54,7 +54,7 @@ pub(crate) struct ModelRunner {
     read: Option<ForwardMode>,
     clock: StageClock,
     weight_bytes: usize,
-    reloader: Reloader,
+    pub(crate) reloader: Reloader,
     guard: MemoryGuard,
     /// The model gives rows to pool instead of logits.
     is_pooled: bool,

@@ -16,7 +16,7 @@ use types::WeightUpdate;
 use crate::{
     Bytes, EngineConfig, EngineError, ModelShape, Platform, UnknownName,
     graph_runner::{GraphRunner, RunnerEntry},
-    loading::{model_shape, open_for},
+    loading::{estimated_bytes, model_shape, open_for},
 };
 
 /// What the first weights were loaded with.
@@ -58,7 +58,9 @@ impl Reloader {
         check("architectures", self.architectures.as_slice(), hf_config.architectures())?;
         let dtype = self.platform.dtype(config.dtype, hf_config.dtype());
         check("dtype", self.dtype, dtype)?;
-        let needed = before + self.shape.weight_bytes;
+        let estimate = estimated_bytes(&self.platform, &config, &hf_config, &weights);
+        // Made-up weights are as large as those that run.
+        let needed = before + if estimate > 0 { estimate } else { self.shape.weight_bytes };
         if needed > self.platform.memory_bytes {
             let (needed, memory) = (Bytes(needed), Bytes(self.platform.memory_bytes));
             return Err(EngineError::NoRoomForBoth { needed, memory });

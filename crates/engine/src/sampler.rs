@@ -15,7 +15,7 @@ mod masks;
 
 use mlx::{Array, Dtype, Result};
 use scheduler::SamplingRow;
-use types::TOP_K_ALL;
+use types::{TOP_K_ALL, splitmix64};
 
 pub(crate) use edits::edit;
 pub(crate) use logprobs::PositionLogprobs;
@@ -148,14 +148,6 @@ fn mix(x: &Array) -> Result<Array> {
     let x = shifted(x, 16)?.multiply(&Array::scalar(0x7feb_352d_u32)?)?;
     let x = shifted(&x, 15)?.multiply(&Array::scalar(0x846c_a68b_u32)?)?;
     shifted(&x, 16)
-}
-
-/// Turns a counter into a well-mixed word.
-pub(crate) fn splitmix64(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

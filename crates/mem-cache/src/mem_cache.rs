@@ -157,6 +157,19 @@ impl MemCache {
         self.allocator.num_free() + self.tree.evictable_size()
     }
 
+    /// Pages that rows could get besides if these were closed: what they share with one
+    /// another counts once, what they share with other rows not at all.
+    pub fn num_pages_freed_by(&self, rows: impl Iterator<Item = usize>) -> usize {
+        let mut nodes = Vec::new();
+        let mut num_private = 0;
+        for row in rows {
+            let hold = self.holds[row].as_ref().expect("an open row");
+            num_private += self.tables.pages(row).len() - hold.num_tree_pages;
+            nodes.push(hold.node);
+        }
+        num_private + self.tree.num_pages_locked_by(&nodes)
+    }
+
     /// Pages evicted from the tree since the start.
     pub fn num_evicted_pages(&self) -> u64 {
         self.num_evicted

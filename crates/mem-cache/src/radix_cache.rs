@@ -243,6 +243,21 @@ impl RadixCache {
         }
     }
 
+    /// Pages that nobody would lock if each of these nodes, any of them several times, were
+    /// unlocked.
+    pub fn num_pages_locked_by(&self, nodes: &[NodeId]) -> usize {
+        let mut num_locks = BTreeMap::<NodeId, u32>::new();
+        for &node in nodes {
+            let up = |&id: &NodeId| Some(self.nodes[id].parent);
+            let path = std::iter::successors(Some(node), up).take_while(|&id| id != self.root);
+            for id in path {
+                *num_locks.entry(id).or_default() += 1;
+            }
+        }
+        let freed = num_locks.iter().filter(|&(&id, &count)| self.nodes[id].lock_ref == count);
+        freed.map(|(&id, _)| self.nodes[id].pages.len()).sum()
+    }
+
     /// Takes up to `num_pages` pages out of the tree, leaf by leaf as the policy
     /// has it and each from its end, and appends them to `freed`. Returns
     /// how many.

@@ -43,6 +43,21 @@ pub struct MetricsOptions {
     pub buckets: LatencyBuckets,
 }
 
+impl MetricsOptions {
+    /// Labels that samples have of themselves: no extra label may be called so.
+    pub const OWN_LABELS: &[&str] = &[
+        "cache_source",
+        "engine_type",
+        "is_streaming",
+        "le",
+        "mode",
+        "model_name",
+        "moe_ep_rank",
+        "pp_rank",
+        "tp_rank",
+    ];
+}
+
 impl Metrics {
     /// Metrics of a server that answers as `model_name`.
     pub fn new(model_name: &str) -> Self {

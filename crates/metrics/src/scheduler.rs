@@ -75,7 +75,7 @@ impl TokenMetrics {
     fn observe(&self, stats: &SchedulerStats) {
         advance(&self.evicted_tokens, stats.evicted_tokens);
         for (mode, total) in [
-            ("prefill_compute", stats.prompt_tokens.saturating_sub(stats.cached_tokens)),
+            ("prefill_compute", stats.prefilled_tokens),
             ("prefill_cache", stats.cached_tokens),
             ("decode", stats.generation_tokens),
         ] {

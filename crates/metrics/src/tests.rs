@@ -20,6 +20,7 @@ fn stats() -> SchedulerStats {
         evicted_tokens: 4,
         prompt_tokens: 10,
         cached_tokens: 4,
+        prefilled_tokens: 9,
         generation_tokens: 5,
         ..SchedulerStats::default()
     }
@@ -59,7 +60,7 @@ fn gauges_and_counters_follow_the_stats() {
     ] {
         assert_eq!(sample(&text, &format!("sglang:{name}{LABELS}")), value, "{name}");
     }
-    for (mode, value) in [("prefill_compute", 6.0), ("prefill_cache", 4.0), ("decode", 5.0)] {
+    for (mode, value) in [("prefill_compute", 9.0), ("prefill_cache", 4.0), ("decode", 5.0)] {
         let labels = LABELS.replace('}', &format!(",mode=\"{mode}\"}}"));
         assert_eq!(
             sample(&text, &format!("sglang:realtime_tokens_total{labels}")),
@@ -229,5 +230,21 @@ fn the_dashboard_finds_its_metrics() {
     ] {
         let mut samples = text.lines().filter(|line| line.starts_with(&format!("sglang:{name}{{")));
         assert!(samples.next().is_some_and(|line| line.contains(r#"model_name="m""#)), "{name}");
+    }
+}
+
+#[test]
+fn labels_of_samples_are_told() {
+    let metrics = Metrics::new("m");
+    metrics.scheduler.observe(&stats(), 1.5, &StaticFacts::default());
+    metrics.request.observe_first_token(1.0, true);
+    metrics.request.observe_finished(&FinishedRequest { cached_tokens: 1, ..Default::default() });
+    let text = metrics.export(Format::Prometheus);
+    for line in text.lines().filter(|line| line.contains("{model_name")) {
+        let labels = line.split(['{', '}']).nth(1).unwrap();
+        for label in labels.split(',') {
+            let name = label.split_once('=').unwrap().0;
+            assert!(MetricsOptions::OWN_LABELS.contains(&name), "{line}");
+        }
     }
 }

@@ -6,12 +6,13 @@
 use std::cmp::Reverse;
 
 use mem_cache::Piece;
+use types::FinishReason;
 
 use crate::{
     Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     prefill::out_of_pool,
     req::{Req, ReqState},
-    scheduler::{News, internal_error},
+    scheduler::News,
 };
 
 /// A retraction frees pages for this many steps, so as not to come every step.
@@ -120,7 +121,7 @@ impl<E: Executor> Scheduler<E> {
         }
         let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
         self.running.clear();
-        self.finish(id, News::default(), internal_error(message), out);
+        self.finish(id, News::default(), FinishReason::internal_error(message), out);
     }
 
     /// Pages that these requests lack for up to `steps` more tokens each.

@@ -67,13 +67,36 @@ impl<E: Executor> Scheduler<E> {
     }
 }
 
-/// Whether a mask allows anything besides `ids`.
+/// Whether a mask allows anything besides `ids`, which are all different.
 fn leave_any(mask: &[u32], ids: &[TokenId]) -> bool {
-    let mut mask = mask.to_vec();
-    for &id in ids {
-        if let Some(word) = mask.get_mut(id as usize / 32) {
-            *word &= !(1 << (id % 32));
+    let is_allowed =
+        |&&id: &&TokenId| mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+    let mut num_others = ids.iter().filter(is_allowed).count();
+    // Mostly the first words say it.
+    mask.iter().any(|word| {
+        let num_allowed = word.count_ones() as usize;
+        let is_more = num_allowed > num_others;
+        num_others = num_others.saturating_sub(num_allowed);
+        is_more
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_mask_allows_besides() {
+        for (mask, ids, expected) in [
+            (&[0b1010, 0][..], &[1, 3][..], false),
+            (&[0b1010, 0], &[1, 2], true),
+            (&[0b1010, 1], &[1, 3], true),
+            (&[0b1010, 1], &[1, 3, 32], false),
+            (&[1 << 31, 0], &[31, 64, 9000], false),
+            (&[0, 1 << 31], &[31], true),
+            (&[0, 0], &[], false),
+        ] {
+            assert_eq!(leave_any(mask, ids), expected, "{mask:?} {ids:?}");
         }
     }
-    mask.iter().any(|&word| word != 0)
 }

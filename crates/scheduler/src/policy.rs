@@ -12,7 +12,7 @@ use std::{
 };
 
 use mem_cache::NodeId;
-use types::TokenId;
+use types::{SplitMix64, TokenId};
 
 use crate::{Executor, ReqId, SchedulePolicy, Scheduler, prefill::cacheable};
 
@@ -33,11 +33,12 @@ impl<E: Executor> Scheduler<E> {
             SchedulePolicy::Lpm => order.sort_by_cached_key(|&id| Reverse(self.cached_len(id))),
             SchedulePolicy::DfsWeight => self.sort_by_dfs_weight(&mut order),
             SchedulePolicy::Hrrn => order.sort_by_cached_key(|&id| Reverse(self.waiting_ratio(id))),
-            SchedulePolicy::ShortestPrefillFirst => {
-                order.sort_by_cached_key(|&id| self.uncached_len(id));
-            }
+            SchedulePolicy::ShortestPrefillFirst => match order.len() > MAX_MATCHED {
+                true => order.sort_by_key(|&id| self.reqs[id].tokens.len()),
+                false => order.sort_by_cached_key(|&id| self.uncached_len(id)),
+            },
             SchedulePolicy::Lof => order.sort_by_key(|&id| Reverse(self.reqs[id].max_new_tokens)),
-            SchedulePolicy::Random => self.rng.shuffle(&mut order),
+            SchedulePolicy::Random => shuffle(&mut self.rng, &mut order),
         }
         if self.limits.queue.priority.is_some() {
             order.sort_by_key(|&id| Reverse(self.reqs[id].rank));
@@ -47,15 +48,11 @@ impl<E: Executor> Scheduler<E> {
 
     fn active_policy(&self, num_waiting: usize) -> SchedulePolicy {
         let policy = self.limits.queue.policy;
-        let is_costly = match policy {
-            SchedulePolicy::Lpm | SchedulePolicy::Hrrn => num_waiting > MAX_MATCHED,
-            _ => false,
-        };
         let needs_cache = matches!(
             policy,
             SchedulePolicy::Lpm | SchedulePolicy::DfsWeight | SchedulePolicy::Hrrn
         );
-        if is_costly || (needs_cache && self.limits.disable_radix_cache) {
+        if needs_cache && (num_waiting > MAX_MATCHED || self.limits.disable_radix_cache) {
             return SchedulePolicy::Fcfs;
         }
         policy
@@ -103,28 +100,10 @@ impl<E: Executor> Scheduler<E> {
     }
 }
 
-/// SplitMix64: the same order everywhere.
-#[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher and Yates. The remainder's bias is below 2^-32 for any queue.
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for end in (1..items.len()).rev() {
-            items.swap(end, (self.next() % (end as u64 + 1)) as usize);
-        }
+/// Fisher and Yates. The remainder's bias is below 2^-32 for any queue.
+fn shuffle<T>(rng: &mut SplitMix64, items: &mut [T]) {
+    for end in (1..items.len()).rev() {
+        items.swap(end, (rng.next_u64() % (end as u64 + 1)) as usize);
     }
 }
 

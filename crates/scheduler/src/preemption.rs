@@ -19,7 +19,8 @@ impl<E: Executor> Scheduler<E> {
         self.limits.queue.priority?.preemption_threshold
     }
 
-    fn may_preempt(&self, id: ReqId, victim: ReqId) -> bool {
+    /// Whether the priority of `id` is by so much higher.
+    fn may_run_instead_of(&self, id: ReqId, victim: ReqId) -> bool {
         let (rank, victim) = (self.reqs[id].rank, self.reqs[victim].rank);
         let threshold = self.preemption_threshold();
         threshold.is_some_and(|threshold| victim < rank && rank.abs_diff(victim) > threshold)
@@ -32,7 +33,7 @@ impl<E: Executor> Scheduler<E> {
         let mut victims = self.running.clone();
         victims.retain(|&victim| {
             let stays = self.reqs[victim].num_remaining() > 0 && !in_batch(victim);
-            stays && self.may_preempt(id, victim)
+            stays && self.may_run_instead_of(id, victim)
         });
         victims.reverse();
         victims.sort_by_key(|&victim| self.reqs[victim].rank);
@@ -51,8 +52,8 @@ impl<E: Executor> Scheduler<E> {
         let victims = self.victims(id, batch);
         let Some(&victim) = victims.first() else { return false };
         let growth: usize = victims.iter().map(|&id| self.expected_growth(id)).sum();
-        let held = victims.iter().map(|&id| self.cache.pages_for(self.reqs[id].kv_len));
-        let room = self.cache.num_available_pages() + held.sum::<usize>();
+        let rows = victims.iter().filter_map(|&id| self.reqs[id].table_row);
+        let room = self.cache.num_available_pages() + self.cache.num_pages_freed_by(rows);
         let cached = self.cache.peek_prefix(cacheable(&self.reqs[id]));
         if self.pages_to_admit(id, cached, reserved.saturating_sub(growth)) > room {
             return false;
@@ -66,7 +67,7 @@ impl<E: Executor> Scheduler<E> {
     /// behind it.
     pub(crate) fn yield_chunked(&mut self) {
         if let Some(chunked) = self.chunked
-            && self.waiting.iter().any(|&id| self.may_preempt(id, chunked))
+            && self.waiting.iter().any(|&id| self.may_run_instead_of(id, chunked))
         {
             self.preempt(chunked);
         }

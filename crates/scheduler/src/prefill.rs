@@ -8,13 +8,13 @@
 //! Upstream: `PrefillAdder` in `sglang/srt/managers/schedule_policy.py`.
 
 use mem_cache::Piece;
-use types::TokenId;
+use types::{FinishReason, TokenId};
 
 use crate::{
     BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
-    scheduler::{News, internal_error},
+    scheduler::News,
 };
 
 /// A request's `max_new_tokens` beyond this is not planned for.
@@ -273,7 +273,7 @@ impl<E: Executor> Scheduler<E> {
 
     fn abort_too_large(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
         let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
-        self.finish(id, News::default(), internal_error(message), out);
+        self.finish(id, News::default(), FinishReason::internal_error(message), out);
     }
 }
 

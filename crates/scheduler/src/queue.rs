@@ -3,7 +3,7 @@
 //! Upstream: `_add_request_to_queue`, `_abort_on_queued_limit` and `_poll_timeout_aborts`
 //! in `sglang/srt/managers/scheduler.py`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use types::{FinishReason, GenerateReq};
 
@@ -17,7 +17,7 @@ impl<E: Executor> Scheduler<E> {
     pub(crate) fn enqueue(&mut self, req: GenerateReq, out: &mut Vec<SchedulerEvent>) {
         let rank = self.limits.queue.rank(req.priority);
         let refusal = match self.check(&req) {
-            Err(message) => Some(bad_request(message)),
+            Err(message) => Some(FinishReason::bad_request(message)),
             Ok(()) => self.refusal(&req).or_else(|| self.make_place(rank, out)),
         };
         if let Some(reason) = refusal {
@@ -64,7 +64,7 @@ impl<E: Executor> Scheduler<E> {
         let rules = &self.limits.queue;
         let is_vain = rules.priority.is_none() && rules.refuses_priority && req.priority.is_some();
         is_vain.then(|| {
-            unavailable(
+            FinishReason::unavailable(
                 "Using priority is disabled for this server. Please send a new request without a \
                  priority.",
             )
@@ -81,11 +81,13 @@ impl<E: Executor> Scheduler<E> {
         let waiting = self.waiting.iter().rev().copied();
         match waiting.min_by_key(|&id| self.reqs[id].rank) {
             Some(last) if self.reqs[last].rank < rank => {
-                let reason = unavailable("The request is aborted by a higher priority request.");
+                let reason = FinishReason::unavailable(
+                    "The request is aborted by a higher priority request.",
+                );
                 self.finish(last, News::default(), reason, out);
                 None
             }
-            _ => Some(unavailable("The request queue is full.")),
+            _ => Some(FinishReason::unavailable("The request queue is full.")),
         }
     }
 
@@ -100,31 +102,17 @@ impl<E: Executor> Scheduler<E> {
             limit.is_some_and(|limit| now.saturating_sub(since) > limit)
         };
         let waits = |id: &ReqId| is_over(self.reqs[*id].waiting_since, waiting);
-        let late: Vec<_> = self.waiting.iter().copied().filter(waits).collect();
+        let late: BTreeSet<_> = self.waiting.iter().copied().filter(waits).collect();
         let runs = |id: &ReqId| {
             let since = self.reqs.get(*id).and_then(|req| req.running_since);
             since.is_some_and(|since| is_over(since, running))
         };
         let live = self.chunked.iter().chain(&self.running).copied();
-        let long: Vec<_> = live.filter(runs).collect();
+        let long: BTreeSet<_> = live.filter(runs).collect();
         for (ids, text) in
             [(late, "Request waiting timeout reached."), (long, "Request running timeout reached.")]
         {
-            for id in ids {
-                self.finish(id, News::default(), unavailable(text), out);
-            }
+            self.finish_all(ids, &FinishReason::unavailable(text), out);
         }
-    }
-}
-
-fn bad_request(message: String) -> FinishReason {
-    FinishReason::Abort { message, status_code: 400, err_type: "BadRequestError".to_owned() }
-}
-
-fn unavailable(message: &str) -> FinishReason {
-    FinishReason::Abort {
-        message: message.to_owned(),
-        status_code: 503,
-        err_type: "ServiceUnavailableError".to_owned(),
     }
 }

@@ -16,13 +16,14 @@ pub enum SchedulePolicy {
     Fcfs,
     /// Longest cached prefix first; as `Fcfs` while more than 128 wait.
     Lpm,
-    /// Along the radix tree, depth first, the branch with most waiting requests first.
+    /// Along the radix tree, depth first, the branch with most waiting requests first; as
+    /// `Fcfs` while more than 128 wait.
     DfsWeight,
     /// Highest response ratio first: tokens prefilled since a request's arrival over tokens
     /// that it has to prefill itself. Short ones go early, and nobody waits for ever. As
     /// `Fcfs` while more than 128 wait.
     Hrrn,
-    /// The fewest tokens to prefill first.
+    /// The fewest tokens to prefill first; while more than 128 wait, cached ones count too.
     ShortestPrefillFirst,
     /// Longest output (`max_new_tokens`) first.
     Lof,

@@ -2,7 +2,11 @@
 //!
 //! Upstream: `Req` in `sglang/srt/managers/schedule_batch.py`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use slotmap::new_key_type;
 use types::{
@@ -116,8 +120,8 @@ impl Req {
             Some(_) => 0,
         };
         let suppress = (sampling_params.min_new_tokens > 0)
-            .then(|| eos_token_ids.iter().chain(&sampling_params.stop_token_ids).copied().collect())
-            .filter(|ids: &Arc<[TokenId]>| !ids.is_empty());
+            .then(|| ended_by(&eos_token_ids, &sampling_params.stop_token_ids))
+            .filter(|ids| !ids.is_empty());
         Self {
             rid,
             prompt_len: input_ids.len(),
@@ -302,11 +306,13 @@ impl Req {
     }
 }
 
+/// All tokens that end a completion, each once.
+fn ended_by(eos_token_ids: &[TokenId], stop_token_ids: &[TokenId]) -> Arc<[TokenId]> {
+    let ids: BTreeSet<TokenId> = eos_token_ids.iter().chain(stop_token_ids).copied().collect();
+    ids.into_iter().collect()
+}
+
 /// The end of a request whose grammar takes more than there is.
 pub(crate) fn grammar_failed(error: &GrammarError) -> FinishReason {
-    FinishReason::Abort {
-        message: error.to_string(),
-        status_code: 400,
-        err_type: "BadRequestError".to_owned(),
-    }
+    FinishReason::bad_request(error.to_string())
 }

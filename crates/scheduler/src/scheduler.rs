@@ -15,20 +15,21 @@ mod pause;
 mod stats;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     time::Duration,
 };
 
 use mem_cache::{MemCache, MemCacheConfig};
 use slotmap::SlotMap;
-use types::{FinishReason, ReqCounts, ReqEvent, ReqLogprobs, Rid, TokenId, TokenLogprobs};
+use types::{
+    FinishReason, ReqCounts, ReqEvent, ReqLogprobs, Rid, SplitMix64, TokenId, TokenLogprobs,
+};
 
 use crate::{
     Executor, ForwardMode, LimitsError, Progress, QueueRules, ReqId, ScheduleBatch, SchedulerEvent,
     SchedulerLimits, SchedulerMsg,
     new_token_ratio::NewTokenRatio,
-    policy::Rng,
     pooled::PooledSum,
     req::{Req, ReqState},
     scheduler::stats::Totals,
@@ -73,7 +74,7 @@ pub struct Scheduler<E: Executor> {
     max_running: usize,
     /// As last told.
     pub(crate) now: Duration,
-    pub(crate) rng: Rng,
+    pub(crate) rng: SplitMix64,
     pub(crate) totals: Totals,
 }
 
@@ -129,7 +130,7 @@ impl<E: Executor> Scheduler<E> {
             is_held_back: false,
             max_running: limits.max_running_requests,
             now: Duration::ZERO,
-            rng: Rng::new(limits.queue.random_seed),
+            rng: SplitMix64::new(limits.queue.random_seed),
             totals: Totals::default(),
             limits,
         })
@@ -184,9 +185,8 @@ impl<E: Executor> Scheduler<E> {
     /// way on after an error of the executor.
     pub fn fail_all(&mut self, message: &str, out: &mut Vec<SchedulerEvent>) {
         self.in_flight = None;
-        for id in self.reqs.keys().collect::<Vec<_>>() {
-            self.finish(id, News::default(), internal_error(message.to_owned()), out);
-        }
+        let all = self.reqs.keys().collect();
+        self.finish_all(all, &FinishReason::internal_error(message), out);
         self.running.clear();
         self.cache.flush();
     }
@@ -209,7 +209,7 @@ impl<E: Executor> Scheduler<E> {
 
     /// New rules for the waiting queue; who waits already has its place.
     pub fn set_queue_rules(&mut self, rules: QueueRules) {
-        self.rng = Rng::new(rules.random_seed);
+        self.rng = SplitMix64::new(rules.random_seed);
         self.limits.queue = rules;
     }
 
@@ -227,9 +227,8 @@ impl<E: Executor> Scheduler<E> {
                 }
             }
             SchedulerMsg::AbortAll => {
-                for id in self.reqs.keys().collect::<Vec<_>>() {
-                    self.finish(id, News::default(), FinishReason::aborted(), out);
-                }
+                let all = self.reqs.keys().collect();
+                self.finish_all(all, &FinishReason::aborted(), out);
             }
             SchedulerMsg::FlushCache => {
                 let ok = self.flush_cache();
@@ -378,12 +377,34 @@ impl<E: Executor> Scheduler<E> {
         reason: FinishReason,
         out: &mut Vec<SchedulerEvent>,
     ) {
-        let mut req = self.reqs.remove(id).expect("finish of a live request");
-        match req.state() {
-            // Aborted, or retracted while its last token was in flight.
-            ReqState::Waiting => self.waiting.retain(|&other| other != id),
-            ReqState::Chunked => self.chunked = None,
-            ReqState::Running | ReqState::Finished => {}
+        // Aborted, or retracted while its last token was in flight.
+        if self.reqs[id].state() == ReqState::Waiting {
+            self.waiting.retain(|&other| other != id);
+        }
+        self.end(id, news, reason, out);
+    }
+
+    /// [`Self::finish`] of many, with one pass over the queue.
+    pub(crate) fn finish_all(
+        &mut self,
+        ids: BTreeSet<ReqId>,
+        reason: &FinishReason,
+        out: &mut Vec<SchedulerEvent>,
+    ) {
+        if ids.is_empty() {
+            return;
+        }
+        self.waiting.retain(|id| !ids.contains(id));
+        for id in ids {
+            self.end(id, News::default(), reason.clone(), out);
+        }
+    }
+
+    /// Ends a request that is not in the queue any more.
+    fn end(&mut self, id: ReqId, news: News, reason: FinishReason, out: &mut Vec<SchedulerEvent>) {
+        let mut req = self.reqs.remove(id).expect("the end of a live request");
+        if req.state() == ReqState::Chunked {
+            self.chunked = None;
         }
         if let Some(row) = req.table_row.take() {
             self.cache.close(row, req.written());
@@ -402,9 +423,4 @@ impl News {
         let Self { token_ids, logprobs, pooled } = self;
         ReqEvent { token_ids, counts, finish_reason, logprobs, pooled }
     }
-}
-
-/// An abort that is the server's fault.
-pub(crate) fn internal_error(message: String) -> FinishReason {
-    FinishReason::Abort { message, status_code: 500, err_type: "InternalServerError".to_owned() }
 }

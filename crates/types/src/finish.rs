@@ -44,11 +44,26 @@ pub enum FinishReason {
 impl FinishReason {
     /// An abort on the client's or an operator's behalf.
     pub fn aborted() -> Self {
-        Self::Abort {
-            message: "Aborted".to_owned(),
-            status_code: 499,
-            err_type: "AbortedError".to_owned(),
-        }
+        Self::abort("Aborted", 499, "AbortedError")
+    }
+
+    /// An abort for what the client has sent.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::abort(message, 400, "BadRequestError")
+    }
+
+    /// An abort for want of a place; another time it may work.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::abort(message, 503, "ServiceUnavailableError")
+    }
+
+    /// An abort that is the server's fault.
+    pub fn internal_error(message: impl Into<String>) -> Self {
+        Self::abort(message, 500, "InternalServerError")
+    }
+
+    fn abort(message: impl Into<String>, status_code: u16, err_type: &str) -> Self {
+        Self::Abort { message: message.into(), status_code, err_type: err_type.to_owned() }
     }
 
     /// OpenAI's word for it: `stop`, `length` or `abort`.

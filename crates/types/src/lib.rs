@@ -7,6 +7,7 @@
 //! Upstream: `sglang/srt/managers/io_struct.py`.
 
 mod control;
+mod date;
 mod engine_handle;
 mod finish;
 mod grammar;
@@ -16,9 +17,11 @@ mod messages;
 mod pooling;
 mod profile;
 mod sampling;
+mod splitmix;
 mod stats;
 
 pub use control::{ControlMsg, PauseMode, WeightUpdate};
+pub use date::Date;
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use grammar::{GrammarError, NextTokens, TokenGrammar};
@@ -30,4 +33,5 @@ pub use messages::{
 pub use pooling::{Matryoshka, PooledModel, PooledOutput, Pooling};
 pub use profile::{Profile, Stage, StageTimes, StepProfiles};
 pub use sampling::{Penalties, SamplingError, SamplingParams, TOP_K_ALL};
+pub use splitmix::{SplitMix64, splitmix64};
 pub use stats::SchedulerStats;

@@ -40,6 +40,8 @@ pub struct SchedulerStats {
     pub prompt_tokens: u64,
     /// Of those, found in the radix tree.
     pub cached_tokens: u64,
+    /// Prefilled tokens since start, also those of requests that start over.
+    pub prefilled_tokens: u64,
     /// Generated tokens since start.
     pub generation_tokens: u64,
     /// Tokens evicted from the radix tree since start.

@@ -36,6 +36,11 @@ impl MetricsArgs {
         if let Some(name) = labels.keys().find(|name| !is_label_name(name)) {
             anyhow::bail!("--extra-metric-labels: {name:?} cannot be the name of a label");
         }
+        if let Some(name) =
+            labels.keys().find(|name| MetricsOptions::OWN_LABELS.contains(&name.as_str()))
+        {
+            anyhow::bail!("--extra-metric-labels: every sample has a label {name:?} of its own");
+        }
         let default = LatencyBuckets::default();
         let buckets = LatencyBuckets {
             time_to_first_token: bounds(
@@ -96,6 +101,8 @@ mod tests {
             ("[]", &[1.0][..], "--extra-metric-labels"),
             (r#"{"a-b": "c"}"#, &[1.0], "\"a-b\" cannot be the name of a label"),
             (r#"{"__a": "c"}"#, &[1.0], "\"__a\" cannot"),
+            (r#"{"model_name": "c"}"#, &[1.0], "a label \"model_name\" of its own"),
+            (r#"{"le": "c"}"#, &[1.0], "a label \"le\" of its own"),
             ("{}", &[1.0, 1.0], "--bucket-time-to-first-token: bounds must rise"),
             ("{}", &[f64::NAN], "bounds must rise"),
         ] {

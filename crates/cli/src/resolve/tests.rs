@@ -171,12 +171,9 @@ fn what_cannot_be_honoured_is_named() {
         ("--quantization bitnet", "--quantization: `bitnet` is not one of mlx_2bit"),
         (
             "--kv-cache-dtype fp8_e5m2",
-            "--kv-cache-dtype fp8_e5m2 is not supported (only auto, bf16",
+            "--kv-cache-dtype: `fp8_e5m2` is not one of auto, bf16, bfloat16, fp8_e4m3, int4, int8;",
         ),
-        (
-            "--kv-cache-dtype fp4_e2m1",
-            "--kv-cache-dtype fp4_e2m1 is not supported (only auto, bf16",
-        ),
+        ("--kv-cache-dtype fp4_e2m1", "--kv-cache-dtype: `fp4_e2m1` is not one of auto"),
         ("--schedule-policy routing-key", "--schedule-policy: `routing-key` is not one of dfs-"),
         ("--radix-eviction-policy tlru", "--radix-eviction-policy: `tlru` is not one of lfu, lru"),
         ("--radix-eviction-policy-config {\"threshold\":1}", "lru takes no parameter `threshold`"),

@@ -3,17 +3,18 @@
 //! Upstream: `pause_generation`, `slow_down` and the profiler in `sglang/srt/managers`.
 
 use std::{
-    mem,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use scheduler::{Progress, SchedulerMsg};
-use tokio::sync::mpsc;
-use types::{ControlMsg, GenerateReq, PauseMode, Reply, ReqEvent, StepProfiles, WeightUpdate};
+use types::{ControlMsg, FinishReason, PauseMode, Reply, StepProfiles, WeightUpdate};
 
-use super::{Device, EngineThread};
-use crate::{memory_guard::Pressure, profiler::Profiler};
+use super::{Device, EngineThread, SHUTTING_DOWN, held::HeldReq};
+use crate::{
+    memory_guard::{Pressure, Releases},
+    profiler::Profiler,
+};
 
 /// What operators have asked for.
 #[derive(Default)]
@@ -26,8 +27,9 @@ pub(super) struct Control {
     update: Option<RequestedUpdate>,
     /// How short memory was before the last step.
     pressure: Pressure,
+    releases: Releases,
     /// Requests that came while others finish for an update.
-    held: Vec<(Box<GenerateReq>, mpsc::UnboundedSender<ReqEvent>)>,
+    pub(super) held: Vec<HeldReq>,
 }
 
 /// Weights that are to be loaded once nothing runs.
@@ -47,6 +49,10 @@ struct RequestedProfile {
 impl<D: Device> EngineThread<D> {
     pub(super) fn control(&mut self, msg: ControlMsg) {
         match msg {
+            // What drains is not to be held up.
+            ControlMsg::Pause { reply, .. } if self.draining => {
+                let _ = reply.send(self.scheduler.num_live_reqs());
+            }
             ControlMsg::Pause { mode, reply } => {
                 self.scheduler.pause();
                 if mode == PauseMode::Abort {
@@ -88,6 +94,10 @@ impl<D: Device> EngineThread<D> {
     }
 
     fn request_update(&mut self, update: WeightUpdate, reply: Reply<Result<usize, String>>) {
+        if self.draining {
+            let _ = reply.send(Err(SHUTTING_DOWN.to_owned()));
+            return;
+        }
         if self.control.update.is_some() {
             let _ = reply.send(Err("Another update waits for requests to finish.".to_owned()));
             return;
@@ -98,17 +108,17 @@ impl<D: Device> EngineThread<D> {
         self.control.update = Some(RequestedUpdate { update, reply });
     }
 
-    /// Keeps a request back if weights are to be loaded before it runs.
-    pub(super) fn hold(
-        &mut self,
-        req: Box<GenerateReq>,
-        events: mpsc::UnboundedSender<ReqEvent>,
-    ) -> Option<(Box<GenerateReq>, mpsc::UnboundedSender<ReqEvent>)> {
-        if self.control.update.is_none() || self.scheduler.is_paused() {
-            return Some((req, events));
+    /// Whether a request that comes now has to wait for weights.
+    pub(super) fn awaits_update(&self) -> bool {
+        self.control.update.is_some() && !self.scheduler.is_paused() && !self.draining
+    }
+
+    /// For an engine that drains: nobody would use the weights.
+    pub(super) fn cancel_update(&mut self) {
+        if let Some(RequestedUpdate { reply, .. }) = self.control.update.take() {
+            let _ = reply.send(Err(SHUTTING_DOWN.to_owned()));
         }
-        self.control.held.push((req, events));
-        None
+        self.end_held(None, &FinishReason::unavailable(SHUTTING_DOWN));
     }
 
     /// Loads the weights that were asked for, if nothing is in flight, and lets the requests go
@@ -123,9 +133,7 @@ impl<D: Device> EngineThread<D> {
             tracing::error!("the weights stay as they are: {reason}");
         }
         let _ = reply.send(result);
-        for (req, events) in mem::take(&mut self.control.held) {
-            self.take_request(req, events);
-        }
+        self.release_held();
     }
 
     fn update_weights(&mut self, update: &WeightUpdate) -> Result<usize, String> {
@@ -144,7 +152,7 @@ impl<D: Device> EngineThread<D> {
     /// Before a step: takes less memory if it is short.
     pub(super) fn guard_memory(&mut self) {
         let pressure = self.scheduler.executor().pressure();
-        if pressure > Pressure::Normal {
+        if pressure > Pressure::Normal && self.control.releases.is_due(Instant::now()) {
             self.scheduler.executor_mut().release_cache();
         }
         if pressure == self.control.pressure {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mem_cache::PageTables;
-use scheduler::{BatchOutput, InputId, RowMask, ScheduleBatch, SchedulerLimits};
+use scheduler::{BatchOutput, InputId, QueueRules, RowMask, ScheduleBatch, SchedulerLimits};
 use tokio::sync::oneshot;
 use types::{
     ControlMsg, EngineHandle, ModelInfo, PauseMode, SamplingParams, SchedulerStats, StepProfiles,
@@ -133,6 +133,15 @@ fn start() -> Bench {
 }
 
 fn start_with(profile: bool, audit: Audit<CountingDevice>) -> Bench {
+    start_limited(profile, audit, None)
+}
+
+/// So many requests may wait.
+fn start_limited(
+    profile: bool,
+    audit: Audit<CountingDevice>,
+    max_queued_requests: Option<usize>,
+) -> Bench {
     let (permits, receiver) = channel();
     let (sender, inbox) = mpsc::channel(64);
     let status = StatusCell::default();
@@ -150,7 +159,9 @@ fn start_with(profile: bool, audit: Audit<CountingDevice>) -> Bench {
             read: None,
             clock: StageClock::new(),
         };
-        let scheduler = Scheduler::new(device, SchedulerLimits::default()).unwrap();
+        let queue = QueueRules { max_queued_requests, ..QueueRules::default() };
+        let limits = SchedulerLimits { queue, ..SchedulerLimits::default() };
+        let scheduler = Scheduler::new(device, limits).unwrap();
         let (log, clock) = (StepLog::new(1), StepClock::default());
         let options = ThreadOptions { inbox, status: cell, random_seed: 1, log, clock, profile };
         let mut engine = EngineThread::new(scheduler, options);
@@ -501,6 +512,76 @@ fn new_weights_come_between_requests() {
     let failed = bench.submit_update(update("broken"));
     assert_eq!(failed.blocking_recv().unwrap(), Err("no such weights".to_owned()));
     assert_eq!(collect(bench.generate("still", 20, 2)).0, [25, 30]);
+    bench.drain().unwrap();
+}
+
+/// One runs, and new weights wait for its end.
+fn start_update(
+    max_queued_requests: Option<usize>,
+) -> (Bench, mpsc::UnboundedReceiver<ReqEvent>, oneshot::Receiver<Result<usize, String>>) {
+    let bench = start_limited(false, Scheduler::audit, max_queued_requests);
+    let live = bench.generate("live", 10, 3);
+    bench.permits.send(Permit::Step).unwrap();
+    let updated = bench.submit_update(update("5"));
+    (bench, live, updated)
+}
+
+#[test]
+fn what_waits_for_weights_can_be_aborted_and_is_bounded() {
+    let (bench, live, updated) = start_update(Some(2));
+    let [one, two, three] = ["one", "two", "three"].map(|rid| bench.generate(rid, 20, 2));
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("one")) }).unwrap();
+    let four = bench.generate("four", 30, 2);
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(status_code(&collect(three).1), 503, "two may wait");
+    assert_eq!(collect(one).1, FinishReason::aborted());
+    for _ in 0..8 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    assert_eq!(collect(live).0, [11, 12, 13]);
+    assert_eq!((collect(two).0, collect(four).0), (vec![25, 30], vec![35, 40]));
+    bench.drain().unwrap();
+}
+
+#[test]
+fn what_waits_for_weights_ends_with_all_others() {
+    let (bench, live, updated) = start_update(None);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Abort { rid: None }).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(collect(held).1, FinishReason::aborted());
+    assert_eq!(collect(live).1, FinishReason::aborted());
+    assert_eq!(updated.blocking_recv().unwrap(), Ok(0));
+    bench.drain().unwrap();
+}
+
+#[test]
+fn a_drain_refuses_weights_and_who_waits_for_them() {
+    let (bench, live, updated) = start_update(None);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Drain).unwrap();
+    let late = bench.submit_update(update("7"));
+    let (reply, paused) = oneshot::channel();
+    let pause = ControlMsg::Pause { mode: PauseMode::InPlace, reply };
+    bench.handle.submit(EngineMsg::Control(pause)).unwrap();
+    bench.drain().unwrap();
+    assert!(paused.blocking_recv().is_ok(), "it is answered, and nothing pauses");
+    assert_eq!(status_code(&collect(held).1), 503);
+    for answer in [updated, late] {
+        assert_eq!(answer.blocking_recv().unwrap(), Err(SHUTTING_DOWN.to_owned()));
+    }
+    assert_eq!(collect(live).0, [11, 12, 13]);
+}
+
+#[test]
+fn who_waits_in_a_pause_can_be_aborted() {
+    let bench = start();
+    bench.pause(PauseMode::InPlace);
+    let held = bench.generate("held", 20, 2);
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("held")) }).unwrap();
+    assert_eq!(collect(held).1, FinishReason::aborted());
     bench.drain().unwrap();
 }
 

@@ -32,8 +32,10 @@ pub(crate) fn restrict(logits: Array, masks: &[RowMask]) -> Result<Array> {
 /// `[masks.len(), vocab]` bool.
 fn unpack(masks: &[RowMask], vocab: usize) -> Result<Array> {
     let num_words = vocab.div_ceil(WORD_BITS);
-    let words: Vec<u32> =
-        masks.iter().flat_map(|mask| mask.words.iter().copied().take(num_words)).collect();
+    let mut words: Vec<u32> = Vec::with_capacity(masks.len() * num_words);
+    for mask in masks {
+        words.extend_from_slice(&mask.words[..num_words.min(mask.words.len())]);
+    }
     let words = Array::from_slice(&words, &[masks.len(), num_words, 1])?;
     let bits: Vec<u32> = (0..WORD_BITS).map(|bit| 1 << bit).collect();
     let bits = words.bitwise_and(&Array::from_slice(&bits, &[1, 1, WORD_BITS])?)?;

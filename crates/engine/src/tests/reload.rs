@@ -52,6 +52,22 @@ fn a_model_runs_the_weights_it_was_last_given() {
 }
 
 #[test]
+fn room_is_asked_for_by_the_size_of_the_new_weights() {
+    let _alone = alone();
+    let (first, second) = (tiny_llama(), tiny_llama_of(1));
+    let mut scheduler = loading::load(&config(first.path()), &Quiet).unwrap().scheduler;
+    let expected = tokens(&mut scheduler);
+    let file = fs::metadata(second.path().join("model.safetensors")).unwrap().len() as usize;
+    let runner = scheduler.executor_mut();
+    // As if those that run took nothing.
+    runner.reloader.shape.weight_bytes = 0;
+    runner.reloader.platform.memory_bytes = mlx::memory::active_bytes() + file / 2;
+    let error = runner.update_weights(&update(second.path())).unwrap_err().to_string();
+    assert!(error.starts_with("there is no room for the old and the new weights"), "{error}");
+    assert_eq!(tokens(&mut scheduler), expected);
+}
+
+#[test]
 fn weights_that_do_not_fit_change_nothing() {
     let _alone = alone();
     let folder = tiny_llama();

@@ -241,6 +241,26 @@ fn a_split_keeps_both_ends_and_their_locks() {
     assert_eq!(tree.audit(std::iter::empty()), Ok(()));
 }
 
+#[test]
+fn pages_are_free_once_all_their_locks_are_counted() {
+    let mut tree = RadixCache::new(1, EvictionPolicy::Lru);
+    let mut insert = |tokens: &[TokenId]| {
+        let mut pages: Vec<_> = tokens.iter().map(|&token| PageId(token)).collect();
+        let node = tree.insert(tokens, &mut pages, User::default(), &mut Vec::new());
+        tree.inc_lock_ref(node);
+        node
+    };
+    let (a, b, c) = (insert(&[1, 2, 3, 4]), insert(&[1, 2, 5]), insert(&[1, 6]));
+    for (nodes, expected) in
+        [(&[][..], 0), (&[a], 2), (&[b], 1), (&[a, b], 4), (&[a, c], 3), (&[a, b, c], 6)]
+    {
+        assert_eq!(tree.num_pages_locked_by(nodes), expected, "{nodes:?}");
+    }
+    tree.inc_lock_ref(a);
+    assert_eq!(tree.num_pages_locked_by(&[a, b, c]), 2, "the second lock stays");
+    assert_eq!(tree.num_pages_locked_by(&[a, a, b, c]), 6);
+}
+
 /// Three prefixes: used early and often, by a high priority, late.
 #[test]
 fn each_policy_evicts_another_first() {

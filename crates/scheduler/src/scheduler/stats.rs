@@ -45,6 +45,7 @@ impl<E: Executor> Scheduler<E> {
             num_aborted_reqs: totals.aborted_reqs,
             prompt_tokens: totals.prompt_tokens,
             cached_tokens: totals.cached_tokens,
+            prefilled_tokens: totals.prefilled_tokens,
             generation_tokens: totals.generation_tokens,
             evicted_tokens: cache.num_evicted_pages() * page_size as u64,
             new_token_ratio: self.new_token_ratio.get(),

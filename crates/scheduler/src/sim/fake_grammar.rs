@@ -1,9 +1,9 @@
 //! A grammar whose state is all that it has accepted, so a token that is lost, twice there
 //! or out of order changes what may come.
 
-use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
+use types::{GrammarError, NextTokens, TokenGrammar, TokenId, splitmix64};
 
-use super::oracle::{VOCAB_SIZE, mix};
+use super::oracle::VOCAB_SIZE;
 
 /// Ends the completion.
 pub(super) const END: TokenId = 11;
@@ -23,12 +23,14 @@ impl FakeGrammar {
     }
 
     fn allows(&self, token: TokenId) -> bool {
-        let state =
-            self.accepted.iter().fold(0, |state, &token| mix(state ^ (u64::from(token) + 1)));
+        let state = self
+            .accepted
+            .iter()
+            .fold(0, |state, &token| splitmix64(state ^ (u64::from(token) + 1)));
         let always = (state % VOCAB_SIZE) as TokenId;
         self.accepted.len() < self.num_free
             || token == always
-            || mix(state ^ u64::from(token)).is_multiple_of(3)
+            || splitmix64(state ^ u64::from(token)).is_multiple_of(3)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each request must produce, from its own words alone: no batch, no
 //! cache, no scheduler.
 
-use types::{FinishReason, GenerateReq, MatchedStop, NextTokens, Pooling, TokenId};
+use types::{FinishReason, GenerateReq, MatchedStop, NextTokens, Pooling, TokenId, splitmix64};
 
 /// Small, so that stop tokens and equal pages happen.
 pub(super) const VOCAB_SIZE: u64 = 12;
@@ -14,7 +14,7 @@ impl PrefixHash {
     pub(super) const EMPTY: Self = Self(0);
 
     pub(super) fn push(self, token: TokenId) -> Self {
-        Self(mix(self.0 ^ (u64::from(token) + 1)))
+        Self(splitmix64(self.0 ^ (u64::from(token) + 1)))
     }
 
     /// The output of a "model" that is pooled; sums of a few thousand are exact.
@@ -24,9 +24,9 @@ impl PrefixHash {
 
     /// The "model" and the "sampler": the next token after this prefix.
     pub(super) fn sample(self, temperature: f32, seed: u64, suppress: &[TokenId]) -> TokenId {
-        let mut state = if temperature == 0.0 { self.0 } else { mix(self.0 ^ seed) };
+        let mut state = if temperature == 0.0 { self.0 } else { splitmix64(self.0 ^ seed) };
         loop {
-            state = mix(state);
+            state = splitmix64(state);
             let token = (state % VOCAB_SIZE) as TokenId;
             if !suppress.contains(&token) {
                 return token;
@@ -90,12 +90,4 @@ pub(super) fn pooled(req: &GenerateReq) -> Option<Vec<f32>> {
         Pooling::Mean => outputs.iter().sum::<f32>() / outputs.len() as f32,
     };
     Some(vec![value])
-}
-
-/// SplitMix64's finaliser.
-pub(super) fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

@@ -287,6 +287,50 @@ fn nobody_makes_room_in_vain() {
     assert_eq!(answer(&events, "r3").0.len(), 10);
 }
 
+/// Requests with 18 pages in common and this priority, beside two of priority 0; then one of
+/// priority 5 that needs 17 of 32 pages. How many of them it sends back.
+fn preempted_beside(shared: &[i64]) -> u64 {
+    let rules = PriorityRules { preemption_threshold: Some(0), ..PriorityRules::default() };
+    let limits = SchedulerLimits { queue: with(rules), num_pages: 32, ..limits() };
+    let mut scheduler = scheduler(limits);
+    let mut events = Vec::new();
+    for (number, &priority) in (1..).zip(shared) {
+        let mut req = GenerateReq { priority: Some(priority), ..numbered(number, 296, 10) };
+        req.input_ids[..288].fill(7);
+        events.extend(step(&mut scheduler, vec![send(req)]));
+    }
+    let high = GenerateReq { priority: Some(5), ..numbered(9, 250, 10) };
+    events.extend(run_to_idle(&mut scheduler, vec![send(high)]));
+    assert_eq!(answer(&events, "r9").0.len(), 10);
+    scheduler.stats().num_preemptions
+}
+
+#[test]
+fn pages_that_are_shared_are_freed_by_the_last_who_has_them() {
+    assert_eq!(preempted_beside(&[9, 0, 0]), 0, "the first keeps what they share");
+    assert_eq!(preempted_beside(&[0, 0]), 2, "it takes both");
+}
+
+#[test]
+fn a_long_queue_is_not_matched_against_the_tree() {
+    // Of 128 and of 129, the last has most of its prompt cached.
+    for (policy, first_of_few, first_of_many) in [
+        (SchedulePolicy::Lpm, 0, 1),
+        (SchedulePolicy::DfsWeight, 0, 1),
+        (SchedulePolicy::ShortestPrefillFirst, 0, 1),
+    ] {
+        for (count, first) in [(127, first_of_few), (128, first_of_many)] {
+            let mut scheduler = scheduler(one_by_one(by(policy)));
+            run_to_idle(&mut scheduler, vec![send(req("warm", prompt(49), 1))]);
+            scheduler.executor_mut().batches.clear();
+            let mut msgs: Vec<_> = (1..=count).map(|n| send(numbered(n, 40, 1))).collect();
+            msgs.push(send(GenerateReq { input_ids: prompt(49), ..numbered(0, 1, 1) }));
+            step(&mut scheduler, msgs);
+            assert_eq!(order(&scheduler), [first], "{policy:?} {count}");
+        }
+    }
+}
+
 #[test]
 fn a_prompt_in_pieces_gives_way_to_a_higher_priority_and_goes_on_behind_it() {
     let rules = PriorityRules { preemption_threshold: Some(0), ..PriorityRules::default() };

@@ -331,7 +331,7 @@ fn no_new_tokens_means_prefill_only() {
         let mut scheduler = scheduler(SchedulerLimits { overlap, ..limits() });
         let events = run_to_idle(&mut scheduler, vec![send(req("a", prompt(40), 0))]);
         let (tokens, counts, reason) = answer(&events, "a");
-        assert_eq!(tokens, []);
+        assert!(tokens.is_empty());
         assert_eq!(counts.completion_tokens, 0);
         assert_eq!(reason, FinishReason::Length { length: 0 });
         assert_eq!(shape(&scheduler.executor().batches[0]), [(0, 40, false)]);
@@ -446,13 +446,10 @@ fn a_request_that_outgrows_the_pool_alone_is_ended_with_the_cause() {
         assert_eq!(tokens.len(), 13, "the last needs no slot of its own");
         assert_eq!(
             reason,
-            FinishReason::Abort {
-                message: "Out of memory: the request has 33 tokens and the K/V pool holds 32, \
-                          even with no other request running."
-                    .to_owned(),
-                status_code: 500,
-                err_type: "InternalServerError".to_owned(),
-            }
+            FinishReason::internal_error(
+                "Out of memory: the request has 33 tokens and the K/V pool holds 32, even with no \
+                 other request running."
+            )
         );
         assert_eq!(scheduler.stats().num_used_tokens(), 0);
     }

@@ -4,13 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use mem_cache::{EvictionPolicy, StateConfig, WindowConfig};
 use types::{
-    GenerateReq, LogprobParams, Penalties, Pooling, Rid, SamplingParams, TokenGrammar, TokenId,
+    GenerateReq, LogprobParams, Penalties, Pooling, Rid, SamplingParams, SplitMix64, TokenGrammar,
+    TokenId, splitmix64,
 };
 
-use super::{
-    fake_grammar::FakeGrammar,
-    oracle::{VOCAB_SIZE, mix},
-};
+use super::{fake_grammar::FakeGrammar, oracle::VOCAB_SIZE};
 use crate::{
     PrefillSharing, PriorityRules, QueueRules, RetractionPolicy, SchedulePolicy, SchedulerLimits,
 };
@@ -35,18 +33,17 @@ pub(super) struct Workload {
     pub(super) actions: Vec<(usize, Action)>,
 }
 
-/// SplitMix64: small, and the same everywhere.
+/// Draws.
 #[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
+pub(super) struct Rng(SplitMix64);
 
 impl Rng {
     pub(super) fn new(seed: u64) -> Self {
-        Self(mix(seed))
+        Self(SplitMix64::new(splitmix64(seed)))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
+        self.0.next_u64()
     }
 
     /// In `low..=high`.

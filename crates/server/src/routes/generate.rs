@@ -17,6 +17,7 @@ use protocol::{
 use serde_json::json;
 use types::TokenId;
 
+use super::usage::UsagePolicy;
 use crate::{
     AppState,
     body::read_json,
@@ -27,6 +28,9 @@ use crate::{
     sse::{self, Frames, StreamFormat},
     state::unix_seconds,
 };
+
+/// Patterns in all `sampling_params` of a request.
+const MAX_STOP_REGEX: usize = 128;
 
 pub(crate) async fn generate(
     State(state): State<AppState>,
@@ -41,6 +45,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let request: GenerateRequest = read_json(state, request, &GENERATE_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
+    let has_reasoning = request.require_reasoning.unwrap_or(false);
     let flags =
         SequenceFlags { arrived, is_streaming, log_metrics: request.log_metrics.unwrap_or(true) };
     let (plan, is_list) = plan(state, request, flags)?;
@@ -48,6 +53,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let words = Words {
         weight_version: state.weight_version(),
         with_prompt_ids,
+        usage: UsagePolicy::new(state, None, 1).with_reasoning(state, has_reasoning),
         is_incremental: is_streaming && state.config.incremental_streaming_output,
         with_index: is_streaming && is_list,
     };
@@ -158,10 +164,27 @@ fn specs(
     let spec = |json| SamplingSpec::new(json, vocab_size, interval);
     match params.unwrap_or(OneOrMany::One(SamplingJson::default())) {
         OneOrMany::One(json) => Ok(vec![spec(json)?; num_prompts]),
-        OneOrMany::Many(list) if list.len() == num_prompts => list.into_iter().map(spec).collect(),
+        OneOrMany::Many(list) if list.len() == num_prompts => {
+            check_stop_regex(&list)?;
+            list.into_iter().map(spec).collect()
+        }
         OneOrMany::Many(list) => {
             let got = list.len();
             Err(ApiError::value(format!("{got} sampling_params for {num_prompts} prompts")))
+        }
+    }
+}
+
+/// Each pattern may take a megabyte once it is compiled.
+fn check_stop_regex(list: &[SamplingJson]) -> Result<(), ApiError> {
+    let counts = list.iter().filter_map(|json| json.stop_regex.as_ref().map(|sent| sent.count));
+    match counts.sum() {
+        0..=MAX_STOP_REGEX => Ok(()),
+        count => {
+            let message = format!(
+                "at most {MAX_STOP_REGEX} stop_regex are allowed in all sampling_params, got {count}"
+            );
+            Err(ApiError::value(message))
         }
     }
 }
@@ -223,6 +246,7 @@ fn each<T: Clone>(
 struct Words {
     weight_version: String,
     with_prompt_ids: bool,
+    usage: UsagePolicy,
     is_incremental: bool,
     with_index: bool,
 }
@@ -245,7 +269,7 @@ impl Words {
                 prompt_tokens: counts.prompt_tokens,
                 weight_version: &self.weight_version,
                 num_retractions: counts.num_retractions,
-                reasoning_tokens: 0,
+                reasoning_tokens: self.usage.reasoning_tokens(sequence),
                 completion_tokens: counts.completion_tokens,
                 cached_tokens: counts.cached_tokens,
                 e2e_latency: sequence.e2e_latency(),

@@ -37,6 +37,8 @@ pub(crate) async fn rerank(
     let documents: Vec<String> =
         request.documents.into_iter().map(text).collect::<Result<_, _>>()?;
     check(&query, &documents)?;
+    let repeated = query.len() + request.instruct.as_ref().map_or(0, String::len);
+    super::score::check_repeated(repeated, documents.iter().map(String::len))?;
     let flags = SequenceFlags { arrived, is_streaming: false, log_metrics: true };
     let template = state.chat_template.as_ref().filter(|template| is_reranker(template));
     let scores = match template {

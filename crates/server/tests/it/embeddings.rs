@@ -64,6 +64,17 @@ async fn openais_route_takes_every_kind_of_input() {
 }
 
 #[tokio::test]
+async fn answers_name_the_weights_that_are_there_now() {
+    let server = Server::new(embedder(Matryoshka::No));
+    let update = json!({"model_path": "models/new", "weight_version": "2"});
+    assert_eq!(server.post("/update_weights_from_disk", update).await.status, 200);
+    let answer = server.post("/v1/embeddings", json!({"input": "a"})).await.json();
+    assert_eq!(answer["model"], "models/new");
+    let answer = server.post("/encode", json!({"text": "a"})).await.json();
+    assert_eq!(answer["meta_info"]["weight_version"], "2");
+}
+
+#[tokio::test]
 async fn base64_is_the_bytes_of_f32() {
     let server = Server::new(embedder(Matryoshka::No));
     let body = json!({"input": [[3, 9, 9, 9]], "encoding_format": "base64"});

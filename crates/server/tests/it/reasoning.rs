@@ -50,6 +50,23 @@ async fn reasoning_of_an_answer() {
 }
 
 #[tokio::test]
+async fn reasoning_of_a_completion_is_counted_if_it_is_required() {
+    let server = Server::parsing("qwen3", "none", THOUGHT);
+    let num_thought = "<think>I think.</think>".len();
+    for (required, count) in [(json!(true), num_thought), (json!(false), 0), (json!(null), 0)] {
+        let body = json!({"text": "x", "require_reasoning": required});
+        let answer = server.post("/generate", body).await.json();
+        assert_eq!(answer["meta_info"]["reasoning_tokens"], count, "{required}");
+    }
+    let body = json!({"text": "x", "require_reasoning": true, "stream": true});
+    let events = server.post("/generate", body).await.events();
+    let counts: Vec<_> =
+        events.iter().map(|e| e["meta_info"]["reasoning_tokens"].clone()).collect();
+    assert!(counts[0] == 1 || counts[0].as_u64() < counts.last().unwrap().as_u64(), "{counts:?}");
+    assert_eq!(*counts.last().unwrap(), num_thought);
+}
+
+#[tokio::test]
 async fn reasoning_in_a_stream() {
     let server = Server::parsing("qwen3", "none", THOUGHT);
     let pieces = deltas(&server, json!({"stream": true})).await;
