@@ -192,8 +192,7 @@ HOSTILE_PATHS = ["/generate", "/v1/chat/completions", "/v1/completions", "/v1/me
 class Storm:
     def __init__(self, server, options):
         self.server, self.options = server, options
-        self.counts = collections.Counter()
-        self.failures, self.memory, self.expected = [], [], []
+        self.counts, self.failures, self.memory, self.expected = collections.Counter(), [], [], []
         self.probes_ms = {"/health": [], "/health_generate": []}
 
     def check(self, holds, what):
@@ -221,7 +220,7 @@ class Storm:
         status, answer = await self.server.json("POST", path, body)
         if self.note("whole", status):
             found = content_of(path, answer)
-            self.check(found == expected, f"{path} {json.dumps(body)}: {found} instead of {expected}")
+            self.check(found == expected, f"{path}: {found} instead of {expected} for {json.dumps(body)}")
 
     async def stream(self, dice, pause=0.0):
         path, body, expected = dice.choice([one for one in self.expected if one[0] == "/generate" and len(one[2]) == 1])
@@ -231,9 +230,11 @@ class Storm:
         last = None
         async for event in answer.events(pause):
             last = event
-        self.check(last is not None and "error" not in last, f"a stream ended with {last}")
+        if last["meta_info"]["finish_reason"].get("status_code") == 503:
+            self.note("stream", 503)
+            return
         found = content_of(path, last)
-        self.check(found == expected, f"stream of {json.dumps(body)}: {found} instead of {expected}")
+        self.check(found == expected, f"stream: {found} instead of {expected} for {json.dumps(body)}")
 
     async def slow_reader(self, dice):
         await self.stream(dice, pause=dice.random() * 0.3)
@@ -266,6 +267,9 @@ class Storm:
 
     async def hostile(self, dice):
         path, body = dice.choice(HOSTILE_PATHS), dice.choice(hostile_bodies(dice))
+        if isinstance(body, dict):
+            # On another path than it is made for a body may be a request, whose answer would fill the context.
+            body = {"max_tokens": 4, **body}
         answer = await self.server.send("POST", path, body)
         self.note("hostile", answer.status)
         text = await answer.body()
@@ -333,8 +337,7 @@ class Storm:
                 break
             await asyncio.sleep(0.5)
         self.check(load["num_running_reqs"] + load["num_waiting_reqs"] == 0, f"still live: {load}")
-        status, _ = await self.server.json("POST", "/flush_cache")
-        self.check(status == 200, f"/flush_cache: {status}")
+        self.check((await self.server.json("POST", "/flush_cache"))[0] == 200, "/flush_cache is refused")
         _, loads = await self.server.json("GET", "/v1/loads")
         used = loads["loads"][0]["num_used_tokens"]
         self.check(used == 0, f"{used} tokens are held by nobody")

@@ -71,7 +71,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(args, (state.clone(), identity), engine, watchdog));
-    state.flush_traces(LAST_WORDS);
+    state.flush_logs(LAST_WORDS);
     // Blocking text jobs of requests that are gone must not hold up the exit.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)

@@ -100,9 +100,14 @@ impl<'a> Reader<'a> {
         self.enter()?;
         let mut items = Vec::new();
         while !self.eat("]") {
-            if !self.eat(",") {
-                items.push(self.value()?);
+            if self.eat(",") {
+                continue;
             }
+            // No value, and nothing that could be read over.
+            if self.rest.starts_with('}') {
+                return None;
+            }
+            items.push(self.value()?);
         }
         self.depth -= 1;
         Some(items)
@@ -150,7 +155,9 @@ mod tests {
                            "f": ""});
         assert_eq!((name, Value::Object(arguments)), ("f", value));
         assert_eq!(parse_call("call:f{}").unwrap().1.len(), 0);
-        for text in ["f{}", "call:{}", "call:f", "call:f{a}", "call:f{a:1", "call:f{} x"] {
+        for text in
+            ["f{}", "call:{}", "call:f", "call:f{a}", "call:f{a:1", "call:f{} x", "call:f{a:[1}]}"]
+        {
             assert_eq!(parse_call(text), None, "{text}");
         }
         assert_eq!(parse_call(&format!("call:f{{a:{}", "[".repeat(9_000))), None);

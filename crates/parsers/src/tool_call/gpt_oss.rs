@@ -56,6 +56,8 @@ impl GptOss {
                 Fed::More => {}
                 Fed::Done(_) => {
                     calls.end_call();
+                    // What follows up to the message's end means nothing.
+                    calls.close();
                     self.message = Message::CallDone;
                 }
                 Fed::Broken(_) => {

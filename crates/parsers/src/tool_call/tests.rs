@@ -76,6 +76,20 @@ fn unfinished_and_foreign_outputs_are_text() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn odd_outputs_are_the_same_in_pieces() {
+    let call = "<|channel|>commentary to=functions.fly<|message|>{}<|call.";
+    for (name, text, expected) in [("gpt-oss", call, ""), ("gpt-oss", &call[..40], "")] {
+        let entry = find(name).unwrap();
+        let whole = ParsedCalls::of_text(entry, offered(), text);
+        assert_eq!((whole.text.as_str(), whole.calls.len()), (expected, 0), "{text}");
+        for pieces in cuts(text) {
+            assert_eq!(in_pieces(entry, &pieces), whole, "{name} {pieces:?}");
+        }
+    }
+}
+
 #[test]
 fn a_stream_tells_the_name_first_and_arguments_as_they_come() {
     let mut stream = ToolCallStream::new(find("qwen25").unwrap(), offered());
