@@ -8,7 +8,7 @@ use crate::support::{FakeEngine, Server};
 /// Its vectors are the prompt's length and first token.
 pub(crate) fn embedder(shorter: Matryoshka) -> FakeEngine {
     let output = PooledOutput::Embedding { size: 2, shorter };
-    FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output })
+    FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output, is_encoder: false })
 }
 
 pub(crate) fn classifier() -> FakeEngine {
@@ -16,6 +16,7 @@ pub(crate) fn classifier() -> FakeEngine {
     FakeEngine::pooled(PooledModel {
         pooling: Pooling::Last,
         output: PooledOutput::Scores { labels },
+        is_encoder: false,
     })
 }
 
