@@ -61,6 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            return self.send({"tokens": self.oracle.tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]})
         if self.path == "/generate":
             params = body["sampling_params"]
             wanted = (params["max_new_tokens"], params.get("stop"), params.get("json_schema"))

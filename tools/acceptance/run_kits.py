@@ -5,8 +5,9 @@
 After a colon: one mixin of the kit. Some kits import SGLang themselves, so they need a Python that has its requirements.
 
 streaming_session_kit needs a server with `--enable-streaming-session --page-size 1`; its StreamingSessionKitMixin a
-context of more than 100000 tokens (`--json-model-override-args '{"max_position_embeddings": 131072}'`), its
-AbortLeakReproKitMixin one of 512 (`--context-length 512`).
+context of more than 100000 tokens (`--json-model-override-args '{"max_position_embeddings": 131072}'
+--max-total-tokens 20000`), its AbortLeakReproKitMixin one of 512 (`--context-length 512`). It aborts what a small model
+has ended long ago, so its requests ignore EOS.
 """
 
 import importlib.util
@@ -74,10 +75,25 @@ def load_session_fixture():
     sys.modules[f"sglang.test.server_fixtures.{name}"] = module
 
 
+class EndlessRequests:
+    """`requests` whose completions do not end by themselves."""
+
+    get = staticmethod(requests.get)
+
+    @staticmethod
+    def post(url, json=None, **options):
+        params = (json or {}).get("sampling_params")
+        if params:
+            json = json | {"sampling_params": params | {"ignore_eos": True}}
+        return requests.post(url, json=json, **options)
+
+
 def mixins(kit, wanted):
     if kit == "streaming_session_kit":
         load_session_fixture()
     module = load(kit, PACKAGE / "test" / "kits" / f"{kit}.py")
+    if kit == "streaming_session_kit":
+        module.requests = EndlessRequests
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == kit]
     if wanted:
         return [mixin for mixin in own if mixin.__name__ == wanted]

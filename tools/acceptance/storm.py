@@ -267,6 +267,9 @@ class Storm:
 
     async def hostile(self, dice):
         path, body = dice.choice(HOSTILE_PATHS), dice.choice(hostile_bodies(dice))
+        if isinstance(body, dict):
+            # On another path than it is made for a body may be a request, whose answer would fill the context.
+            body = {"max_tokens": 4, **body}
         answer = await self.server.send("POST", path, body)
         self.note("hostile", answer.status)
         text = await answer.body()

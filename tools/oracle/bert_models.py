@@ -1,9 +1,10 @@
-"""Goldens of tiny BERT and XLM-RoBERTa by numpy in f64, written after the papers: the hidden states of three tokens.
+"""Goldens of tiny BERT and XLM-RoBERTa by numpy in f64, written after the papers: the outputs of three tokens. Those
+of pairs of texts, of their first token, are by transformers in f64.
 
-    python bert_models.py
+    python bert_models.py        (with numpy, torch, transformers)
 
-writes crates/models/tests/it/encoders/<case>.json: the config, a prompt, and the outputs, `[3, width]`. Weights come
-from names, as in tiny_models.py; gains of norms are around one.
+writes crates/models/tests/it/encoders/<case>.json: the config, a prompt, where its second text begins, and the
+outputs, `[3, width]`. Weights come from names, as in tiny_models.py; gains of norms are around one.
 """
 
 import json
@@ -11,6 +12,8 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
+import transformers
 from tiny_models import PROMPT, tensor
 
 OUT = Path(__file__).resolve().parents[2] / "crates/models/tests/it/encoders"
@@ -36,6 +39,14 @@ CASES = {
     "xlm-roberta": ROBERTA | {"architectures": ["XLMRobertaModel"]},
     "xlm-roberta-labels": ROBERTA | {"architectures": ["XLMRobertaForSequenceClassification"]},
 }
+SIGMOID = {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}
+PAIRS = {
+    "bert-pair": BERT | {"architectures": ["BertForSequenceClassification"]},
+    "bert-pair-sigmoid": BERT | {"architectures": ["BertForSequenceClassification"]} | SIGMOID,
+    "xlm-roberta-pair": ROBERTA | {"architectures": ["XLMRobertaForSequenceClassification"]},
+}
+# Of a pair, the second text's first token.
+SECOND = 5
 
 
 def weight(name, *shape):
@@ -87,15 +98,33 @@ def outputs(config):
         x = norm(x + linear(inner, f"{at}.output.dense", hidden), f"{at}.output.LayerNorm", eps)
     if has_head:
         x = linear(np.tanh(linear(x, "classifier.dense", hidden)), "classifier.out_proj", 1)
-        x = 1 / (1 + np.exp(-x))
     return x
+
+
+def score_of_pair(config):
+    """The only label's, after the activation that the config names: what a cross-encoder gives."""
+    model = getattr(transformers, config["architectures"][0])
+    model = model(transformers.AutoConfig.for_model(**config, num_labels=1, attn_implementation="eager"))
+    state = {name: torch.from_numpy(np.array(weight(name, *value.shape)))
+             for name, value in model.state_dict().items() if value.is_floating_point()}
+    model = model.double().eval()
+    model.load_state_dict(state, strict=False)
+    ids = torch.tensor([PROMPT])
+    types = (torch.arange(len(PROMPT)) >= SECOND).long()[None] * (config["type_vocab_size"] > 1)
+    with torch.no_grad():
+        score = model(input_ids=ids, token_type_ids=types).logits
+    return [[(score.sigmoid() if config.keys() & SIGMOID.keys() else score).item()]]
 
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    for name, config in CASES.items():
-        rows = [[float(f"{value:.7g}") for value in row] for row in outputs(config)[[0, 5, -1]]]
-        golden = {"config": config, "prompt": PROMPT, "rows": [0, 5, len(PROMPT) - 1], "outputs": rows}
+    for name, config in (CASES | PAIRS).items():
+        if name in PAIRS:
+            outcome, at = score_of_pair(config), {"second_text": SECOND, "rows": [0]}
+        else:
+            outcome, at = outputs(config)[[0, 5, -1]], {"rows": [0, 5, len(PROMPT) - 1]}
+        rows = [[float(f"{value:.7g}") for value in row] for row in outcome]
+        golden = {"config": config, "prompt": PROMPT} | at | {"outputs": rows}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items()]
         (OUT / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

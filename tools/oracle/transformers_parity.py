@@ -7,7 +7,7 @@ under each setting; transformers then computes logits for prompt and completion 
 every position is compared with log-softmaxes over them: the prompt's tokens, the completion's, the most likely ones, named
 ones. Penalties count the completion's tokens, as SGLang's do: repetition by transformers' own LogitsProcessor, frequency
 and presence by OpenAI's formula; then comes the temperature. Prints the largest difference of each setting and kind; fails
-above 1e-3, or if a greedy token is not the most likely one by more than that.
+above 1e-3, or if a greedy token is not the most likely one by more than that. On a busy machine OMP_NUM_THREADS=1 helps torch.
 """
 
 import sys

@@ -85,6 +85,8 @@ pub struct BatchInputs {
     pub sampled_rows: Vec<i32>,
     /// For a model with recurrent layers.
     pub states: Option<StatePlan>,
+    /// `[num_tokens]`, for an encoder: 1 in the second of two texts, else 0. `None`: all 0.
+    pub token_types: Option<Vec<i32>>,
 }
 
 /// [`WindowInputs`] as tensors.
@@ -113,6 +115,8 @@ pub struct ForwardBatch {
     pub sampled_rows: Option<Array>,
     /// For a model with recurrent layers.
     pub states: Option<StateStep>,
+    /// `[num_tokens]` int32, for an encoder; `None`: all 0.
+    pub token_types: Option<Array>,
     /// For layers with a window; `None` if they use the pages of all others.
     pub windows: Option<WindowStep>,
     /// What the backend worked out once for all layers, or for all others.
@@ -172,6 +176,7 @@ impl ForwardBatch {
             out_cache_loc: int32(&inputs.out_cache_loc)?,
             sampled_rows: (!every_row).then(|| int32(&inputs.sampled_rows)).transpose()?,
             states: inputs.states.map(|plan| StateStep::new(plan, num_tokens)).transpose()?,
+            token_types: inputs.token_types.map(|types| int32(&types)).transpose()?,
             windows: (inputs.windows)
                 .map(|windows| WindowStep::new(windows, &step, backend.as_ref()))
                 .transpose()?,

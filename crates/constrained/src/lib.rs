@@ -9,6 +9,8 @@
 //!
 //! Upstream: `sglang/srt/constrained`.
 
+mod anchors;
+mod automaton;
 mod backend;
 mod compiler;
 mod ebnf;

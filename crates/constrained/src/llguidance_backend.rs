@@ -2,6 +2,9 @@
 //!
 //! Upstream: `sglang/srt/constrained/llguidance_backend.py`.
 
+mod grammar;
+mod lexers;
+
 use std::{fmt, sync::Arc};
 
 use llguidance::{
@@ -10,11 +13,14 @@ use llguidance::{
 };
 use serde_json::{Map, Value, json};
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
-use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
+use types::TokenGrammar;
 
+use self::grammar::{LlGrammar, first_line};
 use crate::{
     CompileError, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions, Vocabulary,
-    VocabularyError, ebnf, schema_levels,
+    VocabularyError, anchors,
+    automaton::{Automata, Limits},
+    ebnf, schema_levels,
     structural_tag::{self, SpecialTokens},
 };
 
@@ -24,11 +30,18 @@ const MAX_LEXER_STATES: usize = 30_000;
 /// Symbols in productions.
 const MAX_GRAMMAR_SIZE: usize = 100_000;
 
+/// A regular expression becomes an automaton if that is small, some hundred states: the mask
+/// of each is computed once. Of many states each is seen once or never, and the library is
+/// the faster one for those.
+const AUTOMATON_LIMITS: Limits =
+    Limits { nfa_bytes: 128 << 10, determinize_bytes: 1 << 20, dfa_bytes: 128 << 10 };
+
 /// Grammars over one vocabulary.
 pub(crate) struct LlGuidance {
     factory: ParserFactory,
     vocabulary: Arc<Vocabulary>,
     special: SpecialTokens,
+    automata: Automata,
     json: JsonOptions,
 }
 
@@ -55,7 +68,17 @@ impl LlGuidance {
             verbose_errors: false,
             ..ParserLimits::default()
         };
-        Ok(Self { factory, vocabulary: Arc::clone(vocabulary), special, json })
+        let automata = Automata::new(vocabulary, env);
+        Ok(Self { factory, vocabulary: Arc::clone(vocabulary), special, automata, json })
+    }
+
+    /// A grammar that the library follows.
+    fn followed(&self, grammar: TopLevelGrammar) -> Result<Box<dyn TokenGrammar>, String> {
+        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        match matcher.get_error() {
+            Some(reason) => Err(first_line(&reason)),
+            None => Ok(Box::new(LlGrammar::new(matcher, &self.vocabulary))),
+        }
     }
 
     fn json_schema(&self, text: &str) -> Result<TopLevelGrammar, String> {
@@ -102,7 +125,10 @@ impl GrammarBackend for LlGuidance {
         let invalid = |reason: String| CompileError::Invalid { kind, reason };
         let grammar = match kind {
             GrammarKind::JsonSchema => self.json_schema(&spec.text).map_err(invalid)?,
-            GrammarKind::Regex => TopLevelGrammar::from_regex(without_anchors(&spec.text)),
+            GrammarKind::Regex => match self.automata.compile(&spec.text, AUTOMATON_LIMITS) {
+                Ok(grammar) => return Ok(grammar),
+                Err(_) => TopLevelGrammar::from_regex(anchors::without_anchors(&spec.text)),
+            },
             GrammarKind::Ebnf => {
                 TopLevelGrammar::from_lark(ebnf::to_lark(&spec.text).map_err(invalid)?)
             }
@@ -110,30 +136,8 @@ impl GrammarBackend for LlGuidance {
                 TopLevelGrammar::from_lark(self.structural_tag(&spec.text).map_err(invalid)?)
             }
         };
-        let parser = self.factory.create_parser(grammar);
-        let matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            Some(reason) => Err(invalid(first_line(&reason))),
-            None => {
-                let vocabulary = Arc::clone(&self.vocabulary);
-                Ok(Box::new(LlGrammar { matcher, vocabulary, is_terminated: false }))
-            }
-        }
+        self.followed(grammar).map_err(invalid)
     }
-}
-
-/// The whole completion has to match, so anchors at both ends say nothing new.
-fn without_anchors(regex: &str) -> &str {
-    let regex = regex.strip_prefix('^').unwrap_or(regex);
-    match regex.strip_suffix('$') {
-        Some(rest) if rest.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 0 => rest,
-        _ => regex,
-    }
-}
-
-/// Without the library's own stack.
-fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
 }
 
 impl fmt::Debug for LlGuidance {
@@ -142,72 +146,25 @@ impl fmt::Debug for LlGuidance {
     }
 }
 
-/// One grammar, followed.
-struct LlGrammar {
-    matcher: Matcher,
-    vocabulary: Arc<Vocabulary>,
-    /// A token that ends the completion was accepted, of which the matcher knows nothing.
-    is_terminated: bool,
-}
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
 
-impl LlGrammar {
-    fn may_end(&mut self) -> Result<bool, GrammarError> {
-        Ok(self.matcher.is_stopped() || self.matcher.is_accepting().map_err(failed)?)
-    }
-}
-
-fn failed(error: impl fmt::Display) -> GrammarError {
-    GrammarError::Backend(first_line(&error.to_string()))
-}
-
-impl TokenGrammar for LlGrammar {
-    fn next_tokens(&mut self) -> Result<NextTokens, GrammarError> {
-        let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
-        let mut mask = Vec::from(allowed);
-        mask.resize(self.vocabulary.mask_words(), 0);
-        if mask.iter().all(|&word| word == 0) {
-            return Err(GrammarError::DeadEnd);
-        }
-        Ok(NextTokens::Of(mask))
+    fn backend(vocabulary: &Arc<Vocabulary>) -> LlGuidance {
+        LlGuidance::new(vocabulary, JsonOptions::default()).unwrap()
     }
 
-    fn accept(&mut self, token: TokenId) -> Result<(), GrammarError> {
-        if self.is_terminated {
-            return Err(GrammarError::Refused(token));
-        }
-        if self.vocabulary.is_end(token) {
-            self.is_terminated = self.may_end()?;
-            return if self.is_terminated { Ok(()) } else { Err(GrammarError::Refused(token)) };
-        }
-        match self.matcher.try_consume_tokens(&[token]).map_err(failed)? {
-            1 => Ok(()),
-            _ => Err(GrammarError::Refused(token)),
-        }
+    /// A regular expression by the library alone.
+    pub(crate) fn by_the_library(
+        vocabulary: &Arc<Vocabulary>,
+        regex: &str,
+    ) -> Box<dyn TokenGrammar> {
+        backend(vocabulary).followed(TopLevelGrammar::from_regex(regex)).unwrap()
     }
 
-    fn rollback(&mut self, num_tokens: usize) -> Result<(), GrammarError> {
-        let num_ends = usize::from(self.is_terminated && num_tokens > 0);
-        self.matcher.rollback(num_tokens - num_ends).map_err(|_| GrammarError::Rollback)?;
-        self.is_terminated &= num_ends == 0;
-        Ok(())
-    }
-
-    fn is_terminated(&self) -> bool {
-        self.is_terminated
-    }
-
-    fn boxed_clone(&self) -> Box<dyn TokenGrammar> {
-        Box::new(Self {
-            matcher: self.matcher.deep_clone(),
-            vocabulary: Arc::clone(&self.vocabulary),
-            is_terminated: self.is_terminated,
-        })
-    }
-}
-
-impl fmt::Debug for LlGrammar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { is_terminated, .. } = self;
-        f.debug_struct("LlGrammar").field("is_terminated", is_terminated).finish_non_exhaustive()
+    /// What follows a regular expression in the library.
+    pub(super) fn matcher(regex: &str) -> Matcher {
+        let backend = backend(&Arc::new(crate::testing::vocabulary()));
+        Matcher::new(backend.factory.create_parser(TopLevelGrammar::from_regex(regex)))
     }
 }

@@ -5,7 +5,11 @@
 //!
 //! Upstream: `is_legacy_structural_tag` in `sglang/srt/constrained/utils.py`.
 
+mod alike;
 mod lark;
+mod parts;
+#[cfg(test)]
+mod reference;
 mod special_tokens;
 
 use serde::Deserialize;

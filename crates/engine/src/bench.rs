@@ -228,6 +228,7 @@ impl OneBatch {
             logprobs: None,
             grammar: None,
             pooling: None,
+            second_text: None,
             priority: None,
         }))
     }

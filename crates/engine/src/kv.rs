@@ -222,6 +222,7 @@ impl Kv {
             windows,
             sampled_rows,
             states,
+            token_types: token_types(batch),
         };
         Ok(Step { forward: self.forward_batch(batch_inputs)?, sampled, inputs })
     }
@@ -264,6 +265,7 @@ impl Kv {
                 rows: vec![StateRow { start: 0, len: prompt.len(), from: None, to: 0 }],
                 saves: Vec::new(),
             }),
+            token_types: None,
         })
     }
 
@@ -339,6 +341,19 @@ impl Wanted {
         }
         wanted
     }
+}
+
+/// Which tokens belong to the second of two texts; `None`: none do.
+fn token_types(batch: &ScheduleBatch) -> Option<Vec<i32>> {
+    if batch.rows.iter().all(|row| row.second_text.is_none()) {
+        return None;
+    }
+    let of_row = |row: &BatchRow| {
+        let second = row.second_text.unwrap_or(usize::MAX);
+        let tokens = row.prefix_len..row.prefix_len + row.extend_len;
+        tokens.map(move |token| i32::from(token >= second))
+    };
+    Some(batch.rows.iter().flat_map(of_row).collect())
 }
 
 /// Which states the rows of a batch read and write.

@@ -500,6 +500,7 @@ fn run_together(
                 logprobs: None,
                 grammar: None,
                 pooling,
+                second_text: None,
                 priority: None,
             }))
         })

@@ -52,7 +52,7 @@ pub(crate) fn load(
         (true, None) => Pooling::First,
         (false, None) => Pooling::Last,
     };
-    Ok(Loaded { model, pooled: Some(PooledModel { pooling, output }), is_encoder })
+    Ok(Loaded { model, pooled: Some(PooledModel { pooling, output, is_encoder }), is_encoder })
 }
 
 /// The configuration that an encoder can run with: prompts come whole, nothing is kept of

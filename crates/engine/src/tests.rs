@@ -170,6 +170,7 @@ fn requests() -> Vec<GenerateReq> {
                 logprobs: None,
                 grammar: None,
                 pooling: None,
+                second_text: None,
                 priority: None,
             }
         })

@@ -59,6 +59,8 @@ struct Embeddings {
     /// `[max_position_embeddings - first_position, hidden]`, from a text's first token on,
     /// with the type of a first text added.
     positions: Array,
+    /// `[2, hidden]`, what a token's type adds to that; `None`: there is one type.
+    types: Option<Array>,
     norm: LayerNorm,
 }
 
@@ -78,6 +80,15 @@ struct Head {
     dense: Linear,
     out_proj: Linear,
     num_labels: usize,
+    /// Of the labels' logits.
+    act: HeadAct,
+}
+
+/// `sbert_ce_default_activation_function`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeadAct {
+    Identity,
+    Sigmoid,
 }
 
 /// Whether a model of this config is an encoder.
@@ -107,7 +118,7 @@ pub(crate) fn load(
         .collect::<std::result::Result<_, _>>()?;
     let embeddings = Embeddings::load(&config, &body.at("embeddings"), first_position)?;
     let has_head = hf.architectures().iter().any(|name| name.ends_with("Classification"));
-    let head = has_head.then(|| Head::load(&config, (w, &body), prefix)).transpose()?;
+    let head = has_head.then(|| Head::load((hf, &config), (w, &body), prefix)).transpose()?;
     let pooler = [body.path(), "pooler"].join(if body.path().is_empty() { "" } else { "." });
     w.finish(&[LeftOver::Module(&pooler), LeftOver::Suffix("embeddings.position_ids")])?;
     let num_labels = head.as_ref().map(|head| head.num_labels);
@@ -122,7 +133,8 @@ fn prefix(config: &HfConfig) -> Option<&'static str> {
 
 impl CausalLm for Bert {
     /// Hidden states of the sampled rows, `[num_sampled, hidden_size]`, or of the head's
-    /// labels, `[num_sampled, num_labels]`: logits, and of one label its probability.
+    /// labels, `[num_sampled, num_labels]`: logits, unless its config has them go through
+    /// a sigmoid.
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let mut hidden = self.embeddings.forward(batch)?;
         for layer in &self.layers {
@@ -160,7 +172,11 @@ impl CausalLm for Bert {
 impl Embeddings {
     fn forward(&self, batch: &ForwardBatch) -> Result<Array> {
         let words = self.word_embeddings.forward(&batch.input_ids)?;
-        self.norm.forward(&words.add(&self.positions.take(&batch.positions, 0)?)?)
+        let mut sum = words.add(&self.positions.take(&batch.positions, 0)?)?;
+        if let Some((types, of_tokens)) = self.types.as_ref().zip(batch.token_types.as_ref()) {
+            sum = sum.add(&types.take(of_tokens, 0)?)?;
+        }
+        self.norm.forward(&sum)
     }
 
     fn load(
@@ -173,14 +189,23 @@ impl Embeddings {
         let types = w.at("token_type_embeddings");
         let types = types.take("weight", &[config.type_vocab_size, hidden])?;
         let width = hidden as i32;
+        let first_type = types.slice(&[0, 0], &[1, width], &[1, 1])?;
         let positions =
             positions.slice(&[first_position as i32, 0], &[all as i32, width], &[1, 1])?;
-        let positions = positions.add(&types.slice(&[0, 0], &[1, width], &[1, 1])?)?;
+        let positions = positions.add(&first_type)?;
         positions.eval()?;
+        let types = if config.type_vocab_size < 2 {
+            None
+        } else {
+            let more = types.slice(&[0, 0], &[2, width], &[1, 1])?.subtract(&first_type)?;
+            more.eval()?;
+            Some(more)
+        };
         let words = w.at("word_embeddings");
         Ok(Self {
             word_embeddings: Embedding::load(words, config.vocab_size, hidden, false)?,
             positions,
+            types,
             norm: LayerNorm::load_biased(w.at("LayerNorm"), hidden, config.layer_norm_eps)?,
         })
     }
@@ -241,11 +266,14 @@ impl EncoderLayer {
 impl Head {
     fn forward(&self, hidden: &Array) -> Result<Array> {
         let logits = self.out_proj.forward(&self.dense.forward(hidden)?.tanh()?)?;
-        if self.num_labels == 1 { logits.sigmoid() } else { Ok(logits) }
+        match self.act {
+            HeadAct::Identity => Ok(logits),
+            HeadAct::Sigmoid => logits.sigmoid(),
+        }
     }
 
     fn load(
-        config: &BertConfig,
+        (hf, config): (&HfConfig, &BertConfig),
         (w, body): (&Weights, &Weights),
         prefix: &str,
     ) -> std::result::Result<Self, LoadError> {
@@ -260,7 +288,23 @@ impl Head {
             dense: Linear::load(dense, hidden, hidden, true)?,
             out_proj: Linear::load(out, hidden, num_labels, true)?,
             num_labels,
+            act: HeadAct::new(hf)?,
         })
+    }
+}
+
+impl HeadAct {
+    fn new(hf: &HfConfig) -> std::result::Result<Self, LoadError> {
+        let field = "sbert_ce_default_activation_function";
+        let name = hf.get(field).map(|name| name.as_str().unwrap_or_default());
+        match name.map(|name| name.rsplit('.').next().unwrap_or_default()) {
+            None | Some("Identity") => Ok(Self::Identity),
+            Some("Sigmoid") => Ok(Self::Sigmoid),
+            Some(_) => {
+                let reason = "only Identity and Sigmoid are supported";
+                Err(config_error(field, reason.to_owned()))
+            }
+        }
     }
 }
 

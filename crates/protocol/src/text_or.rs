@@ -26,6 +26,12 @@ impl<T> Default for TextOr<T> {
     }
 }
 
+impl<T> From<String> for TextOr<T> {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(TextOrVisitor(PhantomData))

@@ -56,6 +56,7 @@ fn req(index: usize) -> SchedulerMsg {
         logprobs: None,
         grammar: None,
         pooling: None,
+        second_text: None,
         priority: None,
     }))
 }

@@ -126,6 +126,8 @@ pub struct BatchRow {
     pub input_logprobs: Option<InputLogprobs>,
     /// Those of this step's tokens, not none, whose outputs are wanted, as their sum.
     pub pooled: Option<Range<usize>>,
+    /// Of a prompt that is a pair of texts, where the second begins.
+    pub second_text: Option<usize>,
     /// Which states of the state pool it reads and writes; `None` for a model without
     /// recurrent layers.
     pub state: Option<StateFlow>,

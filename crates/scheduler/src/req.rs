@@ -88,6 +88,7 @@ pub(crate) struct Req {
     input_logprobs: Option<Vec<TokenLogprobs>>,
     /// If a vector is wanted of the prompt.
     pub(crate) pooled: Option<PooledSum>,
+    second_text: Option<usize>,
     state: ReqState,
 }
 
@@ -110,6 +111,7 @@ impl Req {
             eos_token_ids,
             logprobs,
             pooling,
+            second_text,
             grammar,
             ..
         } = req;
@@ -146,6 +148,7 @@ impl Req {
                 .map(|_| Vec::new()),
             logprobs,
             pooled: pooling.map(PooledSum::new),
+            second_text,
             state: ReqState::Waiting,
         }
     }
@@ -197,6 +200,7 @@ impl Req {
             sampling: self.sampling_row(),
             input_logprobs: None,
             pooled: None,
+            second_text: self.second_text,
             state: None,
             first_window_page: None,
         }

@@ -8,7 +8,10 @@ use parsers::{
     reasoning::{Begins, ReasoningEntry, ReasoningOptions, ReasoningStream, Separated},
     tool_call::{ParsedCalls, ToolCallEntry, ToolCallStream, ToolEvent, Tools},
 };
+use types::FinishReason;
 use uuid::Uuid;
+
+use crate::generation::{Sequence, Update};
 
 /// How the answers to one request are taken apart.
 #[derive(Debug, Clone, Default)]
@@ -150,8 +153,19 @@ impl AnswerStream {
         }
     }
 
+    /// What is new in a sequence's answer.
+    pub(crate) fn advance(&mut self, sequence: &Sequence, update: &Update) -> Vec<Part> {
+        let mut parts = self.push(&sequence.text()[update.text_from..]);
+        match sequence.finish_reason() {
+            // What is left of an aborted answer is nobody's.
+            None | Some(FinishReason::Abort { .. }) => {}
+            Some(_) => parts.extend(self.finish()),
+        }
+        parts
+    }
+
     /// The next piece of the text.
-    pub(crate) fn push(&mut self, text: &str) -> Vec<Part> {
+    fn push(&mut self, text: &str) -> Vec<Part> {
         let separated = match &mut self.reasoning {
             Some(stream) => stream.push(text),
             None => Separated { reasoning: String::new(), content: text.to_owned() },
@@ -162,7 +176,7 @@ impl AnswerStream {
     }
 
     /// The end of the text.
-    pub(crate) fn finish(&mut self) -> Vec<Part> {
+    fn finish(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         if let Some(separated) = self.reasoning.as_mut().map(ReasoningStream::finish) {
             self.add(separated, &mut parts);

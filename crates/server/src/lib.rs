@@ -25,7 +25,6 @@ mod serve;
 mod sessions;
 mod sse;
 mod state;
-mod timestamp;
 mod tls;
 mod trace;
 mod utc;

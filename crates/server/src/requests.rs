@@ -9,6 +9,7 @@
 
 mod book;
 mod log;
+mod writer;
 
 use std::sync::Arc;
 

@@ -50,24 +50,29 @@ struct Entry {
 
 impl ResponseStore {
     pub(crate) fn insert(&self, stored: Stored) {
-        self.entries().insert(stored);
+        let entry = Entry::new(stored);
+        self.entries().insert(entry);
     }
 
-    /// What can end the work on a response that is there already.
+    /// What can end the work on a response that is there already. If that has been dropped, or
+    /// cancelled by now, it ends at once.
     pub(crate) fn attach(&self, id: &str, task: AbortHandle) {
         match self.entries().by_id.get_mut(id) {
-            Some(entry) => entry.task = Some(task),
-            None => task.abort(),
+            Some(entry) if entry.stored.response.status == Status::InProgress => {
+                entry.task = Some(task);
+            }
+            _ => task.abort(),
         }
     }
 
     /// Replaces a response that is still in progress; one that was cancelled or
     /// has been dropped stays so.
     pub(crate) fn finish(&self, stored: Stored) {
+        let finished = Entry::new(stored);
         let mut entries = self.entries();
-        let entry = entries.by_id.get(&stored.response.id);
+        let entry = entries.by_id.get(&finished.stored.response.id);
         if entry.is_some_and(|entry| entry.stored.response.status == Status::InProgress) {
-            entries.insert(stored);
+            entries.insert(finished);
         }
     }
 
@@ -94,13 +99,20 @@ impl ResponseStore {
     }
 }
 
-impl Entries {
-    fn insert(&mut self, stored: Stored) {
-        let id = stored.response.id.clone();
-        self.remove(&id);
+impl Entry {
+    /// Takes its time to find out how large it is: not under the lock.
+    fn new(stored: Stored) -> Self {
         let num_bytes = json_len(&stored.response) + json_len(&stored.messages);
-        self.num_bytes += num_bytes;
-        self.by_id.insert(id.clone(), Entry { stored, num_bytes, task: None });
+        Self { stored, num_bytes, task: None }
+    }
+}
+
+impl Entries {
+    fn insert(&mut self, entry: Entry) {
+        let id = entry.stored.response.id.clone();
+        self.remove(&id);
+        self.num_bytes += entry.num_bytes;
+        self.by_id.insert(id.clone(), entry);
         self.order.push_back(id);
         while self.order.len() > MAX_RESPONSES || self.num_bytes > MAX_BYTES {
             let Some(oldest) = self.order.front().cloned() else { break };
@@ -184,6 +196,23 @@ mod tests {
         store.insert(stored("d", Status::Completed, &"x".repeat(MAX_BYTES)));
         let entries = store.entries();
         assert_eq!((entries.by_id.len(), entries.order.len(), entries.num_bytes), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn work_on_what_is_cancelled_already_ends_at_once() {
+        let store = ResponseStore::default();
+        store.insert(stored("a", Status::InProgress, ""));
+        store.insert(stored("b", Status::InProgress, ""));
+        store.cancel("a");
+        let work = || tokio::spawn(std::future::pending::<()>());
+        let (a, b, c) = (work(), work(), work());
+        for (id, task) in [("a", &a), ("b", &b), ("c", &c)] {
+            store.attach(id, task.abort_handle());
+        }
+        assert!(a.await.unwrap_err().is_cancelled() && c.await.unwrap_err().is_cancelled());
+        assert!(!b.is_finished());
+        store.cancel("b");
+        assert!(b.await.unwrap_err().is_cancelled());
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! Accepting connections, and stopping to.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::{Future, IntoFuture, pending},
+    io,
+    time::Duration,
+};
 
 use axum::serve::{Listener, ListenerExt};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::sleep,
+    sync::oneshot,
+    time::{sleep, timeout},
 };
 use types::{ControlMsg, EngineMsg};
 
@@ -13,6 +18,9 @@ use crate::{
     AppState, router,
     tls::{TlsIdentity, TlsListener},
 };
+
+/// For the ends of what a drain has aborted to reach their clients.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown` resolves, then refuses new requests, lets live ones
 /// finish and tells the engine to drain. Returns when all of that is done.
@@ -46,18 +54,23 @@ async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let draining = state.clone();
-    axum::serve(listener, router(state.clone()))
+    let (begin, has_begun) = oneshot::channel();
+    let served = axum::serve(listener, router(state.clone()))
         .with_graceful_shutdown(async move {
             shutdown.await;
             tracing::info!(num_live = draining.num_live_requests(), "draining");
             draining.begin_drain();
-            // In a pause the live ones would never end. Nobody waits for the answer.
-            let _ = draining.control(ControlMsg::Continue).await;
-            if let Some(timeout) = draining.config.drain_timeout {
-                tokio::spawn(end_after(draining, timeout));
-            }
+            // Nobody is there any more: neither is a limit needed.
+            let _ = begin.send(());
+            // In a pause the live ones would never end. An engine that hangs holds up nothing
+            // but this task.
+            tokio::spawn(async move { draining.control(ControlMsg::Continue).await });
         })
-        .await?;
+        .into_future();
+    tokio::select! {
+        result = served => result?,
+        () = overtime(&state, has_begun) => tracing::warn!("connections hang: closing them"),
+    }
     // An engine that is gone already has nothing to drain.
     let _ = state.engine.send(EngineMsg::Drain).await;
     Ok(())
@@ -70,9 +83,16 @@ pub(crate) fn set_nodelay(stream: &TcpStream) {
     }
 }
 
-/// Aborts what is still live, unless the process ends before.
-async fn end_after(state: AppState, timeout: Duration) {
-    sleep(timeout).await;
+/// Aborts what is still live when a drain has taken too long; over when clients have had time to
+/// hear of it.
+async fn overtime(state: &AppState, has_begun: oneshot::Receiver<()>) {
+    let Some(limit) = state.config.drain_timeout else { return pending().await };
+    if has_begun.await.is_err() {
+        return pending().await;
+    }
+    sleep(limit).await;
     tracing::warn!(num_live = state.num_live_requests(), "the drain has taken too long: aborting");
-    let _ = state.engine.send(EngineMsg::Abort { rid: None }).await;
+    // The inbox of an engine that hangs may be full.
+    let _ = timeout(LAST_ANSWERS, state.engine.send(EngineMsg::Abort { rid: None })).await;
+    sleep(LAST_ANSWERS).await;
 }

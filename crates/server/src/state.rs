@@ -101,7 +101,18 @@ impl AppState {
         let reasoning_marks = config.parsers.reasoning.and_then(|entry| {
             let (begin, end) = (mark(entry.begin)?, mark(entry.end)?.into());
             let call = entry.call.and_then(mark);
-            Some(Arc::new(ReasoningMarks { begin, end, call, reopens: entry.reopens }))
+            let mut excluded = Vec::new();
+            if config.enable_strict_thinking {
+                excluded.clone_from(&eos_token_ids);
+                // A mark of several tokens cannot be refused: each of them may be meant otherwise.
+                excluded.extend(
+                    call.as_ref().filter(|call: &&Vec<_>| call.len() == 1).into_iter().flatten(),
+                );
+                let vocab_size = engine.model().vocab_size;
+                excluded.retain(|&token| (token as usize) < vocab_size);
+            }
+            let reopens = entry.reopens;
+            Some(Arc::new(ReasoningMarks { begin, end, call, reopens, excluded }))
         });
         let answer_begin = config.parsers.reasoning.and_then(|entry| mark(entry.answer_begin));
         Self(Arc::new(Shared {
@@ -158,8 +169,10 @@ impl AppState {
         self.requests.book.dump(reason, &self.config.shown_args())
     }
 
-    /// Sends the spans that wait to be sent; blocks until then, or for so long.
-    pub fn flush_traces(&self, timeout: Duration) {
+    /// Writes and sends what waits of the request log and of traces; blocks until then, or for
+    /// so long each.
+    pub fn flush_logs(&self, timeout: Duration) {
+        self.requests.log.flush(timeout);
         if let Some(exporter) = &self.exporter {
             exporter.flush(timeout);
         }
@@ -296,20 +309,30 @@ impl AppState {
         &self,
         job: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let jobs = Arc::clone(&self.text_jobs);
-        let permit = jobs.acquire_owned().await.expect("the semaphore is never closed");
-        // The permit goes with the job: a client that leaves does not end it.
-        let task = tokio::task::spawn_blocking(move || {
-            let result = job();
-            drop(permit);
-            result
-        });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a text job panicked");
-            let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-            Err(ApiError::http(status, "The prompt could not be processed."))
-        })
+        run_job(&self.text_jobs, "The prompt could not be processed.", job).await
     }
+}
+
+/// Runs blocking work, as many jobs at a time as `jobs` has permits.
+///
+/// # Errors
+/// The job's; a 500 with `panicked` if it panics.
+pub(crate) async fn run_job<T: Send + 'static>(
+    jobs: &Arc<Semaphore>,
+    panicked: &'static str,
+    job: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let permit = Arc::clone(jobs).acquire_owned().await.expect("the semaphore is never closed");
+    // The permit goes with the job: a client that leaves does not end it.
+    let task = tokio::task::spawn_blocking(move || {
+        let result = job();
+        drop(permit);
+        result
+    });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a job panicked");
+        Err(ApiError::http(axum::http::StatusCode::INTERNAL_SERVER_ERROR, panicked))
+    })
 }
 
 fn exporter(config: &ServerConfig) -> Option<Exporter> {

@@ -1,6 +1,6 @@
 //! Calendar time, for logs and file names.
 
-use crate::timestamp::date;
+use types::Date;
 
 /// A time of day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,11 @@ impl Utc {
         format!("{}T{}.{:06}", self.date(), self.time(), self.micros)
     }
 
+    /// `2026-01-31T23:59:59.123Z`, as RFC 3339 has it.
+    pub fn rfc3339(self) -> String {
+        format!("{}T{}.{:03}Z", self.date(), self.time(), self.micros / 1000)
+    }
+
     /// `2026-01-31 23:59:59`.
     pub fn stamp(self) -> String {
         format!("{} {}", self.date(), self.time())
@@ -36,7 +41,7 @@ impl Utc {
     }
 
     fn date(self) -> String {
-        let (year, month, day) = date(self.seconds / 86_400);
+        let Date { year, month, day, .. } = Date::of_day(self.seconds / 86_400);
         format!("{year}-{month:02}-{day:02}")
     }
 
@@ -55,6 +60,7 @@ mod tests {
         let time = Utc::from_unix(951_868_799.25);
         assert_eq!(time.stamp(), "2000-02-29 23:59:59");
         assert_eq!(time.iso(), "2000-02-29T23:59:59.250000");
+        assert_eq!(time.rfc3339(), "2000-02-29T23:59:59.250Z");
         assert_eq!(time.file_name(), "2000-02-29_23-59-59");
     }
 }

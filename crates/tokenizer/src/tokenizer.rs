@@ -153,6 +153,30 @@ impl Tokenizer {
         }
     }
 
+    /// Token ids of two texts that belong together, with the special tokens that the model
+    /// wants around and between them, and where the second text begins if the model tells
+    /// texts apart (BERT does, RoBERTa does not).
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; a tokenizer that is not from a `tokenizer.json`.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<TokenId>, Option<usize>)> {
+        let len = first.len() + second.len();
+        let failed = |reason: String| TokenizerError::Encode { len, reason };
+        let library = self.0.library.as_ref().ok_or(TokenizerError::Skipped)?;
+        if self.0.encoder.is_some() {
+            return Err(failed("pairs of texts need a tokenizer.json".to_owned()));
+        }
+        let encode = || library.encode_fast((first, second), true);
+        match panic::catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(pair)) => {
+                let begins_at = pair.get_type_ids().iter().position(|&text| text == 1);
+                Ok((pair.get_ids().to_vec(), begins_at))
+            }
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("the pre-tokenizer gave up".to_owned())),
+        }
+    }
+
     /// No text of `len_bytes` bytes is fewer tokens than this. A prompt that is
     /// too long by this count need not be encoded, which would take some hundred
     /// bytes of memory per byte of text. 0 if the tokenizer sets no such limit.

@@ -7,6 +7,7 @@
 //! Upstream: `sglang/srt/managers/io_struct.py`.
 
 mod control;
+mod date;
 mod engine_handle;
 mod finish;
 mod grammar;
@@ -20,6 +21,7 @@ mod splitmix;
 mod stats;
 
 pub use control::{ControlMsg, PauseMode, WeightUpdate};
+pub use date::Date;
 pub use engine_handle::{EngineHandle, EngineStatus, StatusCell, SubmitError};
 pub use finish::{FinishReason, MatchedStop};
 pub use grammar::{GrammarError, NextTokens, TokenGrammar};

@@ -30,6 +30,9 @@ pub struct GenerateReq {
     pub grammar: Option<Box<dyn TokenGrammar>>,
     /// Set: a vector is wanted and no token, and the model is a [`PooledModel`].
     pub pooling: Option<Pooling>,
+    /// Of a prompt that is a pair of texts, where the second begins: an encoder may tell them
+    /// apart.
+    pub second_text: Option<usize>,
     /// Counts if the server schedules by priority.
     pub priority: Option<i64>,
 }

@@ -20,6 +20,8 @@ pub struct PooledModel {
     pub pooling: Pooling,
     /// What the vector is.
     pub output: PooledOutput,
+    /// It reads a prompt whole, which may be a pair of texts.
+    pub is_encoder: bool,
 }
 
 /// What a pooled vector is.

@@ -157,6 +157,7 @@ fn submit(
         logprobs: None,
         grammar: None,
         pooling: None,
+        second_text: None,
         priority: None,
     });
     engine.handle.submit(EngineMsg::Generate { req, events: sender })?;

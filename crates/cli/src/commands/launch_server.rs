@@ -71,7 +71,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     state.allow_log_level(logging::set_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(args, (state.clone(), identity), engine, watchdog));
-    state.flush_traces(LAST_WORDS);
+    state.flush_logs(LAST_WORDS);
     // Blocking text jobs of requests that are gone must not hold up the exit.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
@@ -300,6 +300,7 @@ fn server_config(
         stream_interval: serving.stream_interval,
         default_sampling_seed: args.engine.deterministic_seed()?,
         stream_response_default_include_usage: serving.stream_response_default_include_usage,
+        enable_strict_thinking: serving.enable_strict_thinking,
         enable_streaming_session: serving.enable_streaming_session,
         sampling_defaults: match serving.sampling_defaults.as_str() {
             "model" => text::sampling_defaults(&engine.text),

@@ -166,22 +166,17 @@ impl Parser<'_> {
                     return self.error(format_args!("`{name}(...)` is not supported"));
                 }
                 // Which of the two it is shows after white space.
-                let mut ahead = Parser { chars: self.chars.clone(), ..self.at_line() };
-                ahead.skip_blank();
-                if depth == 0 && ahead.takes_assignment() {
-                    (self.chars, self.line) = (ahead.chars, ahead.line);
+                let here = (self.chars.clone(), self.line);
+                self.skip_blank();
+                if depth == 0 && self.takes_assignment() {
                     return Ok(Some(Item::Head(self.id(name))));
                 }
+                (self.chars, self.line) = here;
                 Expr::Rule(self.id(name))
             }
             c => return self.error(format_args!("`{c}` is unexpected")),
         };
         self.repeated(part).map(|part| Some(Item::Part(part)))
-    }
-
-    fn at_line<'b>(&self) -> Parser<'b> {
-        let chars = "".chars().peekable();
-        Parser { chars, line: self.line, names: Vec::new(), ids: HashMap::new() }
     }
 
     fn group(&mut self, depth: usize) -> Result<Expr, String> {

@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::SpecialTokens;
+use super::{
+    SpecialTokens, alike,
+    parts::{Part, choice, sequence},
+};
+use crate::anchors::without_anchors;
 
 /// Formats inside of formats.
 const MAX_DEPTH: usize = 32;
@@ -25,7 +29,8 @@ pub(crate) fn to_lark(
 ) -> Result<String, String> {
     let mut writer = Writer { special, json, lines: String::new(), num_names: 0 };
     let format = tag.get("format").ok_or("a structural tag has structures or a format")?;
-    let start = writer.format(format, None, 0)?;
+    let start = writer.format(format, &[], 0)?;
+    let start = writer.expr(&start)?;
     writer.line("start", &start)?;
     Ok(writer.lines)
 }
@@ -51,189 +56,296 @@ impl Writer<'_> {
         format!("{prefix}{}", self.num_names)
     }
 
-    /// An expression for what `format` describes. `end` is what follows it, if text goes on
-    /// up to there.
-    fn format(
-        &mut self,
-        format: &Value,
-        end: Option<&[&str]>,
-        depth: usize,
-    ) -> Result<String, String> {
+    /// What `format` describes, and one of `ends` after it if there are any. Free text goes up
+    /// to the first place where one of them stands.
+    fn format(&mut self, format: &Value, ends: &[&str], depth: usize) -> Result<Part, String> {
         if depth > MAX_DEPTH {
             return Err("formats are too deeply nested".to_owned());
         }
-        let kind = text_of(format, "type")?;
-        match kind {
-            "const_string" => Ok(self.literal(text_of(format, "value")?)),
+        let part = match text_of(format, "type")? {
+            "any_text" => return self.text_until(ends, ends),
+            "triggered_tags" => return self.triggered(format, ends, depth),
+            "sequence" => return self.sequence(list_of(format, "elements")?, ends, depth),
+            "or" => return self.any_of(list_of(format, "elements")?, ends, depth),
+            "tag" => return self.tag(format, "", ends, depth),
+            "const_string" => self.literal(text_of(format, "value")?),
             "json_schema" => {
                 let schema = format.get("json_schema").unwrap_or(&Value::Bool(true));
-                Ok(format!("%json {}", (self.json)(schema)?))
+                Part::Json(format!("%json {}", (self.json)(schema)?))
             }
             "regex" => {
-                let name = self.new_name("R");
-                let pattern = llguidance::regex_to_lark(text_of(format, "pattern")?, "");
-                self.line(&name, &format!("/{pattern}/"))?;
-                Ok(name)
+                let pattern = without_anchors(text_of(format, "pattern")?);
+                Part::Text(format!("/{}/", llguidance::regex_to_lark(pattern, "")))
             }
-            "any_text" => self.text_until(end.unwrap_or_default()),
-            "sequence" => {
-                let parts = list_of(format, "elements")?;
-                let is_text = |part: &Value| part["type"] == "any_text";
-                if parts.iter().rev().skip(1).any(is_text) {
-                    return Err("`any_text` amid a sequence is not supported".to_owned());
-                }
-                let parts: Result<Vec<_>, _> =
-                    parts.iter().map(|part| self.format(part, None, depth + 1)).collect();
-                Ok(format!("({})", parts?.join(" ")))
+            "tags_with_separator" => self.separated(format, depth)?,
+            other => return Err(format!("the format `{other}` is not supported")),
+        };
+        Ok(self.ended(part, ends))
+    }
+
+    fn ended(&self, part: Part, ends: &[&str]) -> Part {
+        match ends.is_empty() {
+            true => part,
+            false => {
+                let ends = ends.iter().map(|end| self.literal(end)).collect();
+                sequence(vec![part, choice(ends)])
             }
-            "or" => {
-                let parts = list_of(format, "elements")?.iter();
-                let parts: Result<Vec<_>, _> =
-                    parts.map(|part| self.format(part, end, depth + 1)).collect();
-                Ok(format!("({})", parts?.join(" | ")))
-            }
-            "tag" => self.tag(format, "", depth),
-            "triggered_tags" => self.triggered(format, depth),
-            "tags_with_separator" => self.separated(format, depth),
-            other => Err(format!("the format `{other}` is not supported")),
+        }
+    }
+
+    fn sequence(&mut self, list: &[Value], ends: &[&str], depth: usize) -> Result<Part, String> {
+        let Some((last, before)) = list.split_last() else {
+            return Ok(self.ended(sequence(Vec::new()), ends));
+        };
+        if let Some(part) = before.iter().find(|part| is_unlimited(part)) {
+            return Err(format!("`{}` amid a sequence is not supported", text_of(part, "type")?));
+        }
+        let mut parts = Vec::new();
+        for part in before {
+            parts.push(self.format(part, &[], depth + 1)?);
+        }
+        parts.push(self.format(last, ends, depth + 1)?);
+        Ok(sequence(parts))
+    }
+
+    fn any_of(&mut self, list: &[Value], ends: &[&str], depth: usize) -> Result<Part, String> {
+        alike::check(list)?;
+        let parts = list.iter().map(|part| self.format(part, ends, depth + 1));
+        let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
+        match parts.is_empty() {
+            true => Err("`or` has no elements".to_owned()),
+            false => Ok(choice(parts)),
         }
     }
 
     /// A tag without the first `trigger` of its beginning.
-    fn tag(&mut self, tag: &Value, trigger: &str, depth: usize) -> Result<String, String> {
+    fn tag(
+        &mut self,
+        tag: &Value,
+        trigger: &str,
+        ends: &[&str],
+        depth: usize,
+    ) -> Result<Part, String> {
         let begin = text_of(tag, "begin")?;
         let rest = begin.strip_prefix(trigger).ok_or("a tag begins with no trigger")?;
-        let content = tag.get("content").ok_or("a tag has no content")?;
-        let ends: Vec<&str> = match tag.get("end") {
-            Some(Value::String(end)) => vec![end],
-            Some(Value::Array(ends)) => marks(ends, "ends")?,
-            _ => return Err("a tag has no end".to_owned()),
-        };
         let rest = self.literal(rest);
-        let content = match content.get("type").and_then(Value::as_str) {
-            // The end is a part of the lexeme.
-            Some("any_text") => return Ok(format!("({rest} {})", self.text_until(&ends)?)),
-            _ => self.format(content, Some(&ends), depth + 1)?,
-        };
-        let ends: Vec<_> = ends.iter().map(|end| self.literal(end)).collect();
-        Ok(format!("({rest} {content} ({}))", ends.join(" | ")))
+        let content = tag.get("content").ok_or("a tag has no content")?;
+        let own = ends_of(tag)?;
+        if own.iter().all(|end| end.is_empty()) {
+            return Ok(sequence(vec![rest, self.format(content, ends, depth + 1)?]));
+        }
+        if own.contains(&"") && is_unlimited(content) {
+            return Err("free text with an empty end among others is not supported".to_owned());
+        }
+        let tag = sequence(vec![rest, self.format(content, &own, depth + 1)?]);
+        Ok(self.ended(tag, ends))
     }
 
-    fn triggered(&mut self, format: &Value, depth: usize) -> Result<String, String> {
+    fn triggered(&mut self, format: &Value, ends: &[&str], depth: usize) -> Result<Part, String> {
         let triggers = marks(list_of(format, "triggers")?, "triggers")?;
         let tags = list_of(format, "tags")?;
         if triggers.is_empty() || triggers.contains(&"") || tags.is_empty() {
             return Err("triggered tags have triggers and tags".to_owned());
         }
-        let mut with_text = Vec::new();
-        let mut bare = Vec::new();
-        for &trigger in &triggers {
-            let own = tags.iter().filter(|tag| {
-                let begin = tag.get("begin").and_then(Value::as_str).unwrap_or_default();
-                // One tag has one trigger: the first that it begins with.
-                triggers.iter().find(|trigger| begin.starts_with(**trigger)) == Some(&trigger)
-            });
-            let own: Result<Vec<_>, _> = own.map(|tag| self.tag(tag, trigger, depth + 1)).collect();
-            let own = own?;
-            if own.is_empty() {
-                continue;
-            }
-            let rest = self.new_name("tags");
-            self.line(&rest, &own.join(" | "))?;
-            with_text.push(format!("{} {rest}", self.text_up_to(trigger, &triggers)?));
-            bare.push(format!("{} {rest}", self.literal(trigger)));
+        if ends.contains(&"") {
+            return Err("free text with an empty end among others is not supported".to_owned());
         }
+        alike::check(tags)?;
+        let mut own: Vec<Vec<Part>> = vec![Vec::new(); triggers.len()];
         for tag in tags {
             let begin = text_of(tag, "begin")?;
-            if !triggers.iter().any(|trigger| begin.starts_with(trigger)) {
-                return Err(format!("the tag `{begin}` begins with no trigger"));
-            }
+            // One tag has one trigger: the first that it begins with.
+            let trigger = triggers.iter().position(|trigger| begin.starts_with(trigger));
+            let trigger =
+                trigger.ok_or_else(|| format!("the tag `{begin}` begins with no trigger"))?;
+            own[trigger].push(self.limited_tag(tag, triggers[trigger], depth)?);
         }
-        let tail = self.free_text(&triggers)?;
-        let (with_text, bare) = (with_text.join(" | "), bare.join(" | "));
+        let all: Vec<&str> = triggers.iter().chain(ends).copied().collect();
+        let (mut with_text, mut bare) = (Vec::new(), Vec::new());
+        for (trigger, own) in triggers.iter().zip(own).filter(|(_, own)| !own.is_empty()) {
+            let rest = self.named(choice(own))?;
+            with_text.push(sequence(vec![self.text_up_to(trigger, &all)?, rest.clone()]));
+            bare.push(sequence(vec![self.literal(trigger), rest]));
+        }
+        let (with_text, bare) = (choice(with_text), choice(bare));
+        let tail = match ends.is_empty() {
+            true => self.free_text(&all)?,
+            false => self.text_until(ends, &all)?,
+        };
         Ok(match (is_set(format, "at_least_one"), is_set(format, "stop_after_first")) {
-            (false, false) => format!("(({with_text})* {tail})"),
-            (false, true) => format!("({with_text} | {tail})"),
-            (true, false) => format!("(({bare}) ({with_text})* {tail})"),
-            (true, true) => format!("({bare})"),
+            (false, false) => sequence(vec![Part::Many(Box::new(with_text)), tail]),
+            (false, true) => choice(vec![self.ended(with_text, ends), tail]),
+            (true, false) => sequence(vec![bare, Part::Many(Box::new(with_text)), tail]),
+            (true, true) => self.ended(bare, ends),
         })
     }
 
-    fn separated(&mut self, format: &Value, depth: usize) -> Result<String, String> {
-        let tags = list_of(format, "tags")?.iter();
-        let tags: Result<Vec<_>, _> = tags.map(|tag| self.tag(tag, "", depth + 1)).collect();
-        let name = self.new_name("tags");
-        self.line(&name, &tags?.join(" | "))?;
+    fn separated(&mut self, format: &Value, depth: usize) -> Result<Part, String> {
+        let tags = list_of(format, "tags")?;
+        alike::check(tags)?;
+        let tags = tags.iter().map(|tag| self.limited_tag(tag, "", depth));
+        let tags: Result<Vec<_>, _> = tags.collect();
+        let tag = self.named(choice(tags?))?;
         let separator = self.literal(text_of(format, "separator")?);
         let many = match is_set(format, "stop_after_first") {
-            true => name,
-            false => format!("({name} ({separator} {name})*)"),
+            true => tag,
+            false => {
+                let more = sequence(vec![separator, tag.clone()]);
+                sequence(vec![tag, Part::Many(Box::new(more))])
+            }
         };
-        Ok(if is_set(format, "at_least_one") { many } else { format!("({many})?") })
+        Ok(match is_set(format, "at_least_one") {
+            true => many,
+            false => choice(vec![many, sequence(Vec::new())]),
+        })
+    }
+
+    /// A tag that other things may follow.
+    fn limited_tag(&mut self, tag: &Value, trigger: &str, depth: usize) -> Result<Part, String> {
+        match is_unlimited(tag) || tag.get("content").is_some_and(is_unlimited) && has_no_end(tag) {
+            true => Err("free text in a tag without an end is not supported here".to_owned()),
+            false => self.tag(tag, trigger, &[], depth + 1),
+        }
     }
 
     /// `text`, with the tokens of special tokens in it.
-    fn literal(&self, text: &str) -> String {
+    fn literal(&self, text: &str) -> Part {
+        let plain = |text: &str| Part::Text(Value::from(text).to_string());
         let mut parts = Vec::new();
         let mut end = 0;
         for (range, id) in self.special.find_all(text) {
             if end < range.start {
-                parts.push(Value::from(&text[end..range.start]).to_string());
+                parts.push(plain(&text[end..range.start]));
             }
-            parts.push(format!("<[{id}]>"));
+            parts.push(Part::Token(id));
             end = range.end;
         }
-        if end < text.len() || parts.is_empty() {
-            parts.push(Value::from(&text[end..]).to_string());
+        if end < text.len() {
+            parts.push(plain(&text[end..]));
         }
-        parts.join(" ")
+        sequence(parts)
     }
 
-    /// The shortest text that ends with one of `ends`, the end included.
-    fn text_until(&mut self, ends: &[&str]) -> Result<String, String> {
-        if ends.iter().all(|end| end.is_empty()) {
+    /// Free text up to the first place where one of `marks` stands, which is one of `ends`;
+    /// all the rest if there are none.
+    fn text_until(&mut self, ends: &[&str], marks: &[&str]) -> Result<Part, String> {
+        if ends.is_empty() {
             return self.free_text(&[]);
         }
-        let texts: Result<Vec<_>, _> = ends.iter().map(|end| self.text_up_to(end, ends)).collect();
-        Ok(format!("({})", texts?.join(" | ")))
+        let texts: Result<Vec<_>, _> = ends.iter().map(|end| self.text_up_to(end, marks)).collect();
+        Ok(choice(texts?))
     }
 
-    /// Free text with none of `marks` in it, and then `mark`.
-    fn text_up_to(&mut self, mark: &str, marks: &[&str]) -> Result<String, String> {
+    /// Free text, and then `mark`: the shortest text that ends with one of `marks`.
+    fn text_up_to(&mut self, mark: &str, marks: &[&str]) -> Result<Part, String> {
         if self.special.is_in(mark) {
-            return Ok(format!("{} {}", self.free_text(marks)?, self.literal(mark)));
+            return Ok(sequence(vec![self.free_text(marks)?, self.literal(mark)]));
         }
-        let name = self.new_name("up_to");
-        let others: Vec<&str> = marks.iter().copied().filter(|other| *other != mark).collect();
-        let without = self.without(&others);
-        self.line(&format!("{name}[lazy]"), &format!("/(.|\\n)*{}/{without}", escaped(mark)))?;
-        Ok(name)
+        let earlier = self.with_one_of(marks, "(.|\\n)+");
+        self.terminal_of(&format!("/(.|\\n)*{}/{earlier}", escaped(mark)))
     }
 
     /// Free text with none of `marks` in it.
-    fn free_text(&mut self, marks: &[&str]) -> Result<String, String> {
-        let name = self.new_name("TEXT");
-        let without = self.without(marks);
-        self.line(&name, &format!("/(.|\\n)*/{without}"))?;
-        Ok(name)
+    fn free_text(&mut self, marks: &[&str]) -> Result<Part, String> {
+        let within = self.with_one_of(marks, "(.|\\n)*");
+        self.terminal_of(&format!("/(.|\\n)*/{within}"))
     }
 
-    /// What takes texts with one of `marks` in them out of a terminal. Special tokens are
-    /// in no text anyway.
-    fn without(&self, marks: &[&str]) -> String {
+    /// What takes texts with one of `marks`, and `more` after it, out of a terminal. Special
+    /// tokens are in no text anyway.
+    fn with_one_of(&self, marks: &[&str], more: &str) -> String {
         let marks = marks.iter().filter(|mark| !self.special.is_in(mark));
         let marks: Vec<_> = marks.map(|mark| escaped(mark)).collect();
         match marks.is_empty() {
             true => String::new(),
-            false => format!(" & ~/(.|\\n)*({})(.|\\n)*/", marks.join("|")),
+            false => format!(" & ~/(.|\\n)*({}){more}/", marks.join("|")),
         }
+    }
+
+    fn terminal_of(&mut self, body: &str) -> Result<Part, String> {
+        let name = self.new_name("T");
+        self.line(&name, body)?;
+        Ok(Part::Text(name))
+    }
+
+    /// The same by a name, for what stands in several places.
+    fn named(&mut self, part: Part) -> Result<Part, String> {
+        if part.is_terminal() {
+            return self.terminal_of(&part.terminal());
+        }
+        let name = self.new_name("r");
+        let body = self.expr(&part)?;
+        self.line(&name, &body)?;
+        Ok(Part::Rule(name))
+    }
+
+    /// A part of a rule. The largest runs that are terminals get names of their own.
+    fn expr(&mut self, part: &Part) -> Result<String, String> {
+        if part.is_terminal() {
+            let text = part.terminal();
+            return match text == "\"\"" {
+                true => Ok(text),
+                false => self.terminal_of(&text).map(|name| name.terminal()),
+            };
+        }
+        match part {
+            Part::Sequence(parts) => {
+                let together = |a: &Part, b: &Part| a.is_terminal() && b.is_terminal();
+                let mut texts = Vec::new();
+                for run in parts.chunk_by(together) {
+                    texts.push(self.expr(&sequence(run.to_vec()))?);
+                }
+                Ok(format!("({})", texts.join(" ")))
+            }
+            Part::Choice(parts) => {
+                let (terminals, others): (Vec<_>, Vec<_>) =
+                    parts.iter().cloned().partition(Part::is_terminal);
+                let terminals = (!terminals.is_empty()).then(|| choice(terminals));
+                let texts = terminals.iter().chain(&others).map(|part| self.expr(part));
+                Ok(format!("({})", texts.collect::<Result<Vec<_>, _>>()?.join(" | ")))
+            }
+            Part::Many(part) => Ok(format!("({})*", self.expr(part)?)),
+            Part::Token(id) => Ok(format!("<[{id}]>")),
+            Part::Json(text) | Part::Text(text) => Ok(text.clone()),
+            Part::Rule(name) => Ok(name.clone()),
+        }
+    }
+}
+
+/// Whether free text stands at the format's end, up to what follows it.
+fn is_unlimited(format: &Value) -> bool {
+    let list = || format.get("elements").and_then(Value::as_array);
+    match format.get("type").and_then(Value::as_str) {
+        Some("any_text") => true,
+        Some("triggered_tags") => {
+            !(is_set(format, "at_least_one") && is_set(format, "stop_after_first"))
+        }
+        Some("sequence") => list().and_then(|list| list.last()).is_some_and(is_unlimited),
+        Some("or") => list().is_some_and(|list| list.iter().any(is_unlimited)),
+        Some("tag") => has_no_end(format) && format.get("content").is_some_and(is_unlimited),
+        _ => false,
+    }
+}
+
+fn has_no_end(tag: &Value) -> bool {
+    ends_of(tag).is_ok_and(|ends| ends.iter().all(|end| end.is_empty()))
+}
+
+fn ends_of(tag: &Value) -> Result<Vec<&str>, String> {
+    match tag.get("end") {
+        Some(Value::String(end)) => Ok(vec![end]),
+        Some(Value::Array(ends)) if !ends.is_empty() => marks(ends, "ends"),
+        _ => Err("a tag has no end".to_owned()),
     }
 }
 
 /// The texts among `list`.
 fn marks<'a>(list: &'a [Value], key: &str) -> Result<Vec<&'a str>, String> {
     match list.len() {
-        0..=MAX_MARKS => Ok(list.iter().filter_map(Value::as_str).collect()),
+        0..=MAX_MARKS => {
+            let texts = list.iter().map(|text| text.as_str().ok_or(format!("{key} are texts")));
+            texts.collect()
+        }
         len => Err(format!("{len} {key}, {MAX_MARKS} at most")),
     }
 }
@@ -344,6 +456,11 @@ mod tests {
         let ends: Vec<_> = (0..129).map(|n| format!("</{n}>")).collect();
         let ends = json!({"type": "tag", "begin": "<a>", "content": {"type": "any_text"},
             "end": ends});
+        let any_text = json!({"type": "any_text"});
+        let either = [json!({"type": "json_schema"}), any_text.clone()];
+        let or_text = json!({"format": {"type": "or", "elements": either}}).to_string();
+        let row = [any_text.clone(), any_text];
+        let amid = json!({"format": {"type": "sequence", "elements": row}}).to_string();
         for (text, reason) in [
             (
                 r#"{"format":{"type":"qwen_xml_parameter"}}"#,
@@ -355,6 +472,8 @@ mod tests {
                 r#"{"structures":[{"begin":"<a>","end":""}],"triggers":["<b"]}"#,
                 "the tag `<a>` begins with no trigger",
             ),
+            (&or_text, "alternatives that begin alike"),
+            (&amid, "`any_text` amid a sequence"),
             (&with_triggers(129, 1), "129 triggers, 128 at most"),
             (&with_triggers(100, 2000), "its rules take more than 4194304 bytes"),
             (&json!({"format": ends}).to_string(), "129 ends, 128 at most"),

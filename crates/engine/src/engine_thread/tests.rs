@@ -188,6 +188,7 @@ impl Bench {
             logprobs: None,
             grammar: None,
             pooling: None,
+            second_text: None,
             priority: None,
         };
         self.handle.submit(EngineMsg::Generate { req: Box::new(req), events }).unwrap();

@@ -140,7 +140,7 @@ fn a_folder_of_sentence_transformers_is_an_embedding_model() {
     let engine = start(config.clone()).unwrap();
     let shorter = Matryoshka::Sizes(vec![32, 64]);
     let output = PooledOutput::Embedding { size: HIDDEN, shorter };
-    let expected = PooledModel { pooling: Pooling::Mean, output };
+    let expected = PooledModel { pooling: Pooling::Mean, output, is_encoder: false };
     assert_eq!(engine.handle.model().pooled, Some(expected));
     engine.handle.submit(EngineMsg::Drain).unwrap();
     engine.join().unwrap();
@@ -214,5 +214,29 @@ fn an_encoder_reads_whole_prompts() {
         shorter.input_ids.pop();
         let (shorter, _) = vectors(&config, &[shorter], true);
         assert!(shorter[0] != expected[4], "the last token is seen from everywhere");
+    }
+}
+
+#[test]
+fn an_encoder_tells_the_second_of_two_texts_from_the_first() {
+    let _alone = alone();
+    let folder = tiny_bert();
+    let config = config(folder.path());
+    let pair = |second_text: Option<usize>| GenerateReq {
+        rid: Rid::new(format!("{second_text:?}")),
+        input_ids: (1..13).collect(),
+        pooling: Some(Pooling::First),
+        second_text,
+        ..requests().remove(0)
+    };
+    let pairs = [None, Some(12), Some(5), Some(0)].map(pair);
+    let (alone, _) = vectors(&config, &pairs, false);
+    assert_same(&vectors(&config, &pairs, true).0, &alone, "in a batch");
+    assert_same(&alone[1..2], &alone[..1], "there is no second text");
+    let far = |a: usize, b: usize| {
+        alone[a].iter().zip(&alone[b]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    for (a, b) in [(0, 2), (2, 3), (0, 3)] {
+        assert!(far(a, b) > 1e-2, "{a}, {b}: {}", far(a, b));
     }
 }

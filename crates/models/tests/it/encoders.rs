@@ -55,14 +55,21 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 /// With what checkpoints hold besides.
 fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
     let hidden = config["hidden_size"].as_u64().unwrap() as usize;
-    let has_head = config["architectures"][0].as_str().unwrap().ends_with("Classification");
-    let prefix = if has_head { "roberta." } else { "" };
+    let architecture = config["architectures"][0].as_str().unwrap();
+    let (prefix, head) = match architecture {
+        "BertForSequenceClassification" => ("bert.", ["bert.pooler.dense", "classifier"]),
+        "XLMRobertaForSequenceClassification" => {
+            ("roberta.", ["classifier.dense", "classifier.out_proj"])
+        }
+        _ => ("", [""; 2]),
+    };
+    let has_head = !prefix.is_empty();
     let below = |(name, shape): (String, Vec<usize>)| (format!("{prefix}{name}"), shape);
     let mut all: Vec<_> = shapes(config).into_iter().map(below).collect();
     if has_head {
-        for (name, rows) in [("dense", hidden), ("out_proj", 1)] {
-            all.push((format!("classifier.{name}.weight"), vec![rows, hidden]));
-            all.push((format!("classifier.{name}.bias"), vec![rows]));
+        for (name, rows) in head.into_iter().zip([hidden, 1]) {
+            all.push((format!("{name}.weight"), vec![rows, hidden]));
+            all.push((format!("{name}.bias"), vec![rows]));
         }
     } else {
         all.push(("embeddings.position_ids".to_owned(), vec![1, 8]));
@@ -80,6 +87,16 @@ fn checkpoint(config: &Value) -> BTreeMap<String, Array> {
 
 /// Outputs of the tokens `sampled`, for texts end to end; several only of an encoder.
 pub(crate) fn run(model: &dyn CausalLm, texts: &[&[i32]], sampled: Vec<i32>) -> Vec<f32> {
+    run_typed(model, texts, sampled, None)
+}
+
+/// The same with types of the tokens.
+fn run_typed(
+    model: &dyn CausalLm,
+    texts: &[&[i32]],
+    sampled: Vec<i32>,
+    token_types: Option<Vec<i32>>,
+) -> Vec<f32> {
     let config = KvPoolConfig {
         num_pages: 4,
         num_window_pages: None,
@@ -106,6 +123,7 @@ pub(crate) fn run(model: &dyn CausalLm, texts: &[&[i32]], sampled: Vec<i32>) -> 
         windows: None,
         sampled_rows: sampled,
         states: None,
+        token_types,
     };
     let batch = ForwardBatch::new(inputs, backend, pool).unwrap();
     model.forward(&batch).unwrap().to_vec().unwrap()
@@ -133,6 +151,32 @@ fn outputs_are_those_of_numpy_alone_and_beside_another_text() {
         let context = if name == "bert" { 48 } else { 46 };
         assert_eq!(model.context_length(), context);
     }
+}
+
+#[test]
+fn scores_of_pairs_are_those_of_transformers() {
+    for name in ["bert-pair", "bert-pair-sigmoid", "xlm-roberta-pair"] {
+        let golden = golden(name);
+        let (config, prompt) = (&golden["config"], ids(&golden["prompt"]));
+        let second = golden["second_text"].as_u64().unwrap() as usize;
+        let Pooled { model, .. } = load(config, &checkpoint(config)).unwrap();
+        let types: Vec<i32> = (0..prompt.len()).map(|at| i32::from(at >= second)).collect();
+        let expected = numbers(&golden["outputs"][0]);
+        let off = |texts: &[&[i32]], at, types| {
+            distance(&run_typed(model.as_ref(), texts, vec![at], Some(types)), &expected)
+        };
+        let alone = off(&[&prompt], 0, types.clone());
+        assert!(alone < 2e-4, "{name}: off by {alone}");
+        let after = off(&[&prompt[..7], &prompt], 7, [vec![0; 7], types].concat());
+        assert!(after < 2e-4, "{name}: off by {after} after another text");
+        let without = distance(&run(model.as_ref(), &[&prompt], vec![0]), &expected);
+        let has_types = name.starts_with("bert");
+        assert_eq!(without > 2e-3, has_types, "{name}: off by {without} without types");
+    }
+    let mut config = golden("bert-pair")["config"].clone();
+    config["sbert_ce_default_activation_function"] = "torch.nn.modules.activation.Tanh".into();
+    let error = load(&config, &checkpoint(&config)).err().unwrap().to_string();
+    assert!(error.ends_with("only Identity and Sigmoid are supported"), "{error}");
 }
 
 #[test]

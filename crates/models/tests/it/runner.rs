@@ -188,6 +188,7 @@ impl Runner {
             extents,
             sampled_rows,
             states: self.is_recurrent.then_some(plan),
+            token_types: None,
         };
         let batch =
             ForwardBatch::new(inputs, Rc::clone(&self.backend), Rc::clone(&self.pool)).unwrap();

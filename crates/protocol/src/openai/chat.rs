@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use types::MatchedStop;
 
 use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
 use crate::{
-    OneOrMany, StopStrings,
+    OneOrMany, StopStrings, TextOr,
     native::{CUSTOM_PARAMS_TABLE, CustomParams},
     unsupported::{Field, Table},
 };
@@ -150,40 +150,7 @@ pub fn call(id: Option<&str>, name: &str, arguments: &str) -> Value {
 }
 
 /// Content of a message.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Content {
-    /// Plain.
-    Text(String),
-    /// In parts.
-    Parts(Vec<ContentPart>),
-}
-
-impl From<String> for Content {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ContentVisitor;
-        impl<'de> de::Visitor<'de> for ContentVisitor {
-            type Value = Content;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a string or a list of content parts")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
-                Ok(Content::Text(text.to_owned()))
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<Content, A::Error> {
-                let parts = de::value::SeqAccessDeserializer::new(seq);
-                Vec::deserialize(parts).map(Content::Parts)
-            }
-        }
-        deserializer.deserialize_any(ContentVisitor)
-    }
-}
+pub type Content = TextOr<ContentPart>;
 
 /// One part; only `text` parts can be used.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

@@ -72,6 +72,7 @@ pub(super) fn req(rid: &str, input_ids: Vec<TokenId>, max_new_tokens: usize) -> 
         logprobs: None,
         grammar: None,
         pooling: None,
+        second_text: None,
         priority: None,
     }
 }

@@ -194,6 +194,7 @@ fn reqs(rng: &mut Rng, limits: &SchedulerLimits, is_storm: bool) -> Vec<Generate
         let is_prefill_only = sampling_params.max_new_tokens == Some(0);
         reqs.push(GenerateReq {
             grammar,
+            second_text: None,
             priority: (!rng.one_in(3)).then(|| rng.between(0, 4) as i64 - 1),
             logprobs,
             pooling: poolings[index % 4].filter(|_| is_prefill_only),

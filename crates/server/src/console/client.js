@@ -13,9 +13,12 @@ export class ServerError extends Error {
   }
 }
 
+/** What a header can carry. */
+const isKey = (text) => /^[\x21-\x7e]+$/.test(text);
+
 function headers(extra = {}) {
   const key = keyStore.read("");
-  return key ? { ...extra, Authorization: `Bearer ${key}` } : extra;
+  return isKey(key) ? { ...extra, Authorization: `Bearer ${key}` } : extra;
 }
 
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close());
@@ -32,6 +35,10 @@ function askForKey() {
       asking = null;
       if (dialog.returnValue !== "ok" || !field.value) {
         reject(new ServerError(401, "The server wants a key."));
+        return;
+      }
+      if (!isKey(field.value)) {
+        reject(new ServerError(401, "A key has letters, digits and signs of ASCII only."));
         return;
       }
       keyStore.write(field.value);

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use types::{TokenGrammar, TokenId};
 
 use super::SamplingSpec;
-use crate::{AppState, error::ApiError};
+use crate::{AppState, error::ApiError, state::run_job};
 
 /// Grammars compiled at once.
 const MAX_JOBS: usize = 2;
@@ -71,6 +71,12 @@ impl Grammars {
     pub(crate) fn new(config: GrammarConfig) -> Self {
         let jobs = Arc::new(Semaphore::new(MAX_JOBS));
         Self { config, compiler: OnceLock::new(), jobs }
+    }
+
+    /// The grammar at its beginning, if it was asked for before.
+    fn kept(&self, spec: &GrammarSpec) -> Option<Result<Box<dyn TokenGrammar>, ApiError>> {
+        let grammar = self.compiler.get()?.as_ref().ok()?.cached(spec)?;
+        Some(grammar.map_err(|error| ApiError::value(error.to_string())))
     }
 
     /// Blocks while the vocabulary is read.
@@ -136,10 +142,16 @@ pub(crate) async fn followed_by(
         Some(constraint) => Some(compile(state, constraint).await?),
         None => None,
     };
-    let Some(budget) = spec.thinking_budget else { return Ok(grammar) };
+    let budget = spec.thinking_budget;
     let Some(marks) = state.reasoning_marks.clone() else {
-        return Err(ApiError::value("A budget for reasoning needs a --reasoning-parser."));
+        return match budget {
+            None => Ok(grammar),
+            Some(_) => Err(ApiError::value("A budget for reasoning needs a --reasoning-parser.")),
+        };
     };
+    if budget.is_none() && marks.excluded.is_empty() {
+        return Ok(grammar);
+    }
     let begins_inside = spec.begins_inside.unwrap_or_else(|| is_open(state, prompt));
     let vocab_size = state.engine.model().vocab_size;
     let budget = ThinkingBudget::new(marks, budget, begins_inside, vocab_size, grammar);
@@ -164,26 +176,28 @@ async fn compile(
     constraint: &Constraint,
 ) -> Result<Box<dyn TokenGrammar>, ApiError> {
     let Constraint { spec, after } = constraint;
-    let jobs = Arc::clone(&state.grammars.jobs);
-    let (job_state, job_spec) = (state.clone(), spec.clone());
-    let work = async move {
-        let permit = jobs.acquire_owned().await.expect("the semaphore is never closed");
-        let task = tokio::task::spawn_blocking(move || {
-            let compiler = job_state.grammars.compiler(&job_state)?;
-            let grammar = compiler.compile(&job_spec);
-            // The permit goes with the job: a client that leaves does not end it.
-            drop(permit);
-            grammar.map_err(|error| ApiError::value(error.to_string()))
-        });
-        task.await.unwrap_or_else(|_| Err(ApiError::value("The grammar could not be compiled.")))
+    let grammar = match state.grammars.kept(spec) {
+        Some(kept) => kept?,
+        None => compile_in_turn(state, spec).await?,
     };
-    let grammar = tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| {
-        Err(ApiError::value(format!("Grammar preprocessing timed out: {}", spec.kind)))
-    })?;
     match after {
         Some(after) => Ok(Box::new(AfterReasoning::new(Arc::clone(after), grammar))),
         None => Ok(grammar),
     }
+}
+
+async fn compile_in_turn(
+    state: &AppState,
+    spec: &GrammarSpec,
+) -> Result<Box<dyn TokenGrammar>, ApiError> {
+    let (job_state, job_spec) = (state.clone(), spec.clone());
+    let work = run_job(&state.grammars.jobs, "The grammar could not be compiled.", move || {
+        let grammar = job_state.grammars.compiler(&job_state)?.compile(&job_spec);
+        grammar.map_err(|error| ApiError::value(error.to_string()))
+    });
+    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| {
+        Err(ApiError::value(format!("Grammar preprocessing timed out: {}", spec.kind)))
+    })
 }
 
 /// What `response_format` asks for.

@@ -109,6 +109,24 @@ pub(crate) fn pooled_plan(
     Ok(GenerationPlan { specs: vec![spec; prompts.len()], prompts, rid, flags, session: None })
 }
 
+/// A plan for the scores of pairs of texts, by an encoder with a head of one label. Each pair
+/// is its tokens, and where the second text begins.
+///
+/// # Errors
+/// The model is another.
+pub(crate) fn pair_plan(
+    state: &AppState,
+    pairs: Vec<(Vec<TokenId>, Option<usize>)>,
+    flags: SequenceFlags,
+) -> Result<GenerationPlan, ApiError> {
+    let (ids, seconds): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let mut plan = pooled_plan(state, Prompts::Ids(ids), None, flags)?;
+    for (spec, second_text) in plan.specs.iter_mut().zip(seconds) {
+        spec.second_text = second_text;
+    }
+    Ok(plan)
+}
+
 /// A plan for how likely some tokens are after each of `prompts`: one list of them each.
 /// They are read with [`Sequence::label_logprobs`].
 ///

@@ -160,7 +160,9 @@ pub(crate) fn check_prompt(state: &AppState, ids: &[TokenId]) -> Result<(), ApiE
     Ok(())
 }
 
-fn check_text(state: &AppState, text: &str) -> Result<(), ApiError> {
+/// # Errors
+/// A text that cannot fit into the context, whatever its tokens are.
+pub(crate) fn check_text(state: &AppState, text: &str) -> Result<(), ApiError> {
     let context_length = state.engine.model().context_length;
     let least_tokens = text.len() / state.max_token_bytes;
     if least_tokens > context_length {

@@ -36,6 +36,8 @@ pub(crate) struct SamplingSpec {
     pub(crate) begins_inside: Option<bool>,
     /// Set: a vector and no tokens.
     pub(crate) pooling: Option<Pooling>,
+    /// Where the second of the prompt's two texts begins.
+    pub(crate) second_text: Option<usize>,
     pub(crate) priority: Option<i64>,
 }
 
@@ -120,6 +122,7 @@ impl SamplingSpec {
             begins_inside: None,
             priority: None,
             pooling: None,
+            second_text: None,
         })
     }
 

@@ -182,6 +182,7 @@ fn sequence(
         logprobs: spec.logprobs.as_ref().map(|logprobs| logprobs.params(ids.len())),
         grammar: None,
         pooling: spec.pooling,
+        second_text: spec.second_text,
         priority: spec.priority,
     };
     let received = Received {

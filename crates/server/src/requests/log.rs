@@ -2,10 +2,11 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write, stdout},
+    io, mem,
     path::PathBuf,
     str::FromStr,
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Mutex, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
@@ -13,7 +14,7 @@ use thiserror::Error;
 use tokenizer::Tokenizer;
 use types::TokenId;
 
-use super::Received;
+use super::{Received, writer::LineWriter};
 use crate::utc::Utc;
 
 /// At level 2, longer texts and lists keep their two ends.
@@ -110,11 +111,14 @@ pub(crate) struct Finished<'a> {
     pub(crate) output_ids: &'a [TokenId],
 }
 
-/// Writes lines; options may change while it runs.
+/// Makes lines; options may change while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog {
     options: RwLock<RequestLogOptions>,
+    /// Until there is a first line.
     files: Mutex<Vec<File>>,
+    /// `None`: no thread to write with.
+    writer: OnceLock<Option<LineWriter>>,
 }
 
 impl RequestLog {
@@ -136,7 +140,11 @@ impl RequestLog {
                 .map_err(|source| LogTargetError { path: folder.clone(), source })
         };
         let files = folders.map(open).collect::<Result<_, _>>()?;
-        Ok(Self { options: RwLock::new(options), files: Mutex::new(files) })
+        Ok(Self {
+            options: RwLock::new(options),
+            files: Mutex::new(files),
+            writer: OnceLock::new(),
+        })
     }
 
     pub(crate) fn configure(&self, change: impl FnOnce(&mut RequestLogOptions)) {
@@ -191,11 +199,21 @@ impl RequestLog {
         };
         let line = format!("[{}] {message}\n", now.stamp());
         let to_stdout = options.targets.is_empty() || options.targets.contains(&LogTarget::Stdout);
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let to_file = files.iter_mut().map(|file| file.write_all(line.as_bytes()));
-        let written = to_stdout.then(|| stdout().lock().write_all(line.as_bytes()));
-        for error in to_file.chain(written).filter_map(Result::err) {
-            tracing::warn!(%error, "cannot write to the request log");
+        if let Some(writer) = self.writer.get_or_init(|| self.start_writer()) {
+            writer.write(line, to_stdout);
+        }
+    }
+
+    fn start_writer(&self) -> Option<LineWriter> {
+        let files = mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        let writer = LineWriter::start(files);
+        writer.inspect_err(|error| tracing::error!(%error, "requests are not logged")).ok()
+    }
+
+    /// Waits until all lines are written, or for so long.
+    pub(crate) fn flush(&self, timeout: Duration) {
+        if let Some(Some(writer)) = self.writer.get() {
+            writer.flush(timeout);
         }
     }
 }

@@ -49,10 +49,11 @@ pub(crate) async fn embeddings(
         index: sequence.index(),
         embedding: encoded(form.vector(sequence), is_base64),
     };
+    let model_path = state.model_path();
     let response = EmbeddingResponse {
         object: "list",
         data: sequences.iter().map(object).collect(),
-        model: &state.engine.model().model_path,
+        model: &model_path,
         usage: prompt_usage(&sequences),
     };
     Ok(Json(response).into_response())

@@ -38,7 +38,8 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let plan = pooled_plan(state, prompts, request.rid, flags)?;
     let sequences = plan.start(state).await?.collect().await?;
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
-    let answer = |sequence| answer(state, sequence, form, with_prompt_ids);
+    let weight_version = state.weight_version();
+    let answer = |sequence| answer(&weight_version, sequence, form, with_prompt_ids);
     let answers: Vec<_> = sequences.iter().map(answer).collect();
     Ok(match answers.as_slice() {
         [answer] if !is_list => Json(answer).into_response(),
@@ -47,7 +48,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
 }
 
 fn answer<'a>(
-    state: &'a AppState,
+    weight_version: &'a str,
     sequence: &'a Sequence,
     form: VectorForm,
     with_prompt_ids: bool,
@@ -58,7 +59,7 @@ fn answer<'a>(
             id: sequence.rid(),
             finish_reason: sequence.finish_reason(),
             prompt_tokens: sequence.counts().prompt_tokens,
-            weight_version: &state.config.weight_version,
+            weight_version,
             num_retractions: sequence.counts().num_retractions,
             e2e_latency: sequence.e2e_latency(),
             response_sent_to_client_ts: Some(unix_seconds()),

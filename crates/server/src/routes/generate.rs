@@ -29,6 +29,9 @@ use crate::{
     state::unix_seconds,
 };
 
+/// Patterns in all `sampling_params` of a request.
+const MAX_STOP_REGEX: usize = 128;
+
 pub(crate) async fn generate(
     State(state): State<AppState>,
     request: Request,
@@ -161,10 +164,27 @@ fn specs(
     let spec = |json| SamplingSpec::new(json, vocab_size, interval);
     match params.unwrap_or(OneOrMany::One(SamplingJson::default())) {
         OneOrMany::One(json) => Ok(vec![spec(json)?; num_prompts]),
-        OneOrMany::Many(list) if list.len() == num_prompts => list.into_iter().map(spec).collect(),
+        OneOrMany::Many(list) if list.len() == num_prompts => {
+            check_stop_regex(&list)?;
+            list.into_iter().map(spec).collect()
+        }
         OneOrMany::Many(list) => {
             let got = list.len();
             Err(ApiError::value(format!("{got} sampling_params for {num_prompts} prompts")))
+        }
+    }
+}
+
+/// Each pattern may take a megabyte once it is compiled.
+fn check_stop_regex(list: &[SamplingJson]) -> Result<(), ApiError> {
+    let counts = list.iter().filter_map(|json| json.stop_regex.as_ref().map(|sent| sent.count));
+    match counts.sum() {
+        0..=MAX_STOP_REGEX => Ok(()),
+        count => {
+            let message = format!(
+                "at most {MAX_STOP_REGEX} stop_regex are allowed in all sampling_params, got {count}"
+            );
+            Err(ApiError::value(message))
         }
     }
 }

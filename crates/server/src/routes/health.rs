@@ -58,6 +58,7 @@ async fn probe(state: &AppState) -> StatusCode {
         logprobs: None,
         grammar: None,
         pooling: state.engine.model().pooled.as_ref().map(|pooled| pooled.pooling),
+        second_text: None,
         priority: None,
     });
     match state.engine.submit(EngineMsg::Generate { req, events: sender }) {

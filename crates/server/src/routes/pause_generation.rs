@@ -36,8 +36,9 @@ pub(crate) async fn continue_generation(
     request: Request,
 ) -> Result<Json<PauseResponse>, ApiError> {
     let ContinueRequest {} = read_json_or_default(&state, request, &Table::EMPTY).await?;
-    state.control(ControlMsg::Continue).await?;
+    // Before the engine goes on, or a pause that comes right behind would be forgotten.
     state.set_paused(false);
+    state.control(ControlMsg::Continue).await?;
     tracing::info!("generation goes on");
     Ok(Json(PauseResponse { message: "Generation continued successfully.", status: "ok" }))
 }

@@ -1,4 +1,5 @@
-//! `/v1/rerank`: how well documents fit a query, by a decoder that answers "yes" or "no".
+//! `/v1/rerank`: how well documents fit a query, by a decoder that answers "yes" or "no", or by an
+//! encoder that reads both and gives a score.
 //!
 //! Upstream: `sglang/srt/entrypoints/openai/serving_rerank.py`.
 
@@ -15,13 +16,13 @@ use protocol::{
 };
 use serde_json::{Map, Value, json};
 use tokenizer::{ChatTemplate, RenderOptions};
-use types::TokenId;
+use types::{PooledOutput, TokenId};
 
 use crate::{
     AppState,
     body::{read_json, require_json_content_type},
     error::ApiError,
-    generation::{Prompts, Sequence, SequenceFlags, label_plan},
+    generation::{Prompts, Sequence, SequenceFlags, check_text, label_plan, pair_plan},
 };
 
 pub(crate) async fn rerank(
@@ -36,27 +37,20 @@ pub(crate) async fn rerank(
     let documents: Vec<String> =
         request.documents.into_iter().map(text).collect::<Result<_, _>>()?;
     check(&query, &documents)?;
-    let template = state.chat_template.as_ref().filter(|template| is_reranker(template));
-    let Some(template) = template else {
-        return Err(ApiError::value(
-            "This model is no reranker: start the server with --chat-template and the template \
-             of a decoder that answers \"yes\" or \"no\" (Qwen3-Reranker's).",
-        ));
-    };
-    if state.engine.model().pooled.is_some() {
-        return Err(ApiError::value(
-            "Detected Qwen3 reranker chat template, but the server is not in generation mode. \
-             Please relaunch without --is-embedding for Qwen3-Reranker models.",
-        ));
-    }
-    let prompts = prompts(&state, template, (&query, &documents), request.instruct).await?;
-    let labels = vec![answers(&state)?.to_vec(); documents.len()];
+    let repeated = query.len() + request.instruct.as_ref().map_or(0, String::len);
+    super::score::check_repeated(repeated, documents.iter().map(String::len))?;
     let flags = SequenceFlags { arrived, is_streaming: false, log_metrics: true };
-    let plan = label_plan(&state, prompts, labels, 1.0, flags)?;
-    let sequences = plan.start(&state).await?.collect().await?;
-    let scores = sequences.iter().map(score);
+    let template = state.chat_template.as_ref().filter(|template| is_reranker(template));
+    let scores = match template {
+        Some(template) => {
+            let prompts = prompts(&state, template, (&query, &documents), request.instruct).await?;
+            decoder_scores(&state, prompts, flags).await?
+        }
+        None => encoder_scores(&state, (query, documents.clone()), flags).await?,
+    };
     let with_documents = request.return_documents.unwrap_or(true);
     let mut results: Vec<RerankResult> = scores
+        .into_iter()
         .zip(documents)
         .enumerate()
         .map(|(index, (score, document))| RerankResult {
@@ -72,6 +66,55 @@ pub(crate) async fn rerank(
         results.truncate(if top_n > 0 { top_n } else { usize::MAX });
     }
     Ok(Json(results).into_response())
+}
+
+/// By a decoder, the share of "yes".
+async fn decoder_scores(
+    state: &AppState,
+    prompts: Prompts,
+    flags: SequenceFlags,
+) -> Result<Vec<f32>, ApiError> {
+    if state.engine.model().pooled.is_some() {
+        return Err(ApiError::value(
+            "Detected Qwen3 reranker chat template, but the server is not in generation mode. \
+             Please relaunch without --is-embedding for Qwen3-Reranker models.",
+        ));
+    }
+    let labels = vec![answers(state)?.to_vec(); prompts.len()];
+    let plan = label_plan(state, prompts, labels, 1.0, flags)?;
+    let sequences = plan.start(state).await?.collect().await?;
+    Ok(sequences.iter().map(yes_share).collect())
+}
+
+/// By an encoder that reads query and document as a pair, its only label.
+async fn encoder_scores(
+    state: &AppState,
+    (query, documents): (String, Vec<String>),
+    flags: SequenceFlags,
+) -> Result<Vec<f32>, ApiError> {
+    let pooled = state.engine.model().pooled.as_ref().filter(|pooled| pooled.is_encoder);
+    let Some(PooledOutput::Scores { labels }) = pooled.map(|pooled| &pooled.output) else {
+        return Err(ApiError::value(
+            "This model is no reranker: it is no encoder with a head of one label, and there is \
+             no --chat-template of a decoder that answers \"yes\" or \"no\" (Qwen3-Reranker's).",
+        ));
+    };
+    if labels.len() != 1 {
+        let message = format!("A reranker has one label, this model has {}.", labels.len());
+        return Err(ApiError::value(message));
+    }
+    let longest = documents.iter().max_by_key(|document| document.len());
+    let texts = [Some(&query), longest];
+    texts.into_iter().flatten().try_for_each(|text| check_text(state, text))?;
+    let tokenizer = state.tokenizer.clone();
+    let encode = move || {
+        let pair = |document: &String| tokenizer.encode_pair(&query, document);
+        let pairs: Result<Vec<_>, _> = documents.iter().map(pair).collect();
+        pairs.map_err(|error| ApiError::value(error.to_string()))
+    };
+    let plan = pair_plan(state, state.run_text_job(encode).await?, flags)?;
+    let sequences = plan.start(state).await?.collect().await?;
+    Ok(sequences.iter().map(|pair| pair.pooled().first().copied().unwrap_or_default()).collect())
 }
 
 /// # Errors
@@ -157,7 +200,7 @@ fn answers(state: &AppState) -> Result<[TokenId; 2], ApiError> {
 }
 
 /// The share of "yes" in both.
-fn score(sequence: &Sequence) -> f32 {
+fn yes_share(sequence: &Sequence) -> f32 {
     let [yes, no] = sequence.label_logprobs() else { return 0.0 };
     let (yes, no) = (yes.exp(), no.exp());
     if yes + no > 0.0 { yes / (yes + no) } else { 0.0 }

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use protocol::{
-    OneOrMany, PromptIds,
+    MAX_BATCH_SIZE, OneOrMany, PromptIds,
     openai::{Prompt, SCORE_TABLE, ScoreRequest, ScoreResponse},
 };
 use types::{PooledOutput, TokenId};
@@ -148,11 +148,13 @@ fn prompts(
     match (query, items) {
         (_, Prompt::Text(items)) if items.is_empty() => Ok(Prompts::Texts(Vec::new())),
         (Some(Prompt::Text(OneOrMany::One(query))), Prompt::Text(items)) => {
+            let items = items.into_vec();
+            check_repeated(query.len(), items.iter().map(String::len))?;
             let joined = |item: String| match item_first {
                 true => format!("{item}{query}"),
                 false => format!("{query}{item}"),
             };
-            Ok(Prompts::Texts(items.into_vec().into_iter().map(joined).collect()))
+            Ok(Prompts::Texts(items.into_iter().map(joined).collect()))
         }
         // An empty list says nothing of its kind.
         (Some(Prompt::Text(none)), Prompt::Ids(items)) if none.is_empty() => {
@@ -165,6 +167,31 @@ fn prompts(
     }
 }
 
+/// A text that is repeated for each of many others grows to what nobody has sent.
+const MAX_REPEATED_BYTES: usize = 256 << 20;
+
+/// # Errors
+/// More `others` than a request may have prompts, or too much text once each has the `repeated`
+/// bytes.
+pub(super) fn check_repeated(
+    repeated: usize,
+    others: impl ExactSizeIterator<Item = usize>,
+) -> Result<(), ApiError> {
+    let count = others.len();
+    if count > MAX_BATCH_SIZE {
+        let message = format!("at most {MAX_BATCH_SIZE} texts a request, got {count}");
+        return Err(ApiError::value(message));
+    }
+    let total = repeated * count + others.sum::<usize>();
+    if total > MAX_REPEATED_BYTES {
+        let message = format!(
+            "{count} texts with the query in each take {total} bytes, {MAX_REPEATED_BYTES} at most"
+        );
+        return Err(ApiError::value(message));
+    }
+    Ok(())
+}
+
 fn joined_ids(
     state: &AppState,
     query: Vec<i64>,
@@ -174,10 +201,32 @@ fn joined_ids(
     let PromptIds::Many(items) = items else {
         return Err(ApiError::value("items must be texts or lists of token ids"));
     };
+    let id_bytes = |ids: &Vec<i64>| size_of_val(ids.as_slice());
+    check_repeated(id_bytes(&query), items.iter().map(id_bytes))?;
     let joined = |item: Vec<i64>| match item_first {
         true => [item.as_slice(), &query].concat(),
         false => [query.as_slice(), &item].concat(),
     };
     let prompts = PromptIds::Many(items.into_iter().map(joined).collect());
     super::generate::check_ids(state, prompts).map(|prompts| Prompts::Ids(prompts.into_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_text_is_bounded() {
+        let refusal = |repeated: usize, others: &[usize]| {
+            check_repeated(repeated, others.iter().copied()).err().map(|error| error.message)
+        };
+        assert_eq!(refusal(1 << 20, &[0; 256]), None);
+        let message = "256 texts with the query in each take 268435457 bytes, 268435456 at most";
+        let mut others = [0; 256];
+        others[7] = 1;
+        assert_eq!(refusal(1 << 20, &others), Some(message.to_owned()));
+        assert_eq!(refusal(1, &[1; 4096]), None);
+        let message = "at most 4096 texts a request, got 4097";
+        assert_eq!(refusal(0, &[1; 4097]), Some(message.to_owned()));
+    }
 }

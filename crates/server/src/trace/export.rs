@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -30,29 +34,42 @@ enum Msg {
 
 /// The way to the collector.
 #[derive(Debug, Clone)]
-pub(crate) struct Exporter(SyncSender<Msg>);
+pub(crate) struct Exporter {
+    sender: SyncSender<Msg>,
+    /// Spans that found no place in the queue, until the thread has heard of them.
+    num_dropped: Arc<AtomicUsize>,
+}
 
 impl Exporter {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(options: TraceOptions) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let sending = Sending { agent: agent(), options, complained: None, num_lost: 0 };
+        let num_dropped = Arc::new(AtomicUsize::new(0));
+        let sending = Sending {
+            agent: agent(),
+            options,
+            complained: None,
+            num_lost: 0,
+            num_dropped: Arc::clone(&num_dropped),
+        };
         thread::Builder::new().name("traces".to_owned()).spawn(move || sending.run(&receiver))?;
-        Ok(Self(sender))
+        Ok(Self { sender, num_dropped })
     }
 
     /// Never waits: spans are dropped if there are too many.
     pub(crate) fn send(&self, spans: Vec<Value>) {
         for span in spans {
-            let _ = self.0.try_send(Msg::Span(span));
+            if self.sender.try_send(Msg::Span(span)).is_err() {
+                self.num_dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
     /// Waits until everything is sent, or for so long.
     pub(crate) fn flush(&self, timeout: Duration) {
         let (done, is_done) = channel();
-        if self.0.try_send(Msg::Flush(done)).is_ok() {
+        if self.sender.try_send(Msg::Flush(done)).is_ok() {
             let _ = is_done.recv_timeout(timeout);
         }
     }
@@ -63,6 +80,7 @@ struct Sending {
     options: TraceOptions,
     complained: Option<Instant>,
     num_lost: usize,
+    num_dropped: Arc<AtomicUsize>,
 }
 
 fn agent() -> ureq::Agent {
@@ -98,12 +116,24 @@ impl Sending {
         let num_spans = spans.len();
         let body = body(&self.options.service_name, std::mem::take(spans)).to_string();
         let request = self.agent.post(&self.options.url).content_type("application/json");
-        let Err(error) = request.send(body.as_str()) else { return };
-        self.num_lost += num_spans;
-        if self.complained.is_none_or(|when| when.elapsed() >= COMPLAIN_EVERY) {
-            let (url, num_lost) = (&self.options.url, self.num_lost);
-            tracing::warn!("{num_lost} spans are lost: {url}: {error}");
-            self.complained = Some(Instant::now());
+        let reason = match request.send(body.as_str()) {
+            Ok(_) => "too many at once".to_owned(),
+            Err(error) => {
+                self.num_lost += num_spans;
+                error.to_string()
+            }
+        };
+        self.complain(&reason);
+    }
+
+    /// Of spans that are lost since the last complaint.
+    fn complain(&mut self, reason: &str) {
+        self.num_lost += self.num_dropped.swap(0, Ordering::Relaxed);
+        let is_due = self.complained.is_none_or(|when| when.elapsed() >= COMPLAIN_EVERY);
+        if self.num_lost > 0 && is_due {
+            let url = &self.options.url;
+            tracing::warn!("{} spans are lost: {url}: {reason}", self.num_lost);
+            (self.num_lost, self.complained) = (0, Some(Instant::now()));
         }
     }
 }

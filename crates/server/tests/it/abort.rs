@@ -2,9 +2,10 @@
 
 use futures_util::StreamExt;
 use serde_json::json;
+use server::{AnswerParsers, ServerConfig};
 use types::{FinishReason, Rid};
 
-use crate::support::{Answer, FakeEngine, Seen, Server};
+use crate::support::{Answer, FakeEngine, Seen, Server, bytes_as_ids, config, tokenizer};
 
 fn post(path: &str, body: serde_json::Value) -> axum::http::Request<axum::body::Body> {
     axum::http::Request::post(path)
@@ -87,6 +88,38 @@ async fn an_aborted_request_is_an_answer() {
     let chat = json!({"messages": [{"role": "user", "content": "x"}], "stream": true});
     let events = server.post("/v1/chat/completions", chat).await.events();
     assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "abort");
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_aborted_answer_is_dropped_in_every_dialect() {
+    let parsers = AnswerParsers::choose("none", "qwen25", None, &tokenizer()).unwrap();
+    let config = ServerConfig { parsers, ..config() };
+    let aborted = Some(FinishReason::aborted());
+    let answer = Answer { events: vec![bytes_as_ids("see <tool_")], finish: aborted, dies: false };
+    let server = Server::with_config(FakeEngine::start(move |_| answer.clone()), config);
+    let function = json!({"type": "function", "function": {"name": "f"}});
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (path, body) in [
+        (
+            "/v1/chat/completions",
+            json!({"messages": messages, "tools": [function], "stream": true}),
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "m", "max_tokens": 9, "messages": messages, "stream": true,
+                   "tools": [{"name": "f", "input_schema": {"type": "object"}}]}),
+        ),
+        ("/api/chat", json!({"model": "m", "messages": messages, "tools": [function]})),
+        (
+            "/v1/responses",
+            json!({"input": "x", "stream": true, "tools": [{"type": "function", "name": "f"}]}),
+        ),
+    ] {
+        let stream = server.post(path, body).await;
+        assert_eq!(stream.status, 200, "{path}: {}", stream.text);
+        assert!(stream.text.contains("\"see"), "{path}: {}", stream.text);
+        assert!(!stream.text.contains("<tool_"), "{path}: {}", stream.text);
+    }
 }
 
 #[tokio::test]

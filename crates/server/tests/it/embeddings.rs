@@ -8,7 +8,7 @@ use crate::support::{FakeEngine, Server};
 /// Its vectors are the prompt's length and first token.
 pub(crate) fn embedder(shorter: Matryoshka) -> FakeEngine {
     let output = PooledOutput::Embedding { size: 2, shorter };
-    FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output })
+    FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output, is_encoder: false })
 }
 
 pub(crate) fn classifier() -> FakeEngine {
@@ -16,6 +16,7 @@ pub(crate) fn classifier() -> FakeEngine {
     FakeEngine::pooled(PooledModel {
         pooling: Pooling::Last,
         output: PooledOutput::Scores { labels },
+        is_encoder: false,
     })
 }
 
@@ -60,6 +61,17 @@ async fn openais_route_takes_every_kind_of_input() {
     }
     let req = server.engine.next_req().await;
     assert_eq!(req.pooling, Some(Pooling::Last));
+}
+
+#[tokio::test]
+async fn answers_name_the_weights_that_are_there_now() {
+    let server = Server::new(embedder(Matryoshka::No));
+    let update = json!({"model_path": "models/new", "weight_version": "2"});
+    assert_eq!(server.post("/update_weights_from_disk", update).await.status, 200);
+    let answer = server.post("/v1/embeddings", json!({"input": "a"})).await.json();
+    assert_eq!(answer["model"], "models/new");
+    let answer = server.post("/encode", json!({"text": "a"})).await.json();
+    assert_eq!(answer["meta_info"]["weight_version"], "2");
 }
 
 #[tokio::test]

@@ -211,6 +211,14 @@ async fn a_pattern_ends_text_tokens_and_engine() {
         (&choice["message"]["content"], &choice["matched_stop"]),
         (&json!("Hel"), &json!("lo"))
     );
+    let many = |counts: &[usize]| {
+        let params = counts.iter().map(|&count| json!({"stop_regex": vec!["l+o"; count]}));
+        json!({"text": vec!["x"; counts.len()], "sampling_params": params.collect::<Vec<_>>()})
+    };
+    assert_eq!(server.post("/generate", many(&[32, 32, 32, 32])).await.status, 200);
+    let answer = server.post("/generate", many(&[32, 32, 32, 32, 1])).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text.contains("at most 128 stop_regex"), "{}", answer.text);
     let refused = json!({"text": "x", "sampling_params": {"stop_regex": "a(?=b)"}});
     let answer = server.post("/generate", refused).await;
     assert_eq!(answer.status, 400);

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     path::Path,
+    time::Duration,
 };
 
 use axum::{body::Body, http::Request};
@@ -171,7 +172,8 @@ async fn weights_are_updated_from_disk() {
 }
 
 /// The lines of the only file in a folder, without their times.
-fn lines(folder: &Path) -> Vec<String> {
+fn lines(server: &Server, folder: &Path) -> Vec<String> {
+    server.state.flush_logs(Duration::from_secs(10));
     let mut files = fs::read_dir(folder).unwrap();
     let text = fs::read_to_string(files.next().unwrap().unwrap().path()).unwrap();
     assert!(files.next().is_none());
@@ -204,7 +206,7 @@ async fn requests_are_logged_as_much_as_is_asked_for() {
     assert_eq!(configure(json!({"log_requests": false})).await, 200);
     generate("3").await;
 
-    let lines = lines(folder.path());
+    let lines = lines(&server, folder.path());
     assert_eq!(lines.len(), 6, "{lines:#?}");
     let json = |line: &str| serde_json::from_str::<Value>(line).unwrap();
     let (received, finished) = (json(&lines[0]), json(&lines[1]));
@@ -325,7 +327,7 @@ async fn requests_are_traced_where_the_caller_says() {
         .body(Body::from(r#"{"text":"hi","rid":"r"}"#));
     assert_eq!(server.send(request.unwrap()).await.status, 200);
     let state = server.state.clone();
-    tokio::task::spawn_blocking(move || state.flush_traces(PATIENCE)).await.unwrap();
+    tokio::task::spawn_blocking(move || state.flush_logs(PATIENCE)).await.unwrap();
 
     let (head, body) = tokio::time::timeout(PATIENCE, collected).await.unwrap().unwrap();
     assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");

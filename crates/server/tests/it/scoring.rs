@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use server::AppState;
 use tokenizer::ChatTemplate;
-use types::{Matryoshka, TokenId};
+use types::{Matryoshka, PooledModel, PooledOutput, Pooling, TokenId};
 
 use crate::{
     embeddings::{assert_near, classifier, embedder},
@@ -151,6 +151,37 @@ async fn documents_come_in_the_order_of_their_scores() {
         json!({"query": "q", "documents": ["a", "b"], "top_n": 1, "return_documents": false});
     let answer = server.post("/v1/rerank", body).await.json();
     assert_eq!((answer.as_array().unwrap().len(), &answer[0]["document"]), (1, &json!(null)));
+}
+
+/// An encoder whose score of a pair is how many tokens it has.
+fn cross_encoder(labels: &[&str]) -> Server {
+    let labels = labels.iter().map(|&label| label.to_owned()).collect();
+    Server::new(FakeEngine::pooled(PooledModel {
+        pooling: Pooling::First,
+        output: PooledOutput::Scores { labels },
+        is_encoder: true,
+    }))
+}
+
+#[tokio::test]
+async fn a_cross_encoder_reads_query_and_document_together() {
+    let server = cross_encoder(&["LABEL_0"]);
+    let body = json!({"query": "qu", "documents": ["a", "bcd", "ef"], "top_n": 2});
+    let answer = server.post("/v1/rerank", body).await.json();
+    let expected = json!([
+        {"score": 5.0, "document": "bcd", "index": 1, "meta_info": null},
+        {"score": 4.0, "document": "ef", "index": 2, "meta_info": null},
+    ]);
+    assert_eq!(answer, expected);
+    let req = server.engine.next_req().await;
+    assert_eq!((req.input_ids, req.second_text), (bytes_as_ids("qua"), Some(2)));
+    assert_eq!(req.pooling, Some(Pooling::First));
+    let body = json!({"query": "q", "documents": ["a", "b".repeat(300)]});
+    let answer = server.post("/v1/rerank", body.clone()).await;
+    assert_eq!(answer.status, 400);
+    assert!(message(&answer.json()).contains("longer than the model's context"));
+    let answer = cross_encoder(&["bad", "good"]).post("/v1/rerank", body).await.json();
+    assert_eq!(message(&answer), "A reranker has one label, this model has 2.");
 }
 
 #[tokio::test]

@@ -127,6 +127,25 @@ async fn a_drain_that_takes_too_long_aborts() {
 }
 
 #[tokio::test]
+async fn a_connection_that_hangs_does_not_hold_up_a_drain_for_ever() {
+    let drain_timeout = Some(Duration::from_millis(20));
+    let config = server::ServerConfig { drain_timeout, ..config() };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+    let listening = listen(&server).await;
+    // A request that is announced and never comes.
+    let mut hangs = TcpStream::connect(listening.address).await.unwrap();
+    let head = "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\n\r\n{";
+    hangs.write_all(head.as_bytes()).await.unwrap();
+    let answer = send(listening.address, "/generate", r#"{"text":"x"}"#).await;
+    server.engine.next_req().await;
+    drop(answer);
+    listening.shutdown.send(()).unwrap();
+    timeout(PATIENCE, listening.task).await.unwrap().unwrap().unwrap();
+    server.engine.wait_for(Seen::Drain).await;
+}
+
+#[tokio::test]
 async fn warmup_asks_for_eight_greedy_tokens() {
     let server = Server::answering("Paris");
     warmup(&server.state).await.unwrap();

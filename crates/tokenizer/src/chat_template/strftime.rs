@@ -6,6 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{Error, ErrorKind, Value};
+use types::Date;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -31,44 +32,16 @@ pub(super) fn function(now: SystemTime) -> Value {
     Value::from_function(move |format: String| time.format(&format))
 }
 
-/// A moment of the Gregorian calendar, UTC.
+/// A moment, UTC.
 #[derive(Debug, Clone, Copy)]
 struct Time {
-    year: u64,
-    /// 0 is January.
-    month: usize,
-    /// 1 is the first.
-    day: u64,
-    /// 0 is 1 January.
-    day_of_year: u64,
-    /// 0 is Sunday.
-    weekday: usize,
+    date: Date,
     second_of_day: u64,
 }
 
 impl Time {
     fn from_unix(seconds: u64) -> Self {
-        let days = seconds / 86_400;
-        let divides = |by: u64, year: u64| year.is_multiple_of(by);
-        let is_leap = |year| divides(4, year) && (!divides(100, year) || divides(400, year));
-        // 400 years have 146 097 days: skip those, then walk.
-        let (mut year, mut left) = (1970 + days / 146_097 * 400, days % 146_097);
-        while left >= 365 + u64::from(is_leap(year)) {
-            left -= 365 + u64::from(is_leap(year));
-            year += 1;
-        }
-        let day_of_year = left;
-        let february = 28 + u64::from(is_leap(year));
-        let mut month = 0;
-        for len in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-            if left < len {
-                break;
-            }
-            left -= len;
-            month += 1;
-        }
-        let weekday = ((days + 4) % 7) as usize;
-        Self { year, month, day: left + 1, day_of_year, weekday, second_of_day: seconds % 86_400 }
+        Self { date: Date::of_day(seconds / 86_400), second_of_day: seconds % 86_400 }
     }
 
     fn format(&self, format: &str) -> Result<String, Error> {
@@ -87,27 +60,30 @@ impl Time {
     }
 
     fn directive(&self, directive: Option<char>) -> Result<String, Error> {
+        let Date { year, month, day, day_of_year, weekday } = self.date;
         let (hour, minute) = (self.second_of_day / 3600, self.second_of_day / 60 % 60);
+        let month_name = MONTHS[month as usize - 1];
+        let weekday_name = WEEKDAYS[weekday as usize];
         let short = |name: &str| name[..3].to_owned();
         let hour12 = (hour + 11) % 12 + 1;
         Ok(match directive {
             Some('%') => "%".to_owned(),
-            Some('Y') => self.year.to_string(),
-            Some('y') => format!("{:02}", self.year % 100),
-            Some('m') => format!("{:02}", self.month + 1),
-            Some('d') => format!("{:02}", self.day),
-            Some('e') => format!("{:2}", self.day),
-            Some('j') => format!("{:03}", self.day_of_year + 1),
+            Some('Y') => year.to_string(),
+            Some('y') => format!("{:02}", year % 100),
+            Some('m') => format!("{month:02}"),
+            Some('d') => format!("{day:02}"),
+            Some('e') => format!("{day:2}"),
+            Some('j') => format!("{:03}", day_of_year + 1),
             Some('H') => format!("{hour:02}"),
             Some('I') => format!("{hour12:02}"),
             Some('M') => format!("{minute:02}"),
             Some('S') => format!("{:02}", self.second_of_day % 60),
             Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            Some('B') => MONTHS[self.month].to_owned(),
-            Some('b' | 'h') => short(MONTHS[self.month]),
-            Some('A') => WEEKDAYS[self.weekday].to_owned(),
-            Some('a') => short(WEEKDAYS[self.weekday]),
-            Some('w') => self.weekday.to_string(),
+            Some('B') => month_name.to_owned(),
+            Some('b' | 'h') => short(month_name),
+            Some('A') => weekday_name.to_owned(),
+            Some('a') => short(weekday_name),
+            Some('w') => weekday.to_string(),
             Some('F') => self.format("%Y-%m-%d")?,
             Some('T') => self.format("%H:%M:%S")?,
             Some('D') => self.format("%m/%d/%y")?,

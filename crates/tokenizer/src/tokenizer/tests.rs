@@ -47,6 +47,37 @@ fn a_folder_says_the_same_as_a_gguf_file() {
 }
 
 #[test]
+fn a_pair_has_marks_between_its_texts_and_says_where_the_second_begins() {
+    let special = |token, text| json!({"SpecialToken": {"id": token, "type_id": text}});
+    let sequence = |name, text| json!({"Sequence": {"id": name, "type_id": text}});
+    let template = |second| {
+        json!({
+            "type": "TemplateProcessing", "single": [sequence("A", 0)],
+            "pair": [special("<|im_start|>", 0), sequence("A", 0), special("<|im_end|>", 0),
+                     sequence("B", second), special("<|im_end|>", second)],
+            "special_tokens": {
+                "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]},
+                "<|im_end|>": {"id": "<|im_end|>", "ids": [2], "tokens": ["<|im_end|>"]},
+            },
+        })
+    };
+    for (second, begins_at) in [(1, Some(4)), (0, None)] {
+        let dir = folder(&[]);
+        let path = dir.path().join("tokenizer.json");
+        let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        json["post_processor"] = template(second);
+        fs::write(&path, json.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let [a, b] = ["12", "3"].map(|text| tokenizer.encode(text, false).unwrap());
+        assert_eq!((a.len(), b.len()), (2, 1));
+        let expected = [vec![1], a, vec![2], b, vec![2]].concat();
+        assert_eq!(tokenizer.encode_pair("12", "3").unwrap(), (expected, begins_at));
+    }
+    let skipped = Tokenizer::skipped().encode_pair("a", "b").unwrap_err();
+    assert!(matches!(skipped, TokenizerError::Skipped));
+}
+
+#[test]
 fn tokens_of_the_config_are_added() {
     let token = |content, special| {
         json!({"content": content, "special": special, "lstrip": false,

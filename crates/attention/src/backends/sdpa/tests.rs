@@ -263,6 +263,7 @@ impl Case {
             mode: self.mode,
             input_ids: Array::zeros(&[num_tokens], Dtype::Int32).unwrap(),
             states: None,
+            token_types: None,
             sampled_rows: (0..num_tokens as i32).collect(),
             positions,
             out_cache_loc,

@@ -73,7 +73,7 @@ pub(super) fn grammar(
         let one = !is_parallel || *choice == ToolChoice::Named;
         return Ok(Some(GrammarSpec::new(
             GrammarKind::JsonSchema,
-            calls_schema(tools, one).to_string(),
+            calls_schema(tools, one)?.to_string(),
         )));
     }
     let is_strict = |tool: &Value| tool["function"]["strict"] == Value::Bool(true);
@@ -99,35 +99,25 @@ pub(super) fn grammar(
 }
 
 /// A list of calls, of one at most if `one`.
-fn calls_schema(tools: &[Value], one: bool) -> Value {
+///
+/// # Errors
+/// A name that two functions define differently.
+fn calls_schema(tools: &[Value], one: bool) -> Result<Value, ApiError> {
     let mut definitions = Map::new();
-    let calls: Vec<Value> = tools
-        .iter()
-        .map(|tool| {
-            let mut parameters = parameters(tool);
-            // References are from the root of the schema on.
-            for key in ["$defs", "definitions"] {
-                let own = parameters.as_object_mut().and_then(|schema| schema.remove(key));
-                if let Some(Value::Object(own)) = own {
-                    definitions
-                        .entry(key)
-                        .or_insert_with(|| json!({}))
-                        .as_object_mut()
-                        .expect("made as an object")
-                        .extend(own);
-                }
-            }
-            json!({
-                "type": "object",
-                "properties": {
-                    "name": {"type": "string", "enum": [tool["function"]["name"]]},
-                    "parameters": parameters,
-                },
-                "required": ["name", "parameters"],
-                "additionalProperties": false,
-            })
-        })
-        .collect();
+    let mut calls = Vec::new();
+    for tool in tools {
+        let mut parameters = parameters(tool);
+        lift_definitions(&mut parameters, &mut definitions)?;
+        calls.push(json!({
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "enum": [tool["function"]["name"]]},
+                "parameters": parameters,
+            },
+            "required": ["name", "parameters"],
+            "additionalProperties": false,
+        }));
+    }
     let mut schema = Map::new();
     schema.insert("type".to_owned(), json!("array"));
     schema.insert("minItems".to_owned(), json!(1));
@@ -140,7 +130,30 @@ fn calls_schema(tools: &[Value], one: bool) -> Value {
     };
     schema.insert("items".to_owned(), items);
     schema.extend(definitions);
-    Value::Object(schema)
+    Ok(Value::Object(schema))
+}
+
+/// Moves a function's definitions to those of all: references are from the root of the schema
+/// on.
+fn lift_definitions(
+    parameters: &mut Value,
+    definitions: &mut Map<String, Value>,
+) -> Result<(), ApiError> {
+    for key in ["$defs", "definitions"] {
+        let own = parameters.as_object_mut().and_then(|schema| schema.remove(key));
+        let Some(Value::Object(own)) = own else { continue };
+        let all = definitions.entry(key).or_insert_with(|| json!({}));
+        for (name, schema) in own {
+            match all.get(&name) {
+                Some(other) if *other != schema => {
+                    let message = format!("tools define {key}.{name} differently.");
+                    return Err(ApiError::value(message));
+                }
+                _ => all[&name] = schema,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A function without parameters takes any object.
@@ -202,6 +215,18 @@ mod tests {
         let spec = grammar(&two[..1], &ToolChoice::Named, true, None).unwrap().unwrap();
         let schema: Value = serde_json::from_str(&spec.text).unwrap();
         assert_eq!((&schema["maxItems"], &schema["items"]["type"]), (&json!(1), &json!("object")));
+    }
+
+    #[test]
+    fn definitions_of_one_name_must_be_the_same() {
+        let mut two = [tool("f", false), tool("g", false)];
+        two[1]["function"]["parameters"]["$defs"]["n"]["type"] = json!("string");
+        let error = grammar(&two, &ToolChoice::Required, true, None).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), &*error.message),
+            (400, "tools define $defs.n differently.")
+        );
+        assert!(grammar(&two[1..], &ToolChoice::Named, true, None).is_ok());
     }
 
     #[test]

@@ -153,13 +153,7 @@ impl Words {
             self.streams.resize_with(index + 1, || None);
         }
         let stream = self.streams[index].get_or_insert_with(|| AnswerStream::new(&self.format));
-        let mut parts = stream.push(&sequence.text()[update.text_from..]);
-        match sequence.finish_reason() {
-            // What is left of an aborted answer is nobody's.
-            None | Some(FinishReason::Abort { .. }) => {}
-            Some(_) => parts.extend(stream.finish()),
-        }
-        (parts, stream.has_calls())
+        (stream.advance(sequence, update), stream.has_calls())
     }
 }
 

@@ -114,11 +114,7 @@ impl Words {
     /// What is new in the answer, and whether it has complete calls.
     fn parts(&mut self, sequence: &Sequence, update: &Update) -> (Vec<Part>, bool) {
         let stream = self.blocks.stream.get_or_insert_with(|| AnswerStream::new(&self.format));
-        let mut parts = stream.push(&sequence.text()[update.text_from..]);
-        if sequence.finish_reason().is_some() {
-            parts.extend(stream.finish());
-        }
-        (parts, stream.has_calls())
+        (stream.advance(sequence, update), stream.has_calls())
     }
 }
 

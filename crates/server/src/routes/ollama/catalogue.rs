@@ -12,7 +12,7 @@ use protocol::{
 use serde_json::{Map, Value, json};
 
 use super::OllamaError;
-use crate::{AppState, body::read_json, error::ApiError, timestamp::rfc3339};
+use crate::{AppState, body::read_json, error::ApiError, utc::Utc};
 
 /// Upstream's: nothing has been hashed.
 const DIGEST: &str = "sha256:sglang0000000000000000000000000000000000000000000000000000000000";
@@ -23,7 +23,7 @@ pub(crate) async fn tags(State(state): State<AppState>) -> Result<Response, Olla
     let card = ModelCard {
         name,
         model: name,
-        modified_at: rfc3339(state.created as f64),
+        modified_at: Utc::from_unix(state.created as f64).rfc3339(),
         size: engine.weight_bytes as u64,
         digest: DIGEST,
         details: details(&state),
@@ -53,7 +53,7 @@ pub(crate) async fn show(
         modelfile: format!("FROM {name}\nPARAMETER num_ctx {context}\n"),
         parameters: format!("num_ctx {context}"),
         template: template.map(|template| template.source()).unwrap_or_default(),
-        modified_at: rfc3339(state.created as f64),
+        modified_at: Utc::from_unix(state.created as f64).rfc3339(),
         details: details(&state),
         model_info: info,
         capabilities: ["completion"].into_iter().chain(more).collect(),

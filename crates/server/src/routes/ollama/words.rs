@@ -14,8 +14,7 @@ use crate::{
     error::ApiError,
     generation::{Sequence, Update},
     sse::{Frames, StreamFormat},
-    state::unix_seconds,
-    timestamp::rfc3339,
+    utc::Utc,
 };
 
 /// Where a request came to.
@@ -128,7 +127,7 @@ impl Words {
 }
 
 fn now() -> String {
-    rfc3339(unix_seconds())
+    Utc::now().rfc3339()
 }
 
 fn tool_call(name: String, arguments: &str) -> ToolCall {
@@ -165,15 +164,13 @@ impl StreamFormat for Words {
             return self.error(&error, frames);
         }
         let stream = self.stream.get_or_insert_with(|| AnswerStream::new(&self.format));
-        let mut parts = stream.push(&sequence.text()[update.text_from..]);
-        if finish_reason.is_some() {
-            parts.extend(stream.finish());
-        }
-        for part in parts {
+        for part in stream.advance(sequence, update) {
             self.push_part(part, frames);
         }
-        if finish_reason.is_some() {
-            self.push_call(frames);
+        if let Some(reason) = finish_reason {
+            if !matches!(reason, FinishReason::Abort { .. }) {
+                self.push_call(frames);
+            }
             self.push(&Piece { end: Some(end(sequence)), ..Piece::default() }, frames);
         }
     }

@@ -203,11 +203,7 @@ impl StreamFormat for Events {
         }
         let Some(draft) = &self.draft else { return };
         let stream = self.stream.get_or_insert_with(|| AnswerStream::new(&draft.format));
-        let mut parts = stream.push(&sequence.text()[update.text_from..]);
-        if is_done {
-            parts.extend(stream.finish());
-        }
-        for part in parts {
+        for part in stream.advance(sequence, update) {
             self.add(part, frames);
         }
         if is_done {

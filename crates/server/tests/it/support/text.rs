@@ -45,9 +45,12 @@ fn tokenizer_json(added: [&str; 4]) -> Value {
                    "lstrip": false, "rstrip": false, "normalized": false})
         })
         .collect();
+    let sequence = |name, text| json!({"Sequence": {"id": name, "type_id": text}});
+    let pairs = json!({"type": "TemplateProcessing", "single": [sequence("A", 0)],
+                       "pair": [sequence("A", 0), sequence("B", 1)], "special_tokens": {}});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "post_processor": null,
+        "normalizer": null, "post_processor": pairs,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                           "use_regex": false},
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,

@@ -1,9 +1,11 @@
 //! An automaton over bytes, and the tokens that it lets pass in each of its states.
+//!
+//! Equal masks are kept once: states that only count differ in nothing else.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use regex_automata::{
@@ -12,24 +14,28 @@ use regex_automata::{
     nfa::thompson,
     util::{start, syntax},
 };
-use toktrie::{Recognizer, TokTrie};
+use toktrie::Recognizer;
 
-use crate::Vocabulary;
+use super::Tokens;
 
 /// A state.
 pub(super) type State = regex_automata::util::primitives::StateID;
 
-/// Bytes of the expression before it is made deterministic: its size bounds the time a
-/// state takes to make.
-const MAX_NFA_BYTES: usize = 2 << 20;
-/// Bytes needed on the way, which bound the number of states and so the time.
-const MAX_DETERMINIZE_BYTES: usize = 12 << 20;
-/// Bytes of the automaton, which the cache of grammars holds.
-const MAX_DFA_BYTES: usize = 8 << 20;
 /// Groups inside of groups.
 const MAX_DEPTH: u32 = 200;
-/// Bytes of masks kept for one automaton.
-const MAX_MASK_BYTES: usize = 4 << 20;
+/// Masks kept for one automaton, the same one for several states counted for each.
+const MAX_STATES_KEPT: usize = 50_000;
+
+/// How large an automaton may get, which bounds the time it takes to make.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of the expression before it is made deterministic.
+    pub(crate) nfa_bytes: usize,
+    /// Bytes needed on the way.
+    pub(crate) determinize_bytes: usize,
+    /// Bytes of the automaton, which the cache of grammars holds.
+    pub(crate) dfa_bytes: usize,
+}
 
 /// An automaton for whole texts.
 pub(super) struct Automaton {
@@ -37,7 +43,13 @@ pub(super) struct Automaton {
     start: State,
     /// By the states' index: whether a text that may end can still come of it.
     is_live: Vec<bool>,
-    masks: Mutex<HashMap<State, Arc<[u32]>>>,
+    masks: Mutex<Masks>,
+}
+
+#[derive(Default)]
+struct Masks {
+    by_state: HashMap<State, Arc<[u32]>>,
+    distinct: HashSet<Arc<[u32]>>,
 }
 
 impl Automaton {
@@ -45,15 +57,15 @@ impl Automaton {
     ///
     /// # Errors
     /// What is wrong with the expression, or that the automaton would be too large.
-    pub(super) fn new(regex: &str) -> Result<Self, String> {
+    pub(super) fn new(regex: &str, limits: Limits) -> Result<Self, String> {
         let config = dense::Config::new()
             .start_kind(StartKind::Anchored)
             .match_kind(MatchKind::All)
             .accelerate(false)
-            .dfa_size_limit(Some(MAX_DFA_BYTES))
-            .determinize_size_limit(Some(MAX_DETERMINIZE_BYTES));
+            .dfa_size_limit(Some(limits.dfa_bytes))
+            .determinize_size_limit(Some(limits.determinize_bytes));
         let nfa = thompson::Config::new()
-            .nfa_size_limit(Some(MAX_NFA_BYTES))
+            .nfa_size_limit(Some(limits.nfa_bytes))
             .which_captures(thompson::WhichCaptures::None);
         let dfa = dense::Builder::new()
             .configure(config)
@@ -95,22 +107,49 @@ impl Automaton {
     }
 
     /// The tokens that may come next, and those that end a completion if it may end here.
-    pub(super) fn mask(&self, state: State, vocabulary: &Vocabulary, trie: &TokTrie) -> Vec<u32> {
+    pub(super) fn mask(&self, state: State, tokens: &Tokens) -> Arc<[u32]> {
         let lock = || self.masks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mask) = lock().get(&state) {
-            return mask.to_vec();
+        if let Some(mask) = lock().by_state.get(&state) {
+            return Arc::clone(mask);
         }
+        let mask = self.new_mask(state, tokens);
+        lock().keep(state, mask, tokens)
+    }
+
+    fn new_mask(&self, state: State, tokens: &Tokens) -> Arc<[u32]> {
+        let trie = tokens.env.tok_trie();
         let mut allowed = trie.alloc_token_set();
         trie.add_bias(&mut Walk { automaton: self, states: vec![state] }, &mut allowed, &[]);
         let mut mask = Vec::from(allowed);
-        mask.resize(vocabulary.mask_words(), 0);
-        for &end in vocabulary.end() {
+        mask.resize(tokens.vocabulary.mask_words(), 0);
+        for &end in tokens.vocabulary.end() {
             let (word, bit) = (&mut mask[end as usize / 32], 1 << (end % 32));
             *word = if self.may_end(state) { *word | bit } else { *word & !bit };
         }
-        let mut masks = lock();
-        if (masks.len() + 1) * size_of_val(&mask[..]) <= MAX_MASK_BYTES {
-            masks.insert(state, mask.as_slice().into());
+        mask.into()
+    }
+
+    /// The bytes of the masks that are kept.
+    pub(super) fn num_mask_bytes(&self) -> usize {
+        let masks = self.masks.lock().unwrap_or_else(PoisonError::into_inner);
+        masks.distinct.iter().map(|mask| size_of_val(&**mask)).sum()
+    }
+}
+
+impl Masks {
+    /// The mask, which is kept if there is room.
+    fn keep(&mut self, state: State, mask: Arc<[u32]>, tokens: &Tokens) -> Arc<[u32]> {
+        let mask = match self.distinct.get(&mask) {
+            Some(same) => Arc::clone(same),
+            None if tokens.has_room_for(size_of_val(&*mask)) => {
+                tokens.num_mask_bytes.fetch_add(size_of_val(&*mask), Ordering::Relaxed);
+                self.distinct.insert(Arc::clone(&mask));
+                mask
+            }
+            None => return mask,
+        };
+        if self.by_state.len() < MAX_STATES_KEPT {
+            self.by_state.insert(state, Arc::clone(&mask));
         }
         mask
     }

@@ -1,0 +1,146 @@
+//! Writes the lines of the request log, from a thread of its own: neither a full disk nor a slow
+//! pipe holds up a request.
+
+use std::{
+    fs::File,
+    io::{self, Write, stdout},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Lines that wait to be written, and their bytes; more are lost, and counted in the log.
+const MAX_LINES: usize = 1024;
+const MAX_BYTES: usize = 64 << 20;
+/// Between two complaints.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+enum Msg {
+    Line {
+        text: String,
+        to_stdout: bool,
+    },
+    /// Answer when all before it is written.
+    Flush(Sender<()>),
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub(super) struct LineWriter {
+    sender: SyncSender<Msg>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    num_waiting_bytes: AtomicUsize,
+    num_lost: AtomicUsize,
+}
+
+impl LineWriter {
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(files: Vec<File>) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(MAX_LINES);
+        let shared = Arc::new(Shared::default());
+        let writing = Writing { files, shared: Arc::clone(&shared), complained: None };
+        thread::Builder::new()
+            .name("request-log".to_owned())
+            .spawn(move || writing.run(&receiver))?;
+        Ok(Self { sender, shared })
+    }
+
+    /// Never waits.
+    pub(super) fn write(&self, text: String, to_stdout: bool) {
+        let Shared { num_waiting_bytes, num_lost } = &*self.shared;
+        let len = text.len();
+        let num_before = num_waiting_bytes.fetch_add(len, Ordering::Relaxed);
+        let has_room = num_before + len <= MAX_BYTES;
+        if !has_room || self.sender.try_send(Msg::Line { text, to_stdout }).is_err() {
+            num_waiting_bytes.fetch_sub(len, Ordering::Relaxed);
+            num_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until everything is written, or for so long.
+    pub(super) fn flush(&self, timeout: Duration) {
+        let (done, is_done) = channel();
+        if self.sender.try_send(Msg::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(timeout);
+        }
+    }
+}
+
+struct Writing {
+    files: Vec<File>,
+    shared: Arc<Shared>,
+    complained: Option<Instant>,
+}
+
+impl Writing {
+    fn run(mut self, inbox: &Receiver<Msg>) {
+        while let Ok(msg) = inbox.recv() {
+            match msg {
+                Msg::Line { text, to_stdout } => {
+                    self.shared.num_waiting_bytes.fetch_sub(text.len(), Ordering::Relaxed);
+                    let error = self.write(text.as_bytes(), to_stdout);
+                    self.complain(error.as_ref());
+                }
+                // Whoever asked may have stopped waiting.
+                Msg::Flush(done) => drop(done.send(())),
+            }
+        }
+    }
+
+    /// Everywhere, whatever fails; the last error.
+    fn write(&mut self, line: &[u8], to_stdout: bool) -> Option<io::Error> {
+        let to_files = self.files.iter_mut().map(|file| file.write_all(line));
+        let written = to_stdout.then(|| stdout().lock().write_all(line));
+        let mut last_error = None;
+        for written in to_files.chain(written) {
+            last_error = written.err().or(last_error);
+        }
+        last_error
+    }
+
+    fn complain(&mut self, error: Option<&io::Error>) {
+        let num_lost = self.shared.num_lost.load(Ordering::Relaxed);
+        let is_fine = error.is_none() && num_lost == 0;
+        if is_fine || self.complained.is_some_and(|when| when.elapsed() < COMPLAIN_EVERY) {
+            return;
+        }
+        self.complained = Some(Instant::now());
+        self.shared.num_lost.fetch_sub(num_lost, Ordering::Relaxed);
+        if num_lost > 0 {
+            tracing::warn!("the request log is too slow: {num_lost} lines are lost");
+        }
+        if let Some(error) = error {
+            tracing::warn!(%error, "cannot write to the request log");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_the_rest_is_written_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let writer = LineWriter::start(vec![File::create(&path).unwrap()]).unwrap();
+        writer.write("x".repeat(MAX_BYTES + 1), false);
+        for line in ["a\n", "b\n"] {
+            writer.write(line.to_owned(), false);
+        }
+        writer.flush(Duration::from_secs(10));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "a\nb\n");
+        assert_eq!(writer.shared.num_waiting_bytes.load(Ordering::Relaxed), 0);
+        // Told by now, with the first line.
+        assert_eq!(writer.shared.num_lost.load(Ordering::Relaxed), 0);
+    }
+}
