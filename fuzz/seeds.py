@@ -127,7 +127,8 @@ GRAMMARS = {
 def grammars():
     for kind, grammars in GRAMMARS.items():
         for index, grammar in enumerate(grammars):
-            seed("grammar", bytes([kind, index]) + grammar.encode())
+            for backend in (0, 1):
+                seed("grammar", bytes([kind + 4 * backend, index]) + grammar.encode())
     words = "type object array string number integer boolean null properties required additionalProperties items "
     words += "prefixItems minItems maxItems minLength maxLength pattern format date-time uuid email ipv4 enum const anyOf "
     words += "oneOf allOf not $ref $defs # minimum maximum exclusiveMinimum multipleOf patternProperties minProperties "

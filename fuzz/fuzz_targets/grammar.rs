@@ -1,12 +1,15 @@
-//! Grammars of strangers: the first byte picks the language, the second which tokens are
-//! taken, the rest is the grammar. Whatever compiles can be followed: what a mask allows is
-//! accepted, and taking a token back leads to the same mask.
+//! Grammars of strangers: the first byte picks the language and the backend, the second which
+//! tokens are taken, the rest is the grammar. Whatever compiles can be followed: what a mask
+//! allows is accepted, and taking a token back leads to the same mask.
 
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
-use constrained::{GrammarBackend, GrammarKind, GrammarSpec, JsonOptions, Vocabulary};
+use constrained::{
+    CompileError, GRAMMAR_BACKENDS, GrammarBackend, GrammarCompiler, GrammarKind, GrammarSpec,
+    JsonOptions, Vocabulary,
+};
 use libfuzzer_sys::fuzz_target;
 use sglang_mlx_fuzz::{Dice, guarded, head};
 use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
@@ -22,33 +25,34 @@ const KINDS: [GrammarKind; 4] =
     [GrammarKind::JsonSchema, GrammarKind::Regex, GrammarKind::Ebnf, GrammarKind::StructuralTag];
 const MAX_TOKENS: usize = 48;
 
-static BACKEND: LazyLock<Box<dyn GrammarBackend>> = LazyLock::new(|| {
+static BACKENDS: LazyLock<Vec<Box<dyn GrammarBackend>>> = LazyLock::new(|| {
     let vocabulary = Vocabulary::new(&text::tokenizer(), VOCAB_SIZE, &[END]).expect("bytes");
-    let new = constrained::find(constrained::DEFAULT_BACKEND).expect("the default").new;
-    new.expect("a backend")(&Arc::new(vocabulary), JsonOptions::default()).expect("a backend")
+    let vocabulary = Arc::new(vocabulary);
+    let new = GRAMMAR_BACKENDS.iter().filter_map(|entry| entry.new);
+    new.map(|new| new(&vocabulary, JsonOptions::default()).expect("a backend")).collect()
 });
 
 fuzz_target!(|data: &[u8]| guarded(|| {
-    let ([kind, seed], text) = head(data);
+    let ([choice, seed], text) = head(data);
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let spec = GrammarSpec::new(KINDS[usize::from(kind) % KINDS.len()], text);
+    let choice = usize::from(choice);
+    let spec = GrammarSpec::new(KINDS[choice % KINDS.len()], text);
     // A new compiler each time: its cache would hide what compiling costs, but it brings the
     // thread with much stack and the limits that the server relies on.
-    let compiler = constrained::GrammarCompiler::new(Box::new(Backend));
+    let backend = Backend(choice / KINDS.len() % BACKENDS.len());
+    let compiler = GrammarCompiler::new(Box::new(backend));
     if let Ok(mut grammar) = compiler.compile(&spec) {
         follow(&mut *grammar, Dice::new(seed.into()));
     }
 }));
 
+/// One of [`BACKENDS`].
 #[derive(Debug)]
-struct Backend;
+struct Backend(usize);
 
 impl GrammarBackend for Backend {
-    fn compile(
-        &self,
-        spec: &GrammarSpec,
-    ) -> Result<Box<dyn TokenGrammar>, constrained::CompileError> {
-        BACKEND.compile(spec)
+    fn compile(&self, spec: &GrammarSpec) -> Result<Box<dyn TokenGrammar>, CompileError> {
+        BACKENDS[self.0].compile(spec)
     }
 }
 
