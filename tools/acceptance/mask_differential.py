@@ -1,6 +1,6 @@
 """Masks and verdicts of the crate `constrained` on the public JSON-Schema test suite, against two Python libraries.
 
-    python mask_differential.py TOKENIZER_FOLDER SUITE_FOLDER [--backend llguidance] [--walks 2] [--profile dev]
+    python mask_differential.py TOKENIZER_FOLDER SUITE_FOLDER [--backend llguidance] [--walks 1] [--verbose]
 
 SUITE_FOLDER is `json` of the source package of PyPI's `jsonschema` (`pip download --no-binary :all: jsonschema`, the folder
 holds `tests/draft*`): over 1000 different schemas, with instances that are valid and instances that are not. The tokenizer's
@@ -11,8 +11,8 @@ folder has a `tokenizer.json`.
 2. Valid instances are taken as whole completions, and those that are not valid are not.
 3. Random completions, drawn from our masks, are valid by PyPI's `jsonschema`.
 
-Prints what differs by the suite's files, which are named after keywords. The exit status is 1 if a mask differs, or if an
-instance that is not valid is taken under a schema whose keywords the backend says it has. Builds the example `masks`.
+Prints what differs by the suite's files, which are named after keywords, and what is refused, by reason; `--verbose` each
+case. docs/notes/grammars.md has the figures and says why. The exit status is 1 if a mask differs. Builds the example `masks`.
 """
 
 import argparse

@@ -18,7 +18,7 @@ use std::{
 
 use constrained::{GrammarCompiler, GrammarKind, GrammarSpec, JsonOptions, Vocabulary, find};
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokenizer::Tokenizer;
 use types::{TokenGrammar, TokenId};
 
@@ -102,6 +102,7 @@ fn cases() -> Vec<Case> {
         case("json: any object", GrammarKind::JsonSchema, r#"{"type":"object"}"#.to_owned(), |random| {
             json!({random.words(2): [random.words(7), random.below(9), true], random.words(3): null}).to_string()
         }),
+        case("json: 100 fields, 2000 states", GrammarKind::JsonSchema, large().0, |_| large().1),
         case("regex: sentences", GrammarKind::Regex, r"([A-Z][a-z]+( [a-z]+){2,12}[.!?] ?){1,5}".to_owned(), |random| {
             (0..3).map(|_| {
                 let words: Vec<_> = (0..5).map(|_| ["river", "of", "glass", "and", "winter"][random.below(5) as usize]).collect();
@@ -119,6 +120,18 @@ fn cases() -> Vec<Case> {
             json!({"triggers": ["<call>"], "structures": [{"begin": "<call>", "end": "</call>", "schema": {"type": "object"}}]}).to_string(),
             |random| format!("{} <call>{}</call> {}", random.words(15), json!({"q": random.words(4)}), random.words(9))),
     ]
+}
+
+/// A schema whose automaton has some 2000 states, and an instance's text.
+fn large() -> (String, String) {
+    let name = |n: usize| format!("field_{n}");
+    let kinds = json!({"enum": ["alpha", "beta", 12, null]});
+    let properties: Map<String, Value> = (0..100).map(|n| (name(n), kinds.clone())).collect();
+    let required: Vec<String> = properties.keys().cloned().collect();
+    let schema = json!({"type": "object", "properties": properties, "required": required,
+        "additionalProperties": false});
+    let instance: Map<String, Value> = (0..100).map(|n| (name(n), json!("beta"))).collect();
+    (schema.to_string(), Value::Object(instance).to_string())
 }
 
 fn main() {

@@ -17,14 +17,17 @@ pub struct ReasoningMarks {
     pub call: Option<Vec<TokenId>>,
     /// It may begin again after its end.
     pub reopens: bool,
+    /// Tokens that may not come inside of it.
+    pub excluded: Vec<TokenId>,
 }
 
-/// Lets a completion reason for so many tokens, and then makes it end its reasoning. All
-/// other tokens are up to another grammar, or free.
+/// Lets a completion reason for so many tokens, and then makes it end its reasoning. Some
+/// tokens may not come before that end; all others are up to another grammar, or free.
 #[derive(Debug, Clone)]
 pub struct ThinkingBudget {
     marks: Arc<ReasoningMarks>,
-    budget: usize,
+    /// `None`: without a limit.
+    budget: Option<usize>,
     vocab_size: usize,
     grammar: Option<Box<dyn TokenGrammar>>,
     /// Those accepted.
@@ -52,7 +55,7 @@ impl ThinkingBudget {
     /// For a completion that begins inside of reasoning, or that opens it itself.
     pub fn new(
         marks: Arc<ReasoningMarks>,
-        budget: usize,
+        budget: Option<usize>,
         begins_inside: bool,
         vocab_size: usize,
         grammar: Option<Box<dyn TokenGrammar>>,
@@ -70,7 +73,7 @@ impl ThinkingBudget {
     fn forced(&self) -> Option<TokenId> {
         let State { place: Place::Inside(from), spent } = self.state() else { return None };
         let thought = &self.tokens[from..];
-        if spent + thought.len() < self.budget {
+        if self.budget.is_none_or(|budget| spent + thought.len() < budget) {
             return None;
         }
         let end = &self.marks.end;
@@ -107,8 +110,12 @@ impl TokenGrammar for ThinkingBudget {
         let forced = self.forced();
         let next = self.grammar.as_mut().map_or(Ok(NextTokens::Any), |it| it.next_tokens())?;
         // A grammar that has a say in reasoning comes first.
-        Ok(match forced {
-            Some(token) if next.allows(token) => NextTokens::only(token, self.vocab_size),
+        let excluded = &self.marks.excluded;
+        Ok(match (forced, self.state().place) {
+            (Some(token), _) if next.allows(token) => NextTokens::only(token, self.vocab_size),
+            (None, Place::Inside(_)) if !excluded.is_empty() => {
+                next.without(excluded, self.vocab_size)
+            }
             _ => next,
         })
     }
@@ -153,11 +160,11 @@ mod tests {
 
     fn marks(reopens: bool) -> Arc<ReasoningMarks> {
         let (begin, end, call) = (vec![BEGIN], Arc::from(END), Some(vec![CALL]));
-        Arc::new(ReasoningMarks { begin, end, call, reopens })
+        Arc::new(ReasoningMarks { begin, end, call, reopens, excluded: Vec::new() })
     }
 
     fn budget(budget: usize, begins_inside: bool) -> ThinkingBudget {
-        ThinkingBudget::new(marks(false), budget, begins_inside, VOCAB_SIZE, None)
+        ThinkingBudget::new(marks(false), Some(budget), begins_inside, VOCAB_SIZE, None)
     }
 
     /// Before each token the one that has to come, if one has to.
@@ -195,7 +202,7 @@ mod tests {
         assert_eq!(forced(&mut budget(1, false), &[9; 5]), [none; 5]);
         assert_eq!(forced(&mut budget(2, true), &[9, CALL, 9, 9]), [none; 4]);
         // Reasoning that goes on after its end has what is left.
-        let mut reopening = ThinkingBudget::new(marks(true), 2, false, VOCAB_SIZE, None);
+        let mut reopening = ThinkingBudget::new(marks(true), Some(2), false, VOCAB_SIZE, None);
         let seen = forced(&mut reopening, &[BEGIN, 9, CALL, 9, BEGIN, 2, 3, 9]);
         assert_eq!(seen, [none, none, none, none, none, Some(2), Some(3), none]);
     }
@@ -235,10 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn some_tokens_may_not_come_inside() {
+        let excluded = vec![CALL, 39];
+        let marks = Arc::new(ReasoningMarks { excluded, ..marks(false).as_ref().clone() });
+        let new =
+            |grammar| ThinkingBudget::new(Arc::clone(&marks), None, true, VOCAB_SIZE, grammar);
+        let mut strict = new(None);
+        for token in [9, 9, 2, 3] {
+            let next = strict.next_tokens().unwrap();
+            let refused = (0..VOCAB_SIZE as TokenId).filter(|&token| !next.allows(token));
+            assert_eq!(refused.collect::<Vec<_>>(), [CALL, 39]);
+            let NextTokens::Of(mask) = next else { panic!("some are refused") };
+            assert_eq!(mask[1] >> 8, 0, "there are 40 tokens");
+            strict.accept(token).unwrap();
+        }
+        assert_eq!(strict.next_tokens(), Ok(NextTokens::Any));
+        // A grammar that allows nothing else comes first.
+        assert_eq!(
+            new(Some(Box::new(Only(39)))).next_tokens(),
+            Ok(NextTokens::only(39, VOCAB_SIZE))
+        );
+    }
+
+    #[test]
     fn a_grammar_follows_the_mark() {
         let after = AfterReasoning::new(Arc::from(END), Box::new(Only(7)));
         let mut both =
-            ThinkingBudget::new(marks(false), 1, true, VOCAB_SIZE, Some(Box::new(after)));
+            ThinkingBudget::new(marks(false), Some(1), true, VOCAB_SIZE, Some(Box::new(after)));
         let seen = forced(&mut both, &[9, 2, 3, 7, 7]);
         assert_eq!(seen, [None, Some(2), Some(3), Some(7), Some(7)]);
         assert_eq!(both.accept(8), Err(GrammarError::Refused(8)));
@@ -246,7 +276,7 @@ mod tests {
         assert_eq!(forced(&mut both, &[2, 3, 7]), [Some(2), Some(3), Some(7)]);
         // One that does not know of reasoning is followed from its first token on.
         let mut first =
-            ThinkingBudget::new(marks(false), 0, true, VOCAB_SIZE, Some(Box::new(Only(7))));
+            ThinkingBudget::new(marks(false), Some(0), true, VOCAB_SIZE, Some(Box::new(Only(7))));
         assert_eq!(forced(&mut first, &[7, 7]), [Some(7), Some(7)]);
     }
 }

@@ -43,6 +43,8 @@ pub struct ServerConfig {
     /// The model's own sampling parameters (`--sampling-defaults model`), used
     /// where a chat request leaves one out.
     pub sampling_defaults: SamplingDefaults,
+    /// `--enable-strict-thinking`: neither an answer nor a tool call ends reasoning.
+    pub enable_strict_thinking: bool,
     /// `--enable-streaming-session`: sessions whose requests go on from one another may be opened.
     pub enable_streaming_session: bool,
     /// `--default-chat-template-kwargs`; a request's own win.
@@ -116,6 +118,7 @@ impl Default for ServerConfig {
             stream_interval: 1,
             stream_response_default_include_usage: false,
             sampling_defaults: SamplingDefaults::default(),
+            enable_strict_thinking: false,
             enable_streaming_session: false,
             chat_template_kwargs: Map::new(),
             parsers: AnswerParsers::default(),

@@ -101,7 +101,18 @@ impl AppState {
         let reasoning_marks = config.parsers.reasoning.and_then(|entry| {
             let (begin, end) = (mark(entry.begin)?, mark(entry.end)?.into());
             let call = entry.call.and_then(mark);
-            Some(Arc::new(ReasoningMarks { begin, end, call, reopens: entry.reopens }))
+            let mut excluded = Vec::new();
+            if config.enable_strict_thinking {
+                excluded.clone_from(&eos_token_ids);
+                // A mark of several tokens cannot be refused: each of them may be meant otherwise.
+                excluded.extend(
+                    call.as_ref().filter(|call: &&Vec<_>| call.len() == 1).into_iter().flatten(),
+                );
+                let vocab_size = engine.model().vocab_size;
+                excluded.retain(|&token| (token as usize) < vocab_size);
+            }
+            let reopens = entry.reopens;
+            Some(Arc::new(ReasoningMarks { begin, end, call, reopens, excluded }))
         });
         let answer_begin = config.parsers.reasoning.and_then(|entry| mark(entry.answer_begin));
         Self(Arc::new(Shared {

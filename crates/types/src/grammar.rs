@@ -46,6 +46,20 @@ impl NextTokens {
         Self::Of(mask)
     }
 
+    /// All of them but these, if that leaves any.
+    #[must_use]
+    pub fn without(self, tokens: &[TokenId], vocab_size: usize) -> Self {
+        let words = vocab_size.div_ceil(32);
+        let mut mask = match &self {
+            Self::Any => (0..words).map(|word| low_bits(vocab_size - word * 32)).collect(),
+            Self::Of(mask) => mask.clone(),
+        };
+        for &token in tokens {
+            mask[token as usize / 32] &= !(1 << (token % 32));
+        }
+        if mask.iter().all(|&word| word == 0) { self } else { Self::Of(mask) }
+    }
+
     /// Whether this token may come next.
     pub fn allows(&self, token: TokenId) -> bool {
         match self {
@@ -53,6 +67,11 @@ impl NextTokens {
             Self::Of(mask) => mask[token as usize / 32] >> (token % 32) & 1 == 1,
         }
     }
+}
+
+/// A word with so many bits set, from the lowest on.
+fn low_bits(count: usize) -> u32 {
+    if count < 32 { (1 << count) - 1 } else { u32::MAX }
 }
 
 /// A grammar, and how far a completion has come in it.

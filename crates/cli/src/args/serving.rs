@@ -83,6 +83,10 @@ pub(crate) struct ServingArgs {
     #[arg(long)]
     pub(crate) stream_response_default_include_usage: bool,
 
+    /// While a model reasons it can neither end its answer nor call a tool.
+    #[arg(long)]
+    pub(crate) enable_strict_thinking: bool,
+
     /// Sessions may be streaming: each request goes on from the last one that succeeded.
     #[arg(long)]
     pub(crate) enable_streaming_session: bool,

@@ -300,6 +300,7 @@ fn server_config(
         stream_interval: serving.stream_interval,
         default_sampling_seed: args.engine.deterministic_seed()?,
         stream_response_default_include_usage: serving.stream_response_default_include_usage,
+        enable_strict_thinking: serving.enable_strict_thinking,
         enable_streaming_session: serving.enable_streaming_session,
         sampling_defaults: match serving.sampling_defaults.as_str() {
             "model" => text::sampling_defaults(&engine.text),

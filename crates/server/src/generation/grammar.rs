@@ -142,10 +142,16 @@ pub(crate) async fn followed_by(
         Some(constraint) => Some(compile(state, constraint).await?),
         None => None,
     };
-    let Some(budget) = spec.thinking_budget else { return Ok(grammar) };
+    let budget = spec.thinking_budget;
     let Some(marks) = state.reasoning_marks.clone() else {
-        return Err(ApiError::value("A budget for reasoning needs a --reasoning-parser."));
+        return match budget {
+            None => Ok(grammar),
+            Some(_) => Err(ApiError::value("A budget for reasoning needs a --reasoning-parser.")),
+        };
     };
+    if budget.is_none() && marks.excluded.is_empty() {
+        return Ok(grammar);
+    }
     let begins_inside = spec.begins_inside.unwrap_or_else(|| is_open(state, prompt));
     let vocab_size = state.engine.model().vocab_size;
     let budget = ThinkingBudget::new(marks, budget, begins_inside, vocab_size, grammar);

@@ -1,9 +1,10 @@
 //! Budgets for reasoning, as each dialect has them.
 
 use serde_json::{Value, json};
+use server::{AnswerParsers, ServerConfig};
 use types::{NextTokens, TokenGrammar, TokenId};
 
-use crate::support::Server;
+use crate::support::{Answer, FakeEngine, Server, config, tokenizer};
 
 /// What has to come after `text`, which is all that the completion has so far.
 fn forced_after(grammar: &dyn TokenGrammar, text: &str) -> String {
@@ -109,6 +110,22 @@ async fn of_other_dialects() {
     let body = json!({"input": "Hi", "reasoning": {"effort": "low", "max_tokens": 2}});
     let grammar = followed("qwen3", "/v1/responses", body).await.unwrap();
     assert_eq!(forced_after(&*grammar, "Hm"), "</think>");
+}
+
+#[tokio::test]
+async fn strict_thinking_ends_with_its_mark() {
+    let parsers = AnswerParsers::choose("qwen3", "none", None, &tokenizer()).unwrap();
+    let config = ServerConfig { parsers, enable_strict_thinking: true, ..config() };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+    assert_eq!(server.post("/v1/chat/completions", chat(json!({}))).await.status, 200);
+    let mut grammar = server.engine.next_req().await.grammar.unwrap();
+    for byte in "Hm.</think>".bytes() {
+        let next = grammar.next_tokens().unwrap();
+        let ends = [257, 259];
+        assert!(next.allows(byte.into()) && ends.iter().all(|&end| !next.allows(end)), "{next:?}");
+        grammar.accept(byte.into()).unwrap();
+    }
+    assert_eq!(grammar.next_tokens(), Ok(NextTokens::Any));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Tool calls.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use parsers::tool_call::{ParsedCalls, ToolCallStream, ToolEvent, Tools, find};
 use serde_json::Value;
@@ -25,6 +25,9 @@ const FAMILIES: &[(&str, &str)] = &[
     ("qwen3_coder", "qwen_coder"),
 ];
 
+/// Empty pieces after a piece, at most.
+const MAX_MORE: usize = 200;
+
 pub(crate) fn compare(outputs: &Value, table: &mut Table, shows_all: bool) {
     let list = outputs["tools"].as_array().expect("a list");
     let tools = Arc::new(Tools::new(list).expect("tools"));
@@ -37,7 +40,8 @@ pub(crate) fn compare(outputs: &Value, table: &mut Table, shows_all: bool) {
             continue;
         };
         let entry = find(&case.family).expect("a parser of ours");
-        let new = || factory.registry().create_parser(name).expect("a parser of theirs");
+        let parser = factory.registry().create_parser(name).expect("a parser of theirs");
+        let theirs = RefCell::new(parser);
         table.compare(
             &case,
             &Sides {
@@ -50,13 +54,17 @@ pub(crate) fn compare(outputs: &Value, table: &mut Table, shows_all: bool) {
                 },
                 theirs_whole: &|text| {
                     let parsed = runtime
-                        .block_on(new().parse_complete_with_tools(text, &their_tools))
+                        .block_on(theirs.borrow().parse_complete_with_tools(text, &their_tools))
                         .map_err(|error| error.to_string())?;
                     let calls = parsed.1.into_iter().map(|call| call.function);
                     let calls = calls.map(|call| (call.name, json_of(&call.arguments)));
                     Ok(Found { texts: vec![parsed.0], calls: calls.collect() })
                 },
-                theirs_streamed: &|pieces| runtime.block_on(streamed(new(), pieces, &their_tools)),
+                theirs_streamed: &|pieces| {
+                    let mut parser = theirs.borrow_mut();
+                    parser.reset();
+                    runtime.block_on(streamed(&mut **parser, pieces, &their_tools))
+                },
             },
             shows_all,
         );
@@ -73,18 +81,32 @@ fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::from(format!("not JSON: {text}")))
 }
 
+/// Their parsers report one thing a call, as if text came in small pieces; so each piece is
+/// followed by empty ones until nothing comes any more.
 async fn streamed(
-    mut parser: Box<dyn ToolParser>,
+    parser: &mut dyn ToolParser,
     pieces: &[&str],
     tools: &[openai_protocol::common::Tool],
 ) -> Outcome {
     let mut text = String::new();
     let mut calls: Vec<(String, String)> = Vec::new();
     let mut items = Vec::new();
-    for piece in pieces {
-        let result = parser.parse_incremental(piece, tools).await.map_err(|e| e.to_string())?;
-        text.push_str(&result.normal_text);
-        items.extend(result.calls);
+    for &piece in pieces {
+        let mut num_silent = 0;
+        let mut num_more = 0;
+        let mut piece = piece;
+        while num_silent < 3 {
+            num_more += 1;
+            if num_more > MAX_MORE {
+                return Err("says something new at every empty piece".to_owned());
+            }
+            let result = parser.parse_incremental(piece, tools).await.map_err(|e| e.to_string())?;
+            let is_silent = result.normal_text.is_empty() && result.calls.is_empty();
+            num_silent = if is_silent { num_silent + 1 } else { 0 };
+            text.push_str(&result.normal_text);
+            items.extend(result.calls);
+            piece = "";
+        }
     }
     items.extend(parser.get_unstreamed_tool_args().unwrap_or_default());
     text.push_str(&parser.take_unstreamed_normal_text());
