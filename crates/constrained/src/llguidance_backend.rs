@@ -10,6 +10,7 @@ use std::{fmt, sync::Arc};
 use llguidance::{
     Matcher, ParserFactory,
     api::{ParserLimits, TopLevelGrammar},
+    earley::SlicedBiasComputer,
 };
 use serde_json::{Map, Value, json};
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
@@ -36,6 +37,13 @@ const MAX_GRAMMAR_SIZE: usize = 100_000;
 const AUTOMATON_LIMITS: Limits =
     Limits { nfa_bytes: 128 << 10, determinize_bytes: 1 << 20, dfa_bytes: 128 << 10 };
 
+/// Parts of the vocabulary that a mask takes whole where all their texts may follow. The library's
+/// own are inside of JSON strings; plain words are inside of other quoted texts too.
+fn slices() -> Vec<String> {
+    const PLAIN: &str = r#"[^"\\'`<>\[\]{}()|\x00-\x1F\x7F]{1,10}"#;
+    SlicedBiasComputer::general_slices().into_iter().chain([PLAIN.to_owned()]).collect()
+}
+
 /// Grammars over one vocabulary.
 pub(crate) struct LlGuidance {
     factory: ParserFactory,
@@ -55,11 +63,7 @@ impl LlGuidance {
         let special = SpecialTokens::new(vocabulary)
             .map_err(|error| VocabularyError::Backend(error.to_string()))?;
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(vocabulary.trie()));
-        let factory = ParserFactory::new(
-            &env,
-            InferenceCapabilities::default(),
-            &llguidance::earley::SlicedBiasComputer::general_slices(),
-        );
+        let factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices());
         let mut factory = factory.map_err(|error| VocabularyError::Backend(error.to_string()))?;
         factory.quiet();
         *factory.limits_mut() = ParserLimits {
