@@ -48,7 +48,10 @@ impl<E: Executor> Scheduler<E> {
                         sampling.suppress.take().filter(|ids| leave_any(&words, ids));
                     masks.push(RowMask { sampled_row, words });
                 }
-                Err(error) => self.finish(req, News::default(), grammar_failed(&error), out),
+                Err(error) => {
+                    self.finish(req, News::default(), grammar_failed(&error), out);
+                    self.running.retain(|&id| id != req);
+                }
             }
         }
         self.executor.sample(&mut in_flight.handle, &in_flight.batch, &masks)?;

@@ -56,7 +56,9 @@ fn a_grammar_that_fails_ends_its_request_alone() {
                 SchedulerMsg::Generate(Box::new(req("b", vec![2; 4], 6))),
             ];
             let mut events = Vec::new();
-            while scheduler.step(inbox.drain(..), &mut events).unwrap() == Progress::Busy {}
+            while scheduler.step(inbox.drain(..), &mut events).unwrap() == Progress::Busy {
+                assert_eq!(scheduler.audit(), Ok(()), "overlap {overlap}, in the mask {in_mask}");
+            }
             let (mut ends, mut tokens) = (Vec::new(), [0, 0]);
             for event in events {
                 let SchedulerEvent::Req { rid, event } = event else { panic!("{event:?}") };
