@@ -5,16 +5,13 @@ use protocol::{
     anthropic::MESSAGES_TABLE,
     native::{ENCODE_TABLE, GENERATE_TABLE, SAMPLING_TABLE},
     ollama,
-    openai::{CHAT_TABLE, CLASSIFY_TABLE, COMPLETION_TABLE, EMBEDDING_TABLE, SCORE_TABLE},
+    openai::{CHAT_TABLE, COMPLETION_TABLE, EMBEDDING_TABLE, SCORE_TABLE},
     responses::RESPONSES_TABLE,
 };
 use serde_json::{Value, json};
 use types::Matryoshka;
 
-use crate::{
-    embeddings::{classifier, embedder},
-    support::Server,
-};
+use crate::{embeddings::embedder, support::Server};
 
 /// A value that is not the field's default, and those that are.
 fn values_of(field: &Field) -> (Option<Value>, Vec<Value>) {
@@ -75,9 +72,6 @@ async fn of_vectors() {
 async fn of_scores() {
     let wrap = |name: &str, value| json!({"query": "q", "items": ["x"], "label_token_ids": [1], name: value});
     check_table("/v1/score", &SCORE_TABLE, wrap).await;
-    let server = Server::new(classifier());
-    let wrap = |name: &str, value| json!({"input": "x", name: value});
-    check_table_of(&server, "/v1/classify", &CLASSIFY_TABLE, wrap).await;
 }
 
 #[tokio::test]
