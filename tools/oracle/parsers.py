@@ -70,6 +70,12 @@ def tagged(name):
         # Upstream drops text after calls, though its streams do not.
         case(name, "text after", f"<tool_call>\n{WEATHER}\n</tool_call>\nDone.",
              ours=calls(("get_weather", '{"city": "Zürich", "days": 3}'), text="\nDone.")),
+        # Upstream hands out `null`, a string in a string and a number; clients expect an object.
+        case(name, "null as arguments", '<tool_call>\n{"name": "now", "arguments": null}\n</tool_call>', ours=calls(("now", "{}"))),
+        case(name, "an object in a string", '<tool_call>\n{"name": "search", "arguments": "{\\"query\\":\\"a\\", \\"limit\\": 12345678901234567890123}"}\n</tool_call>',
+             ours=calls(("search", '{"query": "a", "limit": 12345678901234567890123}'))),
+        case(name, "a number as arguments", '<tool_call>\n{"name": "now", "arguments": 5}\n</tool_call>',
+             ours=text_only('<tool_call>\n{"name": "now", "arguments": 5}\n</tool_call>')),
     ]
 
 
@@ -138,11 +144,15 @@ def tool_cases():
         case("llama3", "no call", "The set {a, b} is small."),
         # Upstream answers nothing to someone who asked for JSON.
         case("llama3", "other JSON", '{"colour": "blue"}', ours=text_only('{"colour": "blue"}')),
+        case("llama3", "null as parameters", '{"name": "now", "parameters": null}'),
+        case("llama3", "null first", '{"parameters": null, "arguments": {"city": "Rome"}, "name": "get_weather"}'),
         case("llama3", "malformed", '{"name": "get_weather", "parameters": {"city": Rome}}'),
         case("mistral", "a list", f"[TOOL_CALLS] [{WEATHER}, {SEARCH}]"),
         case("mistral", "compact", '[TOOL_CALLS]get_weather[ARGS]{"city": "Lyon"}'),
         case("mistral", "two compact", 'Yes.[TOOL_CALLS]get_weather[ARGS]{"city": "Lyon"}[TOOL_CALLS]now[ARGS]{}'),
         case("mistral", "no call", "A list: [1, 2] and [TOOL."),
+        case("mistral", "null and no arguments", '[TOOL_CALLS] [{"name": "now", "arguments": null}, {"name": "now"}]',
+             ours=calls(("now", "{}"), ("now", "{}"))),
         case("mistral", "malformed list", '[TOOL_CALLS] [{"name": "now", "arguments": }]',
              ours=text_only('[TOOL_CALLS] [{"name": "now", "arguments": }]')),
         *deepseek("deepseekv3", lambda name, arguments: f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{arguments}\n```<｜tool▁call▁end｜>"),

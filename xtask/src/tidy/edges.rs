@@ -96,7 +96,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(violations(&workspace_edges(&metadata(root)?)?))
 }
 
-fn metadata(root: &Path) -> Result<Value> {
+/// What the manifests of the package or workspace at `root` say.
+pub(super) fn metadata(root: &Path) -> Result<Value> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(program)
         .args(["metadata", "--format-version", "1", "--no-deps"])

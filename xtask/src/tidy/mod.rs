@@ -2,6 +2,7 @@
 //! violations as lines of text; an empty list means clean.
 
 mod edges;
+mod locks;
 mod mask;
 mod sizes;
 mod sources;
@@ -17,6 +18,7 @@ pub(crate) use sources::{SourceFile, repo_files};
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let files = sources::rust_files(root)?;
     let mut violations = edges::check(root)?;
+    violations.extend(locks::check(root)?);
     violations.extend(text::check(&files));
     violations.extend(text::check_words(root)?);
     violations.extend(sizes::check(root, &files)?);

@@ -22,6 +22,8 @@ pub(crate) struct JsonValue {
     stack: Vec<char>,
     /// A number or a bare word, until its end is known.
     word: String,
+    /// A high surrogate has come; its other half must come next.
+    is_half: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -47,12 +49,15 @@ enum State {
 enum Escape {
     No,
     Backslash,
-    /// So many hexadecimal digits are missing.
-    Hex(u8),
+    /// So many hexadecimal digits are missing of the code unit.
+    Hex {
+        missing: u8,
+        unit: u32,
+    },
 }
 
-/// Deeper nesting is taken for nonsense.
-const MAX_DEPTH: usize = 128;
+/// Deeper nesting is taken for nonsense, as serde_json does.
+const MAX_DEPTH: usize = 127;
 
 /// No number has more digits than this.
 const MAX_WORD: usize = 512;
@@ -127,6 +132,8 @@ impl JsonValue {
 
     fn push_text(&mut self, c: char, is_key: bool, escape: Escape, out: &mut String) -> JsonStep {
         let escape = match (escape, c) {
+            (Escape::No, c) if self.is_half && c != '\\' => return JsonStep::Broken,
+            (Escape::Backslash, c) if self.is_half && c != 'u' => return JsonStep::Broken,
             (Escape::No, '"') => {
                 out.push(c);
                 return if is_key { self.go(State::Colon) } else { self.end_value() };
@@ -134,14 +141,27 @@ impl JsonValue {
             (Escape::No, '\\') => Escape::Backslash,
             (Escape::No, '\0'..='\x1f') => return JsonStep::Broken,
             (Escape::No, _) => Escape::No,
-            (Escape::Backslash, 'u') => Escape::Hex(4),
+            (Escape::Backslash, 'u') => Escape::Hex { missing: 4, unit: 0 },
             (Escape::Backslash, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => Escape::No,
-            (Escape::Hex(1), '0'..='9' | 'a'..='f' | 'A'..='F') => Escape::No,
-            (Escape::Hex(left), '0'..='9' | 'a'..='f' | 'A'..='F') => Escape::Hex(left - 1),
-            (Escape::Backslash | Escape::Hex(_), _) => return JsonStep::Broken,
+            (Escape::Backslash, _) => return JsonStep::Broken,
+            (Escape::Hex { missing, unit }, _) => {
+                let Some(digit) = c.to_digit(16) else { return JsonStep::Broken };
+                match (missing, unit * 16 + digit) {
+                    (1, unit) if !self.is_pairing(unit) => return JsonStep::Broken,
+                    (1, _) => Escape::No,
+                    (_, unit) => Escape::Hex { missing: missing - 1, unit },
+                }
+            }
         };
         out.push(c);
         self.go(State::Text { is_key, escape })
+    }
+
+    /// Whether a code unit may come here; halves of pairs do not stand alone.
+    fn is_pairing(&mut self, unit: u32) -> bool {
+        let is_low = matches!(unit, 0xdc00..=0xdfff);
+        let was_half = std::mem::replace(&mut self.is_half, matches!(unit, 0xd800..=0xdbff));
+        was_half == is_low
     }
 
     fn push_word(&mut self, c: char, out: &mut String) -> JsonStep {
@@ -188,6 +208,8 @@ mod tests {
         assert_eq!(read(text), Some((dumped.to_owned(), text.len() - 5)));
         assert_eq!(read("12,"), Some(("12".to_owned(), 2)));
         assert_eq!(read(" [] "), Some(("[]".to_owned(), 3)));
+        let pairs = r#""\ud83d\uDE00\u20ac""#;
+        assert_eq!(read(pairs), Some((pairs.to_owned(), pairs.len())));
     }
 
     #[test]
@@ -210,6 +232,11 @@ mod tests {
             "\"\n\"",
             "\"\\x\"",
             "\"\\u00g0\"",
+            "\"\\ud83d\"",
+            "\"\\ud83d.\"",
+            "\"\\ud83d\\n\"",
+            "\"\\ud83d\\ud83d\"",
+            "\"\\ude00\"",
             "[NaN]",
             "[--1]",
             "}",
@@ -218,7 +245,10 @@ mod tests {
             assert_eq!(read(text), None, "{text}");
             assert!(serde_json::from_str::<serde_json::Value>(text).is_err(), "{text}");
         }
-        assert_eq!(read(&"[".repeat(200)), None);
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(read(&nested(128)), None);
+        assert!(serde_json::from_str::<serde_json::Value>(&nested(128)).is_err());
+        assert_eq!(read(&nested(127)).unwrap().0, nested(127));
         assert_eq!(read(&"1".repeat(600)), None);
     }
 }

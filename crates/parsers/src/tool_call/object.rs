@@ -1,7 +1,12 @@
 //! A call as a JSON object: `{"name": ..., "arguments": {...}}`, the keys in
 //! any order, `parameters` as another word for `arguments`.
+//!
+//! Arguments are an object: `null` and an empty string mean there are none, a
+//! string may hold the object, and with any other value it is no call.
 
 use std::mem;
+
+use serde_json::Value;
 
 use super::Calls;
 use crate::text::{JsonStep, JsonValue};
@@ -11,7 +16,7 @@ use crate::text::{JsonStep, JsonValue};
 pub(super) struct CallObject {
     place: Place,
     json: JsonValue,
-    /// The JSON text of the current key, or of a name.
+    /// The JSON text of the current key, or of a value that is looked at when it is whole.
     word: String,
     has_name: bool,
     has_arguments: bool,
@@ -34,7 +39,12 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Role {
     Name,
+    /// Arguments, of which nothing has arrived.
     Arguments,
+    /// Arguments as they should be: they are passed on as they arrive.
+    Object,
+    /// A string or a word in the place of arguments.
+    StandIn,
     Other,
 }
 
@@ -65,8 +75,19 @@ impl CallObject {
     fn push(&mut self, c: char, calls: &mut Calls) -> JsonStep {
         match self.place {
             Place::InKey => return self.push_key(c),
-            Place::Value(role) => return self.push_value(role, c, calls),
+            Place::Value(role) if role != Role::Arguments => {
+                return self.push_value(role, c, calls);
+            }
             _ if matches!(c, ' ' | '\t' | '\n' | '\r') => {}
+            Place::Value(_) => {
+                let role = match c {
+                    '{' => Role::Object,
+                    '"' | 'n' => Role::StandIn,
+                    _ => return JsonStep::Broken,
+                };
+                self.place = Place::Value(role);
+                return self.push_value(role, c, calls);
+            }
             Place::Open if c == '{' => self.place = Place::KeyOrEnd,
             Place::KeyOrEnd | Place::Key if c == '"' => {
                 self.place = Place::InKey;
@@ -103,10 +124,9 @@ impl CallObject {
         let mut piece = String::new();
         let step = self.json.push(c, &mut piece);
         match role {
-            Role::Name => self.word.push_str(&piece),
-            Role::Arguments if self.has_name => calls.arguments(&piece),
-            Role::Arguments => self.held.push_str(&piece),
-            Role::Other => {}
+            Role::Name | Role::StandIn => self.word.push_str(&piece),
+            Role::Object => self.arguments(&piece, calls),
+            Role::Arguments | Role::Other => {}
         }
         match step {
             JsonStep::More | JsonStep::Broken => return step,
@@ -114,11 +134,39 @@ impl CallObject {
         }
         self.json = JsonValue::default();
         self.place = Place::CommaOrEnd;
-        self.has_arguments |= role == Role::Arguments;
-        if role == Role::Name && !self.begin_call(calls) {
-            return JsonStep::Broken;
+        self.has_arguments |= role == Role::Object;
+        let is_good = match role {
+            Role::Name => self.begin_call(calls),
+            Role::StandIn => self.stand_in(calls),
+            _ => true,
+        };
+        match step {
+            _ if !is_good => JsonStep::Broken,
+            JsonStep::DoneBefore => self.push(c, calls),
+            _ => JsonStep::More,
         }
-        if step == JsonStep::DoneBefore { self.push(c, calls) } else { JsonStep::More }
+    }
+
+    fn arguments(&mut self, piece: &str, calls: &mut Calls) {
+        match self.has_name {
+            true => calls.arguments(piece),
+            false => self.held.push_str(piece),
+        }
+    }
+
+    /// Reads what is in the place of arguments; false if it cannot be that.
+    fn stand_in(&mut self, calls: &mut Calls) -> bool {
+        match serde_json::from_str(&mem::take(&mut self.word)) {
+            Ok(Value::Null) => true,
+            Ok(Value::String(text)) if text.trim().is_empty() => true,
+            Ok(Value::String(text)) => {
+                let Some(object) = object_in(&text) else { return false };
+                self.arguments(&object, calls);
+                self.has_arguments = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn begin_call(&mut self, calls: &mut Calls) -> bool {
@@ -142,6 +190,26 @@ impl CallObject {
         calls.end_call();
         JsonStep::Done
     }
+}
+
+/// Whether a call may have this in the place of its arguments.
+pub(super) fn can_be_arguments(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Object(_) => true,
+        Value::String(text) => text.trim().is_empty() || object_in(text).is_some(),
+        _ => false,
+    }
+}
+
+/// `text` as [`JsonValue`] passes it on, if it is one object.
+fn object_in(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (mut json, mut out) = (JsonValue::default(), String::new());
+    let last = text.char_indices().find_map(|(at, c)| match json.push(c, &mut out) {
+        JsonStep::More => None,
+        step => Some((at + c.len_utf8(), step)),
+    });
+    (text.starts_with('{') && last == Some((text.len(), JsonStep::Done))).then_some(out)
 }
 
 /// Reads the arguments of a call, which must be an object, as they arrive.

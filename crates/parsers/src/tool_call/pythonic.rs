@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Calls, ToolCallParser, dump,
-    object::{CallObject, Fed},
+    object::{CallObject, Fed, can_be_arguments},
     read_text,
 };
 use crate::text::{Balance, Call, Rest, parse_calls};
@@ -136,12 +136,16 @@ impl ToolCallParser for Lfm2 {
     }
 }
 
-/// A list of objects with names, or one of them.
+/// A list of objects that are calls, or one of them.
 fn json_calls(text: &str) -> Option<Vec<Value>> {
     let objects = match serde_json::from_str(text).ok()? {
         Value::Array(objects) => objects,
         object => vec![object],
     };
-    let has_name = |object: &Value| object["name"].as_str().is_some_and(|name| !name.is_empty());
-    (!objects.is_empty() && objects.iter().all(has_name)).then_some(objects)
+    let is_call = |object: &Value| {
+        let has_name = object["name"].as_str().is_some_and(|name| !name.is_empty());
+        let mut arguments = ["arguments", "parameters"].iter().filter_map(|&key| object.get(key));
+        has_name && arguments.all(can_be_arguments)
+    };
+    (!objects.is_empty() && objects.iter().all(is_call)).then_some(objects)
 }

@@ -90,6 +90,67 @@ fn odd_outputs_are_the_same_in_pieces() {
     }
 }
 
+/// Clients take arguments for an object.
+#[test]
+fn arguments_are_an_object_or_there_is_no_call() {
+    let object = r#"{"city": "Bern", "days": 10000000000000000001}"#;
+    let nested = |depth| format!(r#"{{"a": {}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    for (members, expected) in [
+        (r#""arguments":null"#, Some("{}")),
+        (r#""parameters": "" "#, Some("{}")),
+        (r#""arguments": " {} ""#, Some("{}")),
+        (r#""arguments": {}, "parameters": 5"#, Some("{}")),
+        (r#""arguments": "{\"city\":\"Bern\",\"days\":10000000000000000001}""#, Some(object)),
+        (
+            r#""arguments": null, "parameters": {"city": "Bern","days":10000000000000000001}"#,
+            Some(object),
+        ),
+        (r#""arguments": {"a": "\ud83d\ude00"}"#, Some(r#"{"a": "\ud83d\ude00"}"#)),
+        (&format!(r#""arguments": {}"#, nested(126)), Some(nested(126).as_str())),
+        (&format!(r#""arguments": {}"#, nested(127)), None),
+        (r#""arguments": {"a": "\ud83d"}"#, None),
+        (r#""arguments": "Bern""#, None),
+        (r#""arguments": "null""#, None),
+        (r#""arguments": "{}{}""#, None),
+        (r#""arguments": "{""#, None),
+        (r#""arguments": "\ud83d""#, None),
+        (r#""arguments": 5"#, None),
+        (r#""arguments": true"#, None),
+        (r#""arguments": [{}]"#, None),
+        (r#""arguments": nul"#, None),
+    ] {
+        for call in [
+            format!(r#"{{"name": "get_weather", {members}}}"#),
+            format!(r#"{{{members}, "name": "get_weather"}}"#),
+        ] {
+            let text = format!("<tool_call>[{call}]</tool_call>");
+            let entry = find("hermes").unwrap();
+            let whole = ParsedCalls::of_text(entry, offered(), &text);
+            let calls: Vec<_> = whole.calls.iter().map(|call| &*call.arguments).collect();
+            assert_eq!(calls, expected.into_iter().collect::<Vec<_>>(), "{text}");
+            assert_eq!(whole.text, if expected.is_some() { "" } else { text.as_str() });
+            for pieces in cuts(&text) {
+                assert_eq!(in_pieces(entry, &pieces), whole, "{pieces:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_of_lfm2_with_odd_arguments_is_text() {
+    let entry = find("lfm2").unwrap();
+    let parse = |arguments: &str| {
+        let call = format!(r#"{{"name": "now", "arguments": {arguments}}}"#);
+        let text = format!("<|tool_call_start|>{call}<|tool_call_end|>");
+        let parsed = ParsedCalls::of_text(entry, offered(), &text);
+        let is_text = parsed.text == text;
+        (parsed.calls.into_iter().map(|call| call.arguments).collect::<Vec<_>>(), is_text)
+    };
+    assert_eq!(parse("null"), (vec!["{}".to_owned()], false));
+    assert_eq!(parse(r#""{\"a\": 1}""#), (vec![r#"{"a": 1}"#.to_owned()], false));
+    assert_eq!(parse("5"), (vec![], true));
+}
+
 #[test]
 fn a_stream_tells_the_name_first_and_arguments_as_they_come() {
     let mut stream = ToolCallStream::new(find("qwen25").unwrap(), offered());

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use types::MatchedStop;
+use types::{MatchedStop, TokenId};
 
-use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
+use super::{Metadata, ReasoningEffort, ResponseFormat, SglExt, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings, TextOr,
-    native::{CUSTOM_PARAMS_TABLE, CustomParams},
+    native::{CUSTOM_PARAMS_TABLE, CustomParams, MetaInfo, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
 
@@ -87,8 +87,10 @@ pub struct ChatRequest {
     pub separate_reasoning: Option<bool>,
     /// On by default; off, reasoning comes all at once, at its end.
     pub stream_reasoning: Option<bool>,
-    /// A variable of the template.
-    pub reasoning_effort: Option<String>,
+    /// A variable of the template, and its switch: `none` turns reasoning off, others on.
+    pub reasoning_effort: Option<ReasoningEffort>,
+    /// Other words for it.
+    pub reasoning: Option<ReasoningWish>,
     /// More sampling parameters.
     pub custom_params: Option<CustomParams>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
@@ -97,6 +99,30 @@ pub struct ChatRequest {
     pub rid: Option<OneOrMany<String>>,
     /// Counts if the server schedules by priority.
     pub priority: Option<i64>,
+    /// What the prompt goes on from.
+    pub session_params: Option<SessionParams>,
+    /// Adds the prompt's tokens to each choice; not in streams.
+    pub return_prompt_token_ids: Option<bool>,
+    /// Adds the tokens of prompt and answer to each choice; not in streams.
+    pub return_token_ids: Option<bool>,
+    /// Adds `/generate`'s `meta_info` to each choice; not in streams.
+    pub return_meta_info: Option<bool>,
+    /// Adds the prompt's tokens to `sglext`.
+    pub return_input_ids_in_sglext: Option<bool>,
+    /// Adds the answers' tokens to `sglext`.
+    pub return_output_ids_in_sglext: Option<bool>,
+    /// Adds where cached tokens came from to `sglext`.
+    pub return_cached_tokens_details: Option<bool>,
+}
+
+/// `reasoning`, as gateways word it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, expecting = "reasoning as an object")]
+pub struct ReasoningWish {
+    /// Wins over `reasoning_effort`.
+    pub effort: Option<ReasoningEffort>,
+    /// Turns reasoning on; false is no wish.
+    pub enabled: Option<bool>,
 }
 
 /// One turn.
@@ -182,21 +208,14 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        Field::off("return_cached_tokens_details"),
         Field::off("return_flat_raw_output_top_logprobs"),
         Field::off("return_hidden_states"),
-        Field::off("return_input_ids_in_sglext"),
-        Field::off("return_meta_info"),
-        Field::off("return_output_ids_in_sglext"),
-        Field::off("return_prompt_token_ids"),
         Field::off("return_routed_experts"),
         Field::off("return_sampling_mask"),
         Field::off("return_spec_tokens_details"),
-        Field::off("return_token_ids"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
-        Field::empty("session_params"),
         Field::empty("task"),
         Field::empty("thinking"),
         Field::off("use_audio_in_video"),
@@ -204,10 +223,15 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE), ("messages", &MESSAGE_TABLE)],
+    nested: &[
+        ("custom_params", &CUSTOM_PARAMS_TABLE),
+        ("messages", &MESSAGE_TABLE),
+        ("session_params", &SESSION_TABLE),
+    ],
 };
 
-static MESSAGE_TABLE: Table = Table {
+/// What a message may not set.
+pub static MESSAGE_TABLE: Table = Table {
     unsupported: &[
         Field::empty("phase"),
         Field::off("prefix"),
@@ -236,6 +260,9 @@ pub struct ChatResponse<'a> {
     pub usage: Usage,
     /// Version of the weights.
     pub metadata: Metadata,
+    /// What else was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 /// Log-probabilities of an answer.
@@ -282,6 +309,15 @@ pub struct ChatChoice<'a> {
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.
     pub matched_stop: Option<&'a MatchedStop>,
+    /// With `return_prompt_token_ids` or `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [TokenId]>,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_token_ids: Option<&'a [TokenId]>,
+    /// With `return_meta_info`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_info: Option<MetaInfo<'a>>,
 }
 
 /// What the assistant said.
@@ -312,6 +348,9 @@ pub struct ChatChunk<'a> {
     pub choices: Vec<ChatChunkChoice<'a>>,
     /// In the usage chunk, and in all with `continuous_usage_stats`.
     pub usage: Option<Usage>,
+    /// In a chunk of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 /// What is new in a sample.

@@ -26,7 +26,7 @@ pub(crate) struct GenerationPlan {
     pub(crate) specs: Vec<SamplingSpec>,
     pub(crate) rid: Option<OneOrMany<String>>,
     pub(crate) flags: SequenceFlags,
-    /// What the one prompt goes on from.
+    /// What the one prompt goes on from, if a session is named.
     pub(crate) session: Option<SessionParams>,
 }
 
@@ -61,6 +61,7 @@ impl GenerationPlan {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
         let mut prompts = prompts.tokenize(state).await?;
+        let session = session.filter(|session| session.id.is_some());
         let mut turn = match &session {
             Some(params) => Some(session_turn(state, params, &names, &mut prompts).await?),
             None => None,

@@ -42,6 +42,12 @@ async fn usage_in_every_chunk() {
     let events = server.post(PATH, body).await.events();
     let counts: Vec<_> = events.iter().map(|e| &e["usage"]["completion_tokens"]).collect();
     assert_eq!(counts, [1, 1, 2, 3, 3]);
+    // In all but the last, which `include_usage` is for.
+    let options = json!({"continuous_usage_stats": true});
+    let body = json!({"messages": hello(), "stream": true, "stream_options": options});
+    let events = server.post(PATH, body).await.events();
+    let counts: Vec<_> = events.iter().map(|e| &e["usage"]["completion_tokens"]).collect();
+    assert_eq!(counts, [1, 1, 2, 3]);
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use protocol::{
         Tool, ToolChoice,
     },
     native::CustomParams,
-    openai::{ChatMessage, ChatRequest, Content, ContentPart, ResponseFormat, call},
+    openai::{
+        ChatMessage, ChatRequest, Content, ContentPart, ReasoningEffort, ResponseFormat, call,
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -39,7 +41,9 @@ pub(super) fn chat_request(
         top_p: request.top_p,
         top_k: request.top_k,
         // What the templates call `max`.
-        reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
+        reasoning_effort: effort.map(|name| {
+            ReasoningEffort::Level(if name == "xhigh" { "max".to_owned() } else { name })
+        }),
         chat_template_kwargs: request.thinking.map(thinking).transpose()?,
         custom_params: Some(CustomParams { thinking_budget }),
         response_format: format

@@ -3,7 +3,7 @@
 use protocol::{
     OneOrMany, TextOr,
     native::CustomParams,
-    openai::{self, ChatMessage, ChatRequest, Content, ResponseFormat},
+    openai::{self, ChatMessage, ChatRequest, Content, ReasoningEffort, ResponseFormat},
     responses::{InputItem, InputPart, LOGPROBS, Reasoning, ResponsesRequest, TextFormat},
 };
 use serde::Deserialize;
@@ -42,7 +42,7 @@ pub(super) fn chat_request(
         tool_choice: request.tool_choice.clone().map(tool_choice).transpose()?,
         parallel_tool_calls: request.parallel_tool_calls,
         chat_template_kwargs: kwargs(request, effort.as_deref()),
-        reasoning_effort: effort,
+        reasoning_effort: effort.map(ReasoningEffort::Level),
         custom_params: Some(CustomParams { thinking_budget: max_tokens }),
         rid: Some(OneOrMany::One(id.to_owned())),
         ..ChatRequest::default()
@@ -59,7 +59,9 @@ fn response_format(request: &ResponsesRequest) -> Result<Option<ResponseFormat>,
     Ok(Some(match format {
         TextFormat::Text => ResponseFormat::Text,
         TextFormat::JsonObject => ResponseFormat::JsonObject,
-        TextFormat::JsonSchema(schema) => ResponseFormat::JsonSchema { json_schema: Some(schema) },
+        TextFormat::JsonSchema(schema) => {
+            ResponseFormat::JsonSchema { json_schema: Some(schema), schema: None }
+        }
     }))
 }
 
