@@ -104,6 +104,46 @@ fn an_unknown_option_is_a_usage_error() {
     assert!(error.contains("'--port <PORT>'"), "{error}");
 }
 
+/// What a service is started with, and how long its manager waits for its end.
+fn service(file: &str) -> String {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist");
+    fs::read_to_string(dist.join(file)).unwrap()
+}
+
+fn drain_timeout(words: &str) -> f64 {
+    let Commands::LaunchServer(args) = parse_words(words).unwrap().command else {
+        panic!("a service is a server: {words}");
+    };
+    args.engine.resolve().unwrap();
+    args.serving.drain_timeout.unwrap()
+}
+
+/// Beside the drain itself there are the last answers, the last step and the last spans.
+#[test]
+fn services_start_and_may_drain() {
+    let (unit, environment) = (service("sglang-mlx.service"), service("sglang-mlx.env"));
+    let after = |text: &str, key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let command = after(&unit, "ExecStart=/usr/local/bin/sglang-mlx ");
+    let words = command.replace("$SGLANG_ARGS", &after(&environment, "SGLANG_ARGS="));
+    let patience: f64 = after(&unit, "TimeoutStopSec=").parse().unwrap();
+    assert!(patience >= drain_timeout(&words) + 10.0, "{words}: {patience}");
+
+    let plist = service("org.sglang.mlx.plist");
+    let between = |text: &str, from: &str, to: &str| {
+        let (_, rest) = text.split_once(from).unwrap();
+        rest.split_once(to).unwrap().0.to_owned()
+    };
+    let arguments = between(&plist, "<key>ProgramArguments</key>", "</array>");
+    let words = arguments.split("<string>").skip(2).map(|s| s.split_once("</string>").unwrap().0);
+    let words = words.collect::<Vec<_>>().join(" ");
+    let patience = between(&plist, "<key>ExitTimeOut</key>", "</integer>");
+    let patience: f64 = patience.split_once("<integer>").unwrap().1.parse().unwrap();
+    assert!(patience >= drain_timeout(&words) + 10.0, "{words}: {patience}");
+}
+
 /// `UPDATE_DOCS=1 cargo test -p cli` writes the page anew.
 #[test]
 fn the_page_of_flags_is_up_to_date() {

@@ -39,9 +39,12 @@ struct Cache {
     time: u64,
 }
 
+/// A grammar at its beginning, or why there is none.
+type Compiled = Result<Box<dyn TokenGrammar>, CompileError>;
+
 struct Entry {
-    /// At its beginning. Failures are kept too: they may have taken long.
-    grammar: Result<Box<dyn TokenGrammar>, CompileError>,
+    /// Failures are kept too: they may have taken long.
+    grammar: Compiled,
     last_used: u64,
 }
 
@@ -76,27 +79,36 @@ impl GrammarCompiler {
         if len > MAX_TEXT_BYTES {
             return Err(CompileError::TooLong { kind, len, max: MAX_TEXT_BYTES });
         }
-        let grammar = self.compile_aside(spec);
+        let (grammar, kept) = self.compile_aside(spec)?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(spec.clone(), grammar.clone());
+        cache.insert(spec.clone(), kept);
         grammar
     }
 
-    /// On a thread with much stack; a panic of the library is a failure like others.
-    fn compile_aside(&self, spec: &GrammarSpec) -> Result<Box<dyn TokenGrammar>, CompileError> {
-        let panicked = CompileError::Panicked { kind: spec.kind };
-        let work = || catch_unwind(AssertUnwindSafe(|| self.backend.compile(spec)));
+    /// What comes of a grammar, and a copy of that. On a thread with much stack; a panic of the
+    /// library is a failure like others.
+    ///
+    /// # Errors
+    /// There is no thread, which is not the grammar's fault.
+    fn compile_aside(&self, spec: &GrammarSpec) -> Result<(Compiled, Compiled), CompileError> {
+        let work = || {
+            let grammar = self.backend.compile(spec);
+            (grammar.clone(), grammar)
+        };
         let result = thread::scope(|scope| {
             let builder = thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
-            builder.spawn_scoped(scope, work).ok().and_then(|thread| thread.join().ok())
+            let thread = builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work)));
+            thread.ok().map(|thread| thread.join().and_then(|result| result))
         });
-        result.and_then(Result::ok).unwrap_or(Err(panicked))
+        let panicked = CompileError::Panicked { kind: spec.kind };
+        let result = result.ok_or_else(|| panicked.clone())?;
+        Ok(result.unwrap_or_else(|_| (Err(panicked.clone()), Err(panicked))))
     }
 }
 
 impl Cache {
     /// Makes room by forgetting what was not used for the longest time.
-    fn insert(&mut self, spec: GrammarSpec, grammar: Result<Box<dyn TokenGrammar>, CompileError>) {
+    fn insert(&mut self, spec: GrammarSpec, grammar: Compiled) {
         self.num_bytes += spec.text.len();
         self.time += 1;
         let entry = Entry { grammar, last_used: self.time };

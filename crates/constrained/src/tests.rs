@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use types::{GrammarError, NextTokens};
+use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
 use crate::{
-    AfterReasoning, CompileError, GrammarCompiler,
+    AfterReasoning, CompileError, GrammarBackend, GrammarCompiler,
     GrammarKind::{Ebnf, JsonSchema, Regex, StructuralTag},
     GrammarSpec, JsonOptions, Vocabulary, VocabularyError,
     testing::{
@@ -251,6 +251,51 @@ fn a_compiled_grammar_is_kept_and_so_is_a_failure() {
             let _ = compiler.compile(&GrammarSpec::new(Regex, format!("(a{index}")));
         }
         assert!(compiler.cached(&good).is_none(), "the oldest are forgotten");
+    }
+}
+
+/// Panics in the way its grammar's text says.
+#[derive(Debug)]
+struct Panicking;
+
+impl GrammarBackend for Panicking {
+    fn compile(&self, spec: &GrammarSpec) -> Result<Box<dyn TokenGrammar>, CompileError> {
+        match &*spec.text {
+            "now" => panic!("at once"),
+            _ => Ok(Box::new(PanicsWhenCopied)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PanicsWhenCopied;
+
+impl TokenGrammar for PanicsWhenCopied {
+    fn next_tokens(&mut self) -> Result<NextTokens, GrammarError> {
+        Ok(NextTokens::Any)
+    }
+    fn accept(&mut self, _: TokenId) -> Result<(), GrammarError> {
+        Ok(())
+    }
+    fn rollback(&mut self, _: usize) -> Result<(), GrammarError> {
+        Ok(())
+    }
+    fn is_terminated(&self) -> bool {
+        false
+    }
+    fn boxed_clone(&self) -> Box<dyn TokenGrammar> {
+        panic!("no copy")
+    }
+}
+
+#[test]
+fn a_panic_is_a_refusal_that_is_kept() {
+    let compiler = GrammarCompiler::new(Box::new(Panicking));
+    for text in ["now", "when copied"] {
+        let spec = GrammarSpec::new(Regex, text);
+        let error = compiler.compile(&spec).unwrap_err();
+        assert_eq!(error, CompileError::Panicked { kind: Regex }, "{text}");
+        assert_eq!(compiler.cached(&spec).unwrap().unwrap_err(), error);
     }
 }
 

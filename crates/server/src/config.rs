@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use metrics::MetricsOptions;
 use serde_json::{Map, Value};
 
-use crate::{AnswerParsers, GrammarConfig, RequestLogOptions, TraceOptions};
+use crate::{AnswerParsers, GrammarConfig, TraceOptions};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +64,6 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// Prompts rendered, tokenized or parsed at once, off the async threads.
     pub max_text_jobs: usize,
-    /// `--log-requests` and its companions, to begin with.
-    pub request_log: RequestLogOptions,
     /// `--crash-dump-folder`: where requests are written if the engine dies.
     pub crash_dump_folder: Option<PathBuf>,
     /// `--enable-trace`.
@@ -128,7 +126,6 @@ impl Default for ServerConfig {
             drain_timeout: None,
             max_body_bytes: 32 << 20,
             max_text_jobs: 4,
-            request_log: RequestLogOptions::default(),
             crash_dump_folder: None,
             trace: None,
             server_args: Map::new(),

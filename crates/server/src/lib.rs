@@ -34,7 +34,7 @@ pub use answer_parsers::AnswerParsers;
 pub use config::{SamplingDefaults, ServerConfig};
 pub use generation::GrammarConfig;
 pub use metrics::{LatencyBuckets, MetricsOptions};
-pub use requests::{LogFormat, LogTarget, LogTargetError, RequestLogOptions};
+pub use requests::{LogFormat, LogTarget, LogTargetError, RequestLog, RequestLogOptions};
 pub use router::router;
 pub use serve::{serve, serve_tls};
 pub use state::{AppState, LogLevelSetter};

@@ -8,10 +8,11 @@
 //! `sglang/srt/managers/tokenizer_manager.py`.
 
 mod book;
+mod file;
 mod log;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 use tokenizer::Tokenizer;
@@ -21,20 +22,33 @@ pub(crate) use book::RequestBook;
 use log::Finished;
 
 use crate::trace::TraceParent;
-pub(crate) use log::RequestLog;
-pub use log::{LogFormat, LogTarget, LogTargetError, RequestLogOptions};
+pub use log::{LogFormat, LogTarget, LogTargetError, RequestLog, RequestLogOptions};
 
 /// All that keeps track of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    pub(crate) log: RequestLog,
+    log: OnceLock<RequestLog>,
     pub(crate) book: RequestBook,
 }
 
 impl Requests {
+    pub(crate) fn new(book: RequestBook) -> Self {
+        Self { log: OnceLock::new(), book }
+    }
+
+    /// Decides where lines go, before the first of them.
+    pub(crate) fn log_to(&self, log: RequestLog) {
+        self.log.get_or_init(|| log);
+    }
+
+    /// Off, and to standard output, unless decided otherwise.
+    pub(crate) fn log(&self) -> &RequestLog {
+        self.log.get_or_init(RequestLog::default)
+    }
+
     pub(crate) fn begin(&self, request: &Arc<Received>, tokenizer: &Tokenizer) {
         self.book.begin(request);
-        self.log.received(request, tokenizer);
+        self.log().received(request, tokenizer);
     }
 
     /// `meta_info` is made only if somebody wants it.
@@ -45,11 +59,11 @@ impl Requests {
         meta_info: impl FnOnce() -> Value,
         tokenizer: &Tokenizer,
     ) {
-        if self.log.is_on() || self.book.is_on() {
+        if self.log().is_on() || self.book.is_on() {
             let meta_info = meta_info();
             self.book.end(request, output_ids, &meta_info);
             let end = Finished { meta_info: &meta_info, text, output_ids };
-            self.log.finished(request, end, tokenizer);
+            self.log().finished(request, end, tokenizer);
         }
     }
 }

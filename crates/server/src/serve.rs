@@ -23,7 +23,7 @@ use crate::{
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown` resolves, then refuses new requests, lets live ones
-/// finish and tells the engine to drain. Returns when all of that is done.
+/// finish and tells the engine to drain. Does not wait for the engine to do so.
 ///
 /// # Errors
 /// The listener failed.
@@ -71,8 +71,9 @@ async fn serve_on<L: Listener<Addr: std::fmt::Debug>>(
         result = served => result?,
         () = overtime(&state, has_begun) => tracing::warn!("connections hang: closing them"),
     }
-    // An engine that is gone already has nothing to drain.
-    let _ = state.engine.send(EngineMsg::Drain).await;
+    // An engine that is gone already has nothing to drain; one that hangs, its inbox full, is waited
+    // for by nobody but this task.
+    tokio::spawn(async move { state.engine.send(EngineMsg::Drain).await });
     Ok(())
 }
 

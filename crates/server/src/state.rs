@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use axum::http::StatusCode;
 use constrained::ReasoningMarks;
 use metrics::{Metrics, StaticFacts};
 use tokenizer::{ChatTemplate, Tokenizer};
@@ -137,7 +138,7 @@ impl AppState {
                 model_path: engine.model().model_path.clone(),
             }),
             log_level: OnceLock::new(),
-            requests: requests(&config),
+            requests: Requests::new(RequestBook::new(config.crash_dump_folder.clone())),
             exporter: exporter(&config),
             config,
             engine,
@@ -160,6 +161,16 @@ impl AppState {
         self.log_level.get_or_init(|| setter);
     }
 
+    /// Sends the lines of the request log there, from before the first request.
+    pub fn log_requests(&self, log: RequestLog) {
+        self.requests.log_to(log);
+    }
+
+    /// Opens files that are kept open again: somebody has moved them away to begin new ones.
+    pub fn reopen_logs(&self) {
+        self.requests.log().reopen();
+    }
+
     /// Writes down what is known of requests, because the server is about to die of `reason`. A
     /// file's path, unless there is no `--crash-dump-folder` or nothing to tell.
     ///
@@ -172,7 +183,7 @@ impl AppState {
     /// Writes and sends what waits of the request log and of traces; blocks until then, or for
     /// so long each.
     pub fn flush_logs(&self, timeout: Duration) {
-        self.requests.log.flush(timeout);
+        self.requests.log().flush(timeout);
         if let Some(exporter) = &self.exporter {
             exporter.flush(timeout);
         }
@@ -309,17 +320,19 @@ impl AppState {
         &self,
         job: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        run_job(&self.text_jobs, "The prompt could not be processed.", job).await
+        let message = "The prompt could not be processed.";
+        let panicked = ApiError::http(StatusCode::INTERNAL_SERVER_ERROR, message);
+        run_job(&self.text_jobs, panicked, job).await
     }
 }
 
 /// Runs blocking work, as many jobs at a time as `jobs` has permits.
 ///
 /// # Errors
-/// The job's; a 500 with `panicked` if it panics.
+/// The job's; `panicked` if it panics.
 pub(crate) async fn run_job<T: Send + 'static>(
     jobs: &Arc<Semaphore>,
-    panicked: &'static str,
+    panicked: ApiError,
     job: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let permit = Arc::clone(jobs).acquire_owned().await.expect("the semaphore is never closed");
@@ -331,7 +344,7 @@ pub(crate) async fn run_job<T: Send + 'static>(
     });
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a job panicked");
-        Err(ApiError::http(axum::http::StatusCode::INTERNAL_SERVER_ERROR, panicked))
+        Err(panicked)
     })
 }
 
@@ -355,14 +368,6 @@ impl Drop for Updating {
     fn drop(&mut self) {
         self.0.num_updates.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn requests(config: &ServerConfig) -> Requests {
-    let log = RequestLog::new(config.request_log.clone()).unwrap_or_else(|error| {
-        tracing::error!(%error, "requests are not logged");
-        RequestLog::default()
-    });
-    Requests { log, book: RequestBook::new(config.crash_dump_folder.clone()) }
 }
 
 /// Seconds since 1970.

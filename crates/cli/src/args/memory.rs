@@ -15,7 +15,7 @@ pub(crate) struct MemoryArgs {
     pub(crate) max_running_requests: Option<usize>,
 
     /// Tokens in the K/V pool.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = super::token_count::parse)]
     pub(crate) max_total_tokens: Option<usize>,
 
     /// Tokens of one prefill step; -1: prompts are not split. By default by

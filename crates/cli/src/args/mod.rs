@@ -14,6 +14,7 @@ pub(crate) mod refused;
 mod requests;
 mod schedule;
 mod serving;
+mod token_count;
 
 use std::fmt::Display;
 
@@ -29,7 +30,7 @@ pub(crate) use metrics::MetricsArgs;
 pub(crate) use model::ModelArgs;
 pub(crate) use observability::ObservabilityArgs;
 pub(crate) use requests::RequestArgs;
-pub(crate) use schedule::ScheduleArgs;
+pub(crate) use schedule::{DEFAULT_PREEMPTION_THRESHOLD, ScheduleArgs};
 pub(crate) use serving::ServingArgs;
 
 /// What every command that runs a model takes.

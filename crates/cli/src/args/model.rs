@@ -35,7 +35,7 @@ pub(crate) struct ModelArgs {
     pub(crate) download_dir: Option<PathBuf>,
 
     /// Tokens of prompt and completion together, at most the model's own.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = super::token_count::parse)]
     pub(crate) context_length: Option<usize>,
 
     /// auto, half, float16, bfloat16, float or float32.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
-use server::{LogTarget, RequestLogOptions, TraceOptions};
+use server::{LogTarget, RequestLog, RequestLogOptions, TraceOptions};
 
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Logging")]
@@ -64,16 +64,17 @@ impl RequestArgs {
         self.enable_trace.then_some(TraceOptions { url, service_name })
     }
 
+    /// The request log, its files open.
+    ///
     /// # Errors
     /// An unknown format, a folder that cannot be written.
-    pub(crate) fn log_options(&self) -> Result<RequestLogOptions> {
+    pub(crate) fn request_log(&self) -> Result<RequestLog> {
         let options = RequestLogOptions {
             is_on: self.log_requests,
             level: self.log_requests_level,
             format: self.log_requests_format.parse().context("--log-requests-format")?,
             targets: self.log_requests_target.iter().map(|t| LogTarget::from(t.as_str())).collect(),
         };
-        options.check().context("--log-requests-target")?;
-        Ok(options)
+        RequestLog::open(options).context("--log-requests-target")
     }
 }

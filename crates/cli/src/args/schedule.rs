@@ -3,6 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
+pub(crate) const DEFAULT_PREEMPTION_THRESHOLD: u64 = 10;
+
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Scheduling")]
 pub(crate) struct ScheduleArgs {
@@ -43,7 +45,7 @@ pub(crate) struct ScheduleArgs {
     pub(crate) schedule_low_priority_values_first: bool,
 
     /// How much higher than this a priority must be to take a running request's place.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = DEFAULT_PREEMPTION_THRESHOLD, value_name = "N")]
     pub(crate) priority_scheduling_preemption_threshold: u64,
 
     /// Whom a full pool takes pages from: length (fewest generated tokens), or priority.
@@ -55,7 +57,7 @@ pub(crate) struct ScheduleArgs {
     pub(crate) schedule_conservativeness: f64,
 
     /// Tokens of one prefill batch over all its requests.
-    #[arg(long, default_value_t = 16384, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 16384, value_name = "TOKENS", value_parser = super::token_count::parse)]
     pub(crate) max_prefill_tokens: usize,
 
     /// Requests that run take a token in every step that prefills a prompt, or a chunk of one.

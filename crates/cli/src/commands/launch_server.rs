@@ -1,13 +1,14 @@
 //! `launch-server`: engine, HTTP, signals, and how the process ends.
 //!
 //! Exit codes: 0 after a drain; 1 if the engine could not start, died or hung;
-//! 128 + n at a second signal n. The port is tried before the model is loaded,
+//! 128 + n at a second signal n. SIGHUP opens log files again. The port is tried before the model is loaded,
 //! so that a mistake there does not cost the time of a load.
 //!
 //! Upstream: `sglang/launch_server.py`, `sglang/srt/entrypoints/engine.py`.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
+    io::{IsTerminal, stdin},
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     process::{ExitCode, exit},
     time::Duration,
@@ -20,8 +21,9 @@ use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig, TlsIdentit
 use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 use tokio::{
     net::TcpSocket,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
+    time::timeout,
 };
 
 use crate::{
@@ -37,8 +39,8 @@ use crate::{
 /// too few: when the machine is busy, the kernel resets what goes beyond.
 const BACKLOG: u32 = 2048;
 
-/// How long streams may take to tell their clients that the engine is gone, and the last spans to
-/// be sent.
+/// How long streams may take to tell their clients that the engine is gone, the last spans to be
+/// sent, and a step that nobody waits for any more to end.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
@@ -47,10 +49,13 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     config.profile = args.serving.profile;
     args.serving.check()?;
     let identity = args.serving.tls_identity()?;
-    let request_log = args.requests.log_options()?;
+    let request_log = args.requests.request_log()?;
     let metrics = args.metrics.options()?;
     let watchdog = args.engine.device.watchdog_timeout()?;
     try_port(&args.serving)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Before the load: whoever rotates logs does not wait for it.
+    let hangups = runtime.block_on(async { hangups() })?;
 
     tracing::info!("loading {}", config.model_path);
     let model_path = config.model_path.clone();
@@ -62,14 +67,14 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let choice = args.serving.template_choice();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
-    let server_config = ServerConfig {
-        request_log,
-        metrics,
-        ..server_config(args, &engine, &model_path, parsers)?
-    };
+    let server_config =
+        ServerConfig { metrics, ..server_config(args, &engine, &model_path, parsers)? };
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
     state.allow_log_level(logging::set_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    state.log_requests(request_log);
+    if let Some(hangups) = hangups {
+        runtime.spawn(reopen_logs(state.clone(), hangups));
+    }
     let result = runtime.block_on(serve(args, (state.clone(), identity), engine, watchdog));
     state.flush_logs(LAST_WORDS);
     // Blocking text jobs of requests that are gone must not hold up the exit.
@@ -100,17 +105,18 @@ async fn serve(
         None => tokio::spawn(server::serve(state.clone(), listener, shutdown)),
     };
 
-    if !serving.skip_server_warmup {
-        server::warmup(&state).await?;
-    }
-    tracing::info!("The server is fired up and ready to roll! ({url})");
-
+    let get_ready = async {
+        if !serving.skip_server_warmup {
+            server::warmup(&state).await?;
+        }
+        tracing::info!("The server is fired up and ready to roll! ({url})");
+        pending().await
+    };
     tokio::select! {
+        result = get_ready => result,
         result = &mut server => {
             result??;
-            ended.await??;
-            tracing::info!("drained; good-bye");
-            Ok(())
+            last_step(ended, serving.drain_timeout()?, watchdog).await
         }
         result = &mut ended => {
             let ended_well = result?;
@@ -119,13 +125,47 @@ async fn serve(
                 let _ = stop.send(());
             }
             // The server's last act is to drain the engine, whose end may be seen first.
-            let served = tokio::time::timeout(LAST_WORDS, &mut server).await;
+            let served = timeout(LAST_WORDS, &mut server).await;
             ended_well?;
             let Ok(served) = served else { bail!("the engine has ended") };
             served??;
             tracing::info!("drained; good-bye");
             Ok(())
         }
+    }
+}
+
+/// Waits for the engine once everybody is served. All it has to do is to end its step, so whether
+/// it hangs is the watchdog's business; but whoever limits the drain wants to be gone in time.
+async fn last_step(
+    ended: oneshot::Receiver<Result<(), EngineError>>,
+    drain_timeout: Option<Duration>,
+    watchdog: Duration,
+) -> Result<()> {
+    let patience = drain_timeout.map_or(watchdog, |_| LAST_WORDS);
+    match timeout(patience, ended).await {
+        Ok(result) => result??,
+        Err(_) if drain_timeout.is_some() => {
+            tracing::warn!("the engine is still busy: leaving it");
+            return Ok(());
+        }
+        Err(_) => bail!("the engine hangs: it has not ended in {:.0} s", patience.as_secs_f64()),
+    }
+    tracing::info!("drained; good-bye");
+    Ok(())
+}
+
+/// SIGHUPs; `None`: they end the process, as those of a terminal that is closed do.
+fn hangups() -> Result<Option<Signal>> {
+    let is_for_logs = !stdin().is_terminal();
+    Ok(is_for_logs.then(|| signal(SignalKind::hangup())).transpose()?)
+}
+
+/// Begins new files of logs at each SIGHUP.
+async fn reopen_logs(state: AppState, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        state.reopen_logs();
+        tracing::info!("SIGHUP: log files are opened again");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{env, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use engine::{PriorityRules, QueueRules, RetractionPolicy};
 
-use crate::args::ScheduleArgs;
+use crate::args::{DEFAULT_PREEMPTION_THRESHOLD, ScheduleArgs};
 
 /// Seconds, as upstream has them: no flags, and off unless positive.
 const WAITING_TIMEOUT: &str = "SGLANG_REQ_WAITING_TIMEOUT";
@@ -39,8 +39,14 @@ impl ScheduleArgs {
             "priority" => RetractionPolicy::Priority,
             other => bail!("--retraction-policy: `{other}` is not one of length, priority"),
         };
+        let threshold = self.priority_scheduling_preemption_threshold;
+        let has_threshold = threshold != DEFAULT_PREEMPTION_THRESHOLD;
         if self.enable_priority_scheduling {
-            let threshold = self.priority_scheduling_preemption_threshold;
+            ensure!(
+                !has_threshold || !self.disable_priority_preemption,
+                "--priority-scheduling-preemption-threshold contradicts \
+                 --disable-priority-preemption"
+            );
             return Ok(Some(PriorityRules {
                 low_values_first: self.schedule_low_priority_values_first,
                 default_value: self.default_priority_value,
@@ -54,6 +60,7 @@ impl ScheduleArgs {
             ("--schedule-low-priority-values-first", self.schedule_low_priority_values_first),
             ("--disable-priority-preemption", self.disable_priority_preemption),
             ("--default-priority-value", self.default_priority_value.is_some()),
+            ("--priority-scheduling-preemption-threshold", has_threshold),
         ];
         if let Some((flag, _)) = vain.into_iter().find(|(_, given)| *given) {
             bail!("{flag} needs --enable-priority-scheduling");

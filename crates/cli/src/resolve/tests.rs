@@ -48,7 +48,7 @@ fn deterministic_inference_is_for_the_cpu() {
 #[test]
 fn options_arrive() {
     let config = resolve(
-        "--device cpu --dtype half --chunked-prefill-size -1 --max-total-tokens 512 --page-size 4 \
+        "--device cpu --dtype half --chunked-prefill-size -1 --max-total-tokens 0.512k --page-size 4 \
          --max-running-requests 3 --context-length 99 --mem-fraction-static 0.5 \
          --swa-full-tokens-ratio 0.25 --disable-hybrid-swa-memory \
          --schedule-policy lpm --disable-radix-cache --disable-overlap-schedule \
@@ -186,6 +186,15 @@ fn what_cannot_be_honoured_is_named() {
         ("--default-priority-value 3", "--default-priority-value needs --enable-priority-sched"),
         ("--disable-priority-preemption", "--disable-priority-preemption needs --enable-prior"),
         ("--schedule-low-priority-values-first", "needs --enable-priority-scheduling"),
+        (
+            "--priority-scheduling-preemption-threshold 3",
+            "--priority-scheduling-preemption-threshold needs --enable-priority-scheduling",
+        ),
+        (
+            "--enable-priority-scheduling --disable-priority-preemption \
+             --priority-scheduling-preemption-threshold 3",
+            "threshold contradicts --disable-priority-preemption",
+        ),
         ("--schedule-conservativeness 0", "--schedule-conservativeness must be positive"),
         ("--attention-backend flashinfer", "--attention-backend: `flashinfer` is not one of"),
         ("--decode-attention-backend fa3", "--decode-attention-backend: `fa3` is not one of"),

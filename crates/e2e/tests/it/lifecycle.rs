@@ -1,6 +1,9 @@
 //! Start, readiness, authentication, and the two ways to stop.
 
-use std::time::Duration;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use e2e::{shared, start};
 use serde_json::json;
@@ -39,6 +42,45 @@ fn a_second_sigterm_exits_at_once() {
     server.signal("TERM").unwrap();
     server.wait(Duration::from_secs(5)).unwrap();
     drop(events);
+}
+
+/// An engine that sleeps for a minute stands for one that hangs.
+#[test]
+fn a_limited_drain_ends_in_time_whatever_the_engine_does() {
+    let mut server = start(&["--drain-timeout", "1"]).unwrap();
+    let slow = json!({ "forward_sleep_time": 60 });
+    assert_eq!(server.client().post("/slow_down", &slow).unwrap().status, 200);
+    let body = json!({ "input_ids": [504], "stream": true });
+    let events = server.client().stream("/generate", &body).unwrap();
+    server.signal("TERM").unwrap();
+    let status = server.wait(Duration::from_secs(15)).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(server.log().contains("the engine is still busy: leaving it"), "{}", server.log());
+    drop(events);
+}
+
+#[test]
+fn sighup_begins_new_log_files_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().to_str().unwrap();
+    let server = start(&["--log-requests", "--log-requests-target", target]).unwrap();
+    let log = || fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let old = tempfile::tempdir().unwrap();
+    let moved = old.path().join("log.1");
+    fs::rename(log(), &moved).unwrap();
+    server.signal("HUP").unwrap();
+    assert!(server.wait_for_log("SIGHUP", Duration::from_secs(10)), "{}", server.log());
+    let body = json!({
+        "rid": "after", "input_ids": [504], "sampling_params": { "max_new_tokens": 2 },
+    });
+    assert_eq!(server.client().post("/generate", &body).unwrap().status, 200);
+    assert!(!fs::read_to_string(moved).unwrap().contains("after"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let is_whole = |text: &str| text.contains("Receive: ") && text.contains("Finish: ");
+    while !is_whole(&fs::read_to_string(log()).unwrap()) {
+        assert!(Instant::now() < deadline, "{}", fs::read_to_string(log()).unwrap());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Connections that died with it are no reason not to listen at the same port.

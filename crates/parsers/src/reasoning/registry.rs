@@ -81,14 +81,14 @@ pub enum Toggle {
 }
 
 impl Toggle {
-    /// Whether a request with these variables of the template, and this
-    /// `reasoning_effort`, asks for reasoning.
-    pub fn is_on(self, kwargs: &Map<String, Value>, effort: Option<&str>) -> bool {
+    /// Whether a request with these variables of the template, and with a
+    /// `reasoning_effort` other than `none` or without, asks for reasoning.
+    pub fn is_on(self, kwargs: &Map<String, Value>, has_effort: bool) -> bool {
         match self {
             Self::Always => true,
             Self::Kwarg { name, default: true } => kwargs.get(name) != Some(&Value::Bool(false)),
             Self::Kwarg { name, default: false } => kwargs.get(name) == Some(&Value::Bool(true)),
-            Self::Effort => effort.is_some_and(|effort| effort != "none"),
+            Self::Effort => has_effort,
         }
     }
 }

@@ -103,11 +103,11 @@ fn toggles_read_the_request() {
         (json!({"enable_thinking": null, "thinking": false}), (true, false)),
     ] {
         let kwargs = kwargs(variables);
-        assert_eq!((on.is_on(&kwargs, None), off.is_on(&kwargs, None)), expected);
+        assert_eq!((on.is_on(&kwargs, false), off.is_on(&kwargs, false)), expected);
     }
-    let effort = |effort| Toggle::Effort.is_on(&Map::new(), effort);
-    assert_eq!([effort(None), effort(Some("none")), effort(Some("high"))], [false, false, true]);
-    assert!(Toggle::Always.is_on(&Map::new(), None));
+    let effort = |has_effort| Toggle::Effort.is_on(&Map::new(), has_effort);
+    assert_eq!([effort(false), effort(true)], [false, true]);
+    assert!(Toggle::Always.is_on(&Map::new(), false));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use types::TokenId;
 
 use crate::{
     OneOrMany, PromptIds,
-    openai::ChatMessage,
-    unsupported::{Field, Table, Unset},
+    openai::{ChatMessage, MESSAGE_TABLE, ReasoningEffort},
+    unsupported::Table,
 };
 
 /// `/abort_request`.
@@ -43,18 +43,17 @@ pub struct TokenizeRequest {
     pub continue_final_message: bool,
     /// Variables of the template.
     pub chat_template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
+    /// As a chat has it.
+    pub reasoning_effort: Option<ReasoningEffort>,
+    /// Functions that the answer may call.
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// Which of them the prompt tells of.
+    pub tool_choice: Option<serde_json::Value>,
 }
 
 /// What a `/tokenize` body may not set.
-pub static TOKENIZE_TABLE: Table = Table {
-    unsupported: &[
-        Field::empty("reasoning_effort"),
-        Field { name: "tool_choice", unset: Unset::Strings(&["auto", "none"]) },
-        Field::empty("tools"),
-    ],
-    supported: None,
-    nested: &[],
-};
+pub static TOKENIZE_TABLE: Table =
+    Table { unsupported: &[], supported: None, nested: &[("messages", &MESSAGE_TABLE)] };
 
 /// Lists for a batch, bare values otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]

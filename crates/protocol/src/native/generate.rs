@@ -8,6 +8,7 @@ use types::{FinishReason, TokenId};
 use super::{SESSION_TABLE, SamplingJson, SessionParams, sampling, sampling::SAMPLING_TABLE};
 use crate::{
     OneOrMany, PromptIds,
+    openai::CachedTokensDetails,
     unsupported::{Field, Table},
 };
 
@@ -140,6 +141,9 @@ pub struct MetaInfo<'a> {
     pub completion_tokens: usize,
     /// Prompt tokens found in the radix cache.
     pub cached_tokens: usize,
+    /// If there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_tokens_details: Option<CachedTokensDetails>,
     /// Seconds from arrival to the last token; only on finish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub e2e_latency: Option<f64>,

@@ -1,4 +1,4 @@
-//! Sessions: `/open_session`, `/close_session`, and `session_params` of `/generate`.
+//! Sessions: `/open_session`, `/close_session`, and `session_params` of requests.
 //!
 //! Upstream: `OpenSessionReqInput` in `sglang/srt/managers/io_struct.py`.
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use types::MatchedStop;
+use types::{MatchedStop, TokenId};
 
-use super::{Metadata, ResponseFormat, StreamOptions, ToolCall, Usage};
+use super::{Metadata, ReasoningEffort, ResponseFormat, SglExt, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings, TextOr,
-    native::{CUSTOM_PARAMS_TABLE, CustomParams},
+    native::{CUSTOM_PARAMS_TABLE, CustomParams, MetaInfo, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
 
@@ -87,8 +87,12 @@ pub struct ChatRequest {
     pub separate_reasoning: Option<bool>,
     /// On by default; off, reasoning comes all at once, at its end.
     pub stream_reasoning: Option<bool>,
-    /// A variable of the template.
-    pub reasoning_effort: Option<String>,
+    /// A variable of the template, and its switch: `none` turns reasoning off, others on.
+    pub reasoning_effort: Option<ReasoningEffort>,
+    /// Other words for it.
+    pub reasoning: Option<ReasoningWish>,
+    /// Other words for the switch.
+    pub thinking: Option<ThinkingWish>,
     /// More sampling parameters.
     pub custom_params: Option<CustomParams>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
@@ -97,6 +101,53 @@ pub struct ChatRequest {
     pub rid: Option<OneOrMany<String>>,
     /// Counts if the server schedules by priority.
     pub priority: Option<i64>,
+    /// What the prompt goes on from.
+    pub session_params: Option<SessionParams>,
+    /// Adds the prompt's tokens to each choice; not in streams.
+    pub return_prompt_token_ids: Option<bool>,
+    /// Adds the tokens of prompt and answer to each choice; not in streams.
+    pub return_token_ids: Option<bool>,
+    /// Adds `/generate`'s `meta_info` to each choice; not in streams.
+    pub return_meta_info: Option<bool>,
+    /// Adds the prompt's tokens to `sglext`.
+    pub return_input_ids_in_sglext: Option<bool>,
+    /// Adds the answers' tokens to `sglext`.
+    pub return_output_ids_in_sglext: Option<bool>,
+    /// Adds where cached tokens came from to `sglext`.
+    pub return_cached_tokens_details: Option<bool>,
+}
+
+/// `reasoning`, as gateways word it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, expecting = "reasoning as an object")]
+pub struct ReasoningWish {
+    /// Wins over `reasoning_effort`.
+    pub effort: Option<ReasoningEffort>,
+    /// Turns reasoning on; false is no wish.
+    pub enabled: Option<bool>,
+}
+
+/// `thinking`, as Anthropic words it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "thinking as an object")]
+pub struct ThinkingWish {
+    /// Whether to reason.
+    #[serde(rename = "type")]
+    pub kind: ThinkingKind,
+    /// Tokens after which it has to end.
+    pub budget_tokens: Option<i64>,
+}
+
+/// Whether to reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThinkingKind {
+    /// Yes.
+    Enabled,
+    /// Yes, as much as it takes.
+    Adaptive,
+    /// No.
+    Disabled,
 }
 
 /// One turn.
@@ -152,7 +203,7 @@ pub fn call(id: Option<&str>, name: &str, arguments: &str) -> Value {
 /// Content of a message.
 pub type Content = TextOr<ContentPart>;
 
-/// One part; only `text` parts can be used.
+/// One part: text, or in an assistant's message thoughts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct ContentPart {
     /// `text`, `image_url`, ...
@@ -161,6 +212,16 @@ pub struct ContentPart {
     /// Of a `text` part.
     #[serde(default)]
     pub text: Option<String>,
+    /// Of a `thinking` part, which may have `text` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+}
+
+impl ContentPart {
+    /// A part that is text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { kind: "text".to_owned(), text: Some(text.into()), thinking: None }
+    }
 }
 
 /// What a chat body may not set.
@@ -182,32 +243,29 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("max_dynamic_patch"),
         Field::empty("min_dynamic_patch"),
         Field::empty("mm_processor_kwargs"),
-        Field::off("return_cached_tokens_details"),
         Field::off("return_flat_raw_output_top_logprobs"),
         Field::off("return_hidden_states"),
-        Field::off("return_input_ids_in_sglext"),
-        Field::off("return_meta_info"),
-        Field::off("return_output_ids_in_sglext"),
-        Field::off("return_prompt_token_ids"),
         Field::off("return_routed_experts"),
         Field::off("return_sampling_mask"),
         Field::off("return_spec_tokens_details"),
-        Field::off("return_token_ids"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
-        Field::empty("session_params"),
         Field::empty("task"),
-        Field::empty("thinking"),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE), ("messages", &MESSAGE_TABLE)],
+    nested: &[
+        ("custom_params", &CUSTOM_PARAMS_TABLE),
+        ("messages", &MESSAGE_TABLE),
+        ("session_params", &SESSION_TABLE),
+    ],
 };
 
-static MESSAGE_TABLE: Table = Table {
+/// What a message may not set.
+pub static MESSAGE_TABLE: Table = Table {
     unsupported: &[
         Field::empty("phase"),
         Field::off("prefix"),
@@ -236,6 +294,9 @@ pub struct ChatResponse<'a> {
     pub usage: Usage,
     /// Version of the weights.
     pub metadata: Metadata,
+    /// What else was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 /// Log-probabilities of an answer.
@@ -282,6 +343,15 @@ pub struct ChatChoice<'a> {
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.
     pub matched_stop: Option<&'a MatchedStop>,
+    /// With `return_prompt_token_ids` or `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [TokenId]>,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_token_ids: Option<&'a [TokenId]>,
+    /// With `return_meta_info`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_info: Option<MetaInfo<'a>>,
 }
 
 /// What the assistant said.
@@ -294,6 +364,7 @@ pub struct ChatResponseMessage<'a> {
     /// What the reasoning parser cut out.
     pub reasoning_content: Option<&'a str>,
     /// What the tool-call parser cut out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall<'a>>>,
 }
 
@@ -311,7 +382,11 @@ pub struct ChatChunk<'a> {
     /// One, or none in the usage chunk.
     pub choices: Vec<ChatChunkChoice<'a>>,
     /// In the usage chunk, and in all with `continuous_usage_stats`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// In a chunk of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 /// What is new in a sample.
@@ -333,11 +408,14 @@ pub struct ChatChunkChoice<'a> {
 #[derive(Debug, Default, Serialize)]
 pub struct ChatDelta<'a> {
     /// In the first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
     /// Text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
-    /// Reasoning.
+    /// Reasoning. Always there: OpenAI's client knows the name only if it comes.
     pub reasoning_content: Option<&'a str>,
     /// A piece of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<[ToolCall<'a>; 1]>,
 }

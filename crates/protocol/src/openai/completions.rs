@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use types::MatchedStop;
+use types::{MatchedStop, TokenId};
 
-use super::{Metadata, ResponseFormat, StreamOptions, Usage};
+use super::{Metadata, ResponseFormat, SglExt, StreamOptions, Usage};
 use crate::{
     OneOrMany, PromptIds, StopStrings,
-    native::{CUSTOM_PARAMS_TABLE, CustomParams},
+    native::{CUSTOM_PARAMS_TABLE, CustomParams, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
 
@@ -120,6 +120,15 @@ pub struct CompletionRequest {
     /// Counts if the server schedules by priority.
     #[serde(default)]
     pub priority: Option<i64>,
+    /// What the prompt goes on from.
+    #[serde(default)]
+    pub session_params: Option<SessionParams>,
+    /// Adds the tokens of prompt and completion to each choice.
+    #[serde(default)]
+    pub return_token_ids: Option<bool>,
+    /// Adds where cached tokens came from to `sglext`.
+    #[serde(default)]
+    pub return_cached_tokens_details: Option<bool>,
 }
 
 /// What a completion body may not set.
@@ -137,19 +146,16 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::empty("images_config"),
         Field::empty("lora_path"),
         Field::empty("mm_processor_kwargs"),
-        Field::off("return_cached_tokens_details"),
         Field::off("return_hidden_states"),
         Field::off("return_routed_experts"),
         Field::off("return_spec_tokens_details"),
-        Field::off("return_token_ids"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("session_id"),
-        Field::empty("session_params"),
         Field::empty("suffix"),
         Field::empty("watermark"),
     ],
     supported: None,
-    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE)],
+    nested: &[("custom_params", &CUSTOM_PARAMS_TABLE), ("session_params", &SESSION_TABLE)],
 };
 
 /// Log-probabilities of a completion, with `echo` those of the prompt before them.
@@ -178,6 +184,12 @@ pub struct CompletionChoice<'a> {
     pub finish_reason: Option<&'static str>,
     /// The stop string or token that ended it.
     pub matched_stop: Option<&'a MatchedStop>,
+    /// With `return_token_ids`: the completion's, or the new ones in a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<&'a [TokenId]>,
+    /// With `return_token_ids`: in a stream only in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [TokenId]>,
 }
 
 /// The whole answer.
@@ -197,6 +209,9 @@ pub struct CompletionResponse<'a> {
     pub usage: Usage,
     /// Version of the weights.
     pub metadata: Metadata,
+    /// What else was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 /// A piece of a stream.
@@ -214,6 +229,9 @@ pub struct CompletionChunk<'a> {
     pub choices: Vec<CompletionChoice<'a>>,
     /// In the usage chunk, and in all with `continuous_usage_stats`.
     pub usage: Option<Usage>,
+    /// In a chunk of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sglext: Option<SglExt<'a>>,
 }
 
 impl<'de> Deserialize<'de> for Prompt {

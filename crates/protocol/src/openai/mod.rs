@@ -5,15 +5,17 @@ mod completions;
 mod embeddings;
 mod error;
 mod models;
+mod reasoning;
 mod response_format;
 mod scoring;
+mod sglext;
 mod tools;
 mod usage;
 
 pub use chat::{
     CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatMessage,
     ChatRequest, ChatResponse, ChatResponseMessage, ChatTokenLogprob, ChatTopLogprob, Content,
-    ContentPart, call,
+    ContentPart, MESSAGE_TABLE, ReasoningWish, ThinkingKind, ThinkingWish, call,
 };
 pub use completions::{
     COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,
@@ -24,13 +26,15 @@ pub use embeddings::{
 };
 pub use error::ErrorResponse;
 pub use models::{ModelCard, ModelList};
+pub use reasoning::ReasoningEffort;
 pub use response_format::{AnswerGrammar, JsonSchemaFormat, ResponseFormat};
 pub use scoring::{
-    CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult,
-    SCORE_TABLE, ScoreRequest, ScoreResponse,
+    ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult, SCORE_TABLE,
+    ScoreRequest, ScoreResponse,
 };
+pub use sglext::{CachedTokensDetails, SglExt};
 pub use tools::{FunctionCall, ToolCall};
-pub use usage::{PromptTokensDetails, StreamOptions, Usage};
+pub use usage::{CompletionTokensDetails, PromptTokensDetails, StreamOptions, Usage};
 
 use serde::Serialize;
 

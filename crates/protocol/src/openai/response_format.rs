@@ -16,6 +16,9 @@ pub enum ResponseFormat {
         /// The schema and its name.
         #[serde(default)]
         json_schema: Option<JsonSchemaFormat>,
+        /// The schema without one, if `json_schema` is not there.
+        #[serde(default)]
+        schema: Option<Map<String, Value>>,
     },
     /// Tags with grammars of their own: `structures` and `triggers`, or `format`.
     StructuralTag(Map<String, Value>),
@@ -46,8 +49,7 @@ pub struct AnswerGrammar {
 impl ResponseFormat {
     /// JSON of a schema that has no name.
     pub fn of_schema(schema: Map<String, Value>) -> Self {
-        let format = JsonSchemaFormat { name: String::new(), schema: Some(schema), strict: None };
-        Self::JsonSchema { json_schema: Some(format) }
+        Self::JsonSchema { json_schema: None, schema: Some(schema) }
     }
 
     /// What it comes to.
@@ -62,8 +64,11 @@ impl ResponseFormat {
                 json_schema: Some(r#"{"type": "object"}"#.to_owned()),
                 ..AnswerGrammar::default()
             }),
-            Self::JsonSchema { json_schema } => {
-                let schema = json_schema.as_ref().and_then(|format| format.schema.as_ref());
+            Self::JsonSchema { json_schema, schema } => {
+                let schema = match json_schema {
+                    Some(format) => format.schema.as_ref(),
+                    None => schema.as_ref(),
+                };
                 let schema =
                     schema.ok_or("schema_ is required for json_schema response format request.")?;
                 Ok(AnswerGrammar { json_schema: Some(json(schema)), ..AnswerGrammar::default() })
@@ -99,6 +104,8 @@ mod tests {
         let schema = grammar(schema).unwrap();
         // The order of properties means something.
         assert_eq!(schema.json_schema.unwrap(), r#"{"type":"object","b":1,"a":2}"#);
+        let nameless = grammar(json!({"type": "json_schema", "schema": {"a": 1}})).unwrap();
+        assert_eq!(nameless.json_schema.unwrap(), r#"{"a":1}"#);
         let tag = json!({"type": "structural_tag", "structures": [], "triggers": ["<"]});
         let tag: Value =
             serde_json::from_str(&grammar(tag).unwrap().structural_tag.unwrap()).unwrap();

@@ -15,8 +15,15 @@ pub struct Usage {
     pub prompt_tokens_details: Option<PromptTokensDetails>,
     /// Of the completion.
     pub reasoning_tokens: usize,
-    /// `null`: filled by reasoning models only.
-    pub completion_tokens_details: Option<()>,
+    /// If there was reasoning.
+    pub completion_tokens_details: Option<CompletionTokensDetails>,
+}
+
+/// What completion tokens were.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CompletionTokensDetails {
+    /// Not part of the answer.
+    pub reasoning_tokens: usize,
 }
 
 /// Where prompt tokens came from.
@@ -32,6 +39,6 @@ pub struct PromptTokensDetails {
 pub struct StreamOptions {
     /// A last chunk with the usage.
     pub include_usage: Option<bool>,
-    /// Usage in every chunk.
+    /// Usage in every chunk, whatever `include_usage` says.
     pub continuous_usage_stats: Option<bool>,
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use constrained::{
-    AfterReasoning, GrammarBackendEntry, GrammarCompiler, GrammarKind, GrammarSpec, JsonOptions,
-    ThinkingBudget, Vocabulary,
+    AfterReasoning, CompileError, GrammarBackendEntry, GrammarCompiler, GrammarKind, GrammarSpec,
+    JsonOptions, ThinkingBudget, Vocabulary,
 };
 use protocol::{
     native::SamplingJson,
@@ -152,7 +152,13 @@ pub(crate) async fn followed_by(
     if budget.is_none() && marks.excluded.is_empty() {
         return Ok(grammar);
     }
-    let begins_inside = spec.begins_inside.unwrap_or_else(|| is_open(state, prompt));
+    let begins_inside = match spec.begins_inside {
+        Some(begins_inside) => begins_inside,
+        None => {
+            let (job_state, prompt) = (state.clone(), prompt.to_vec());
+            state.run_text_job(move || Ok(is_open(&job_state, &prompt))).await?
+        }
+    };
     let vocab_size = state.engine.model().vocab_size;
     let budget = ThinkingBudget::new(marks, budget, begins_inside, vocab_size, grammar);
     Ok(Some(Box::new(budget)))
@@ -191,7 +197,9 @@ async fn compile_in_turn(
     spec: &GrammarSpec,
 ) -> Result<Box<dyn TokenGrammar>, ApiError> {
     let (job_state, job_spec) = (state.clone(), spec.clone());
-    let work = run_job(&state.grammars.jobs, "The grammar could not be compiled.", move || {
+    // Beside the compilation, whose panics are caught, there is what it needs of the vocabulary.
+    let panicked = ApiError::value(CompileError::Panicked { kind: spec.kind }.to_string());
+    let work = run_job(&state.grammars.jobs, panicked, move || {
         let grammar = job_state.grammars.compiler(&job_state)?.compile(&job_spec);
         grammar.map_err(|error| ApiError::value(error.to_string()))
     });

@@ -106,6 +106,26 @@ impl Tokens<'_> {
     fn text(&self, id: TokenId) -> String {
         self.tokenizer.decode(&[id], false)
     }
+
+    /// The bytes of a token with this text: a part of a character has no text of its own.
+    fn bytes(&self, id: TokenId, text: &str) -> Vec<u8> {
+        match self.tokenizer.token_bytes(id) {
+            bytes if text.contains(char::REPLACEMENT_CHARACTER) && !bytes.is_empty() => {
+                bytes.into()
+            }
+            _ => text.into(),
+        }
+    }
+
+    /// The text, or for a part of a character its bytes as Latin-1, so that nothing is lost.
+    fn lossless_text(&self, id: TokenId) -> String {
+        let text = self.text(id);
+        let bytes = self.bytes(id, &text);
+        match std::str::from_utf8(&bytes) {
+            Ok(_) => text,
+            Err(_) => bytes.into_iter().map(char::from).collect(),
+        }
+    }
 }
 
 impl SequenceLogprobs {
@@ -186,10 +206,11 @@ impl SequenceLogprobs {
         let mut answer = CompletionLogprobs::default();
         let mut push = |id: TokenId, position: Option<&TokenLogprobs>| {
             let top = position.map(|position| {
-                position.top.iter().map(|&(logprob, id)| (tokens.text(id), Some(logprob))).collect()
+                let top = position.top.iter();
+                top.map(|&(logprob, id)| (tokens.lossless_text(id), Some(logprob))).collect()
             });
             answer.text_offset.push(-1);
-            answer.tokens.push(tokens.text(id));
+            answer.tokens.push(tokens.lossless_text(id));
             answer.token_logprobs.push(position.map(|position| position.logprob));
             answer.top_logprobs.push(top);
         };
@@ -208,12 +229,12 @@ impl SequenceLogprobs {
     pub(crate) fn chat(&self, tokens: &Tokens<'_>, from: usize) -> ChatLogprobs {
         let top = |&(logprob, id): &(f32, TokenId)| {
             let token = tokens.text(id);
-            ChatTopLogprob { bytes: token.clone().into_bytes(), token, logprob: Some(logprob) }
+            ChatTopLogprob { bytes: tokens.bytes(id, &token), token, logprob: Some(logprob) }
         };
         let entry = |(&id, position): (&TokenId, &TokenLogprobs)| {
             let token = tokens.text(id);
             ChatTokenLogprob {
-                bytes: token.clone().into_bytes(),
+                bytes: tokens.bytes(id, &token),
                 token,
                 logprob: Some(position.logprob),
                 top_logprobs: position.top.iter().map(top).collect(),

@@ -26,7 +26,7 @@ pub(crate) struct GenerationPlan {
     pub(crate) specs: Vec<SamplingSpec>,
     pub(crate) rid: Option<OneOrMany<String>>,
     pub(crate) flags: SequenceFlags,
-    /// What the one prompt goes on from.
+    /// What the one prompt goes on from, if a session is named.
     pub(crate) session: Option<SessionParams>,
 }
 
@@ -40,6 +40,12 @@ pub(crate) struct SequenceSet {
 }
 
 impl GenerationPlan {
+    /// Counts if the server schedules by priority.
+    pub(crate) fn with_priority(mut self, priority: Option<i64>) -> Self {
+        self.specs.iter_mut().for_each(|spec| spec.priority = priority);
+        self
+    }
+
     /// Tokenizes the prompts and hands every sequence to the engine.
     ///
     /// # Errors
@@ -61,6 +67,7 @@ impl GenerationPlan {
             return Err(ApiError::value(format!("stop strings: {}", TokenizerError::Skipped)));
         }
         let mut prompts = prompts.tokenize(state).await?;
+        let session = session.filter(|session| session.id.is_some());
         let mut turn = match &session {
             Some(params) => Some(session_turn(state, params, &names, &mut prompts).await?),
             None => None,

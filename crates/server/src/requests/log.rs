@@ -1,7 +1,6 @@
 //! The request log.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io, mem,
     path::PathBuf,
     str::FromStr,
@@ -14,7 +13,7 @@ use thiserror::Error;
 use tokenizer::Tokenizer;
 use types::TokenId;
 
-use super::{Received, writer::LineWriter};
+use super::{Received, file::LogFile, writer::LineWriter};
 use crate::utc::Utc;
 
 /// At level 2, longer texts and lists keep their two ends.
@@ -85,16 +84,6 @@ impl Default for RequestLogOptions {
     }
 }
 
-impl RequestLogOptions {
-    /// Opens what is to be written to, once, for the error.
-    ///
-    /// # Errors
-    /// A folder or a file that cannot be made.
-    pub fn check(&self) -> Result<(), LogTargetError> {
-        RequestLog::new(self.clone()).map(drop)
-    }
-}
-
 /// A folder that cannot be logged to.
 #[derive(Debug, Error)]
 #[error("cannot log requests to {}", path.display())]
@@ -113,30 +102,27 @@ pub(crate) struct Finished<'a> {
 
 /// Makes lines; options may change while it runs.
 #[derive(Debug, Default)]
-pub(crate) struct RequestLog {
+pub struct RequestLog {
     options: RwLock<RequestLogOptions>,
     /// Until there is a first line.
-    files: Mutex<Vec<File>>,
+    files: Mutex<Vec<LogFile>>,
     /// `None`: no thread to write with.
     writer: OnceLock<Option<LineWriter>>,
 }
 
 impl RequestLog {
-    /// Opens the files.
+    /// Opens what is to be written to.
     ///
     /// # Errors
-    /// As [`RequestLogOptions::check`].
-    pub(crate) fn new(options: RequestLogOptions) -> Result<Self, LogTargetError> {
+    /// A folder or a file that cannot be made.
+    pub fn open(options: RequestLogOptions) -> Result<Self, LogTargetError> {
         let folders = options.targets.iter().filter_map(|target| match target {
             LogTarget::Stdout => None,
             LogTarget::Folder(folder) => Some(folder),
         });
+        let name = format!("{}_0.log", super::book::host_name());
         let open = |folder: &PathBuf| {
-            fs::create_dir_all(folder)
-                .and_then(|()| {
-                    let name = format!("{}_0.log", super::book::host_name());
-                    OpenOptions::new().append(true).create(true).open(folder.join(name))
-                })
+            LogFile::open(folder.join(&name))
                 .map_err(|source| LogTargetError { path: folder.clone(), source })
         };
         let files = folders.map(open).collect::<Result<_, _>>()?;
@@ -208,6 +194,13 @@ impl RequestLog {
         let files = mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         let writer = LineWriter::start(files);
         writer.inspect_err(|error| tracing::error!(%error, "requests are not logged")).ok()
+    }
+
+    /// Opens the files again, because somebody may have moved them away.
+    pub(crate) fn reopen(&self) {
+        if let Some(writer) = self.writer.get_or_init(|| self.start_writer()) {
+            writer.reopen();
+        }
     }
 
     /// Waits until all lines are written, or for so long.

@@ -2,16 +2,17 @@
 //! pipe holds up a request.
 
 use std::{
-    fs::File,
     io::{self, Write, stdout},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
+
+use super::file::LogFile;
 
 /// Lines that wait to be written, and their bytes; more are lost, and counted in the log.
 const MAX_LINES: usize = 1024;
@@ -39,12 +40,14 @@ pub(super) struct LineWriter {
 struct Shared {
     num_waiting_bytes: AtomicUsize,
     num_lost: AtomicUsize,
+    /// Files are to be opened again before anything else is written.
+    reopen: AtomicBool,
 }
 
 impl LineWriter {
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn start(files: Vec<File>) -> io::Result<Self> {
+    pub(super) fn start(files: Vec<LogFile>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(MAX_LINES);
         let shared = Arc::new(Shared::default());
         let writing = Writing { files, shared: Arc::clone(&shared), complained: None };
@@ -56,7 +59,7 @@ impl LineWriter {
 
     /// Never waits.
     pub(super) fn write(&self, text: String, to_stdout: bool) {
-        let Shared { num_waiting_bytes, num_lost } = &*self.shared;
+        let Shared { num_waiting_bytes, num_lost, .. } = &*self.shared;
         let len = text.len();
         let num_before = num_waiting_bytes.fetch_add(len, Ordering::Relaxed);
         let has_room = num_before + len <= MAX_BYTES;
@@ -64,6 +67,13 @@ impl LineWriter {
             num_waiting_bytes.fetch_sub(len, Ordering::Relaxed);
             num_lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Opens the files again before the next line is written. Never waits.
+    pub(super) fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        // Wakes the thread. If there is no room, it has lines to write and looks by itself.
+        let _ = self.sender.try_send(Msg::Flush(channel().0));
     }
 
     /// Waits until everything is written, or for so long.
@@ -76,7 +86,7 @@ impl LineWriter {
 }
 
 struct Writing {
-    files: Vec<File>,
+    files: Vec<LogFile>,
     shared: Arc<Shared>,
     complained: Option<Instant>,
 }
@@ -84,6 +94,9 @@ struct Writing {
 impl Writing {
     fn run(mut self, inbox: &Receiver<Msg>) {
         while let Ok(msg) = inbox.recv() {
+            if self.shared.reopen.swap(false, Ordering::AcqRel) {
+                self.files.iter_mut().for_each(LogFile::reopen);
+            }
             match msg {
                 Msg::Line { text, to_stdout } => {
                     self.shared.num_waiting_bytes.fetch_sub(text.len(), Ordering::Relaxed);
@@ -132,7 +145,7 @@ mod tests {
     fn what_does_not_fit_is_counted_and_the_rest_is_written_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let writer = LineWriter::start(vec![File::create(&path).unwrap()]).unwrap();
+        let writer = LineWriter::start(vec![LogFile::open(path.clone()).unwrap()]).unwrap();
         writer.write("x".repeat(MAX_BYTES + 1), false);
         for line in ["a\n", "b\n"] {
             writer.write(line.to_owned(), false);
@@ -142,5 +155,30 @@ mod tests {
         assert_eq!(writer.shared.num_waiting_bytes.load(Ordering::Relaxed), 0);
         // Told by now, with the first line.
         assert_eq!(writer.shared.num_lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_again_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let old = folder.path().join("log.1");
+        let writer = LineWriter::start(vec![LogFile::open(path.clone()).unwrap()]).unwrap();
+        let write = |line: &str| {
+            writer.write(line.to_owned(), false);
+            writer.flush(Duration::from_secs(10));
+        };
+        write("a\n");
+        std::fs::rename(&path, &old).unwrap();
+        write("b\n");
+        writer.reopen();
+        write("c\n");
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        assert_eq!((read(&old), read(&path)), ("a\nb\n".to_owned(), "c\n".to_owned()));
+        // Where it cannot be, the one that is there goes on.
+        std::fs::rename(&path, &old).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        writer.reopen();
+        write("d\n");
+        assert_eq!(read(&old), "c\nd\n");
     }
 }

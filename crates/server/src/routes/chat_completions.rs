@@ -14,7 +14,7 @@ use protocol::{
     native::{MaxNewTokens, SamplingJson},
     openai::{CHAT_TABLE, ChatRequest},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use types::TokenId;
 
 use super::{generate::check_ids, usage::UsagePolicy};
@@ -31,11 +31,17 @@ use crate::{
     state::unix_seconds,
 };
 
+mod extras;
 mod format;
+mod reasoning;
 mod tool_choice;
+mod turns;
 mod words;
 
+use extras::Extras;
+pub(super) use reasoning::settle_reasoning;
 use tool_choice::ToolChoice;
+use turns::settle_turns;
 use words::Words;
 
 pub(crate) async fn chat_completions(
@@ -45,14 +51,18 @@ pub(crate) async fn chat_completions(
     let arrived = Instant::now();
     state.accept_requests()?;
     require_json_content_type(request.headers())?;
+    let headers = request.headers().clone();
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
+    let extras = Extras::new(&request, &headers)?;
+    settle_reasoning(&mut request);
     let run = start(&state, &mut request, arrived).await?;
     let words = Words {
         usage: run.usage,
         model: request.model.unwrap_or_else(|| "default".to_owned()),
         created: unix_seconds() as u64,
         format: run.format,
+        extras,
         streams: Vec::new(),
     };
     if is_streaming {
@@ -81,6 +91,7 @@ pub(crate) async fn start(
     arrived: Instant,
 ) -> Result<ChatRun, ApiError> {
     let is_streaming = request.stream.unwrap_or(false);
+    settle_turns(&mut request.messages)?;
     let (tools, choice) = tool_choice::take_tools(request)?;
     let mut format = format::answer_format(state, request, (&tools, &choice))?;
     let mut spec = SamplingSpec::new(
@@ -94,7 +105,8 @@ pub(crate) async fn start(
         spec.text.stop.extend_from_slice(template.stop_strings());
     }
     spec.logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs.unwrap_or(0)) {
-        (true, num_top) => Some(LogprobSpec::of_output(num_top, "top_logprobs")?),
+        // Their text is for `return_meta_info`.
+        (true, num_top) => Some(LogprobSpec::of_output(num_top, "top_logprobs")?.with_text(true)),
         (false, 0) => None,
         (false, _) => return Err(ApiError::value("top_logprobs needs logprobs to be true.")),
     };
@@ -106,7 +118,7 @@ pub(crate) async fn start(
     }
     spec.priority = request.priority;
     let n = spec.n;
-    let ids = prompt(state, request, tools).await?;
+    let ids = prompt(state, request, tools, true).await?;
     format::look_at_prompt(state, &ids, &mut format);
     if let Some(grammar) = &mut spec.grammar
         && format::begins_with_reasoning(&format)
@@ -121,7 +133,7 @@ pub(crate) async fn start(
         specs: vec![spec],
         rid: request.rid.take(),
         flags: SequenceFlags { arrived, is_streaming, log_metrics: true },
-        session: None,
+        session: request.session_params.take(),
     };
     let set = plan.start(state).await?;
     let counts_reasoning = format::begins_with_reasoning(&format);
@@ -138,16 +150,18 @@ pub(crate) fn thinking_switch(is_on: bool) -> Map<String, Value> {
         .collect()
 }
 
-/// How many tokens the prompt of a request has.
+/// The prompt of a request, with or without the beginning of an answer.
 ///
 /// # Errors
 /// What is wrong with messages, tools or template.
-pub(crate) async fn count_prompt_tokens(
+pub(crate) async fn prompt_ids(
     state: &AppState,
     mut request: ChatRequest,
-) -> Result<usize, ApiError> {
+    add_generation_prompt: bool,
+) -> Result<Vec<TokenId>, ApiError> {
+    settle_turns(&mut request.messages)?;
     let (tools, _) = tool_choice::take_tools(&mut request)?;
-    Ok(prompt(state, &mut request, tools).await?.len())
+    prompt(state, &mut request, tools, add_generation_prompt).await
 }
 
 fn calls_grammar(
@@ -164,6 +178,7 @@ async fn prompt(
     state: &AppState,
     request: &mut ChatRequest,
     tools: Vec<Value>,
+    add_generation_prompt: bool,
 ) -> Result<Vec<TokenId>, ApiError> {
     let messages = std::mem::take(&mut request.messages);
     if let Some(ids) = request.input_ids.take() {
@@ -171,12 +186,12 @@ async fn prompt(
     }
     let mut kwargs = request.chat_template_kwargs.take().unwrap_or_default();
     if let Some(effort) = &request.reasoning_effort {
-        kwargs.entry("reasoning_effort").or_insert_with(|| effort.as_str().into());
+        kwargs.entry("reasoning_effort").or_insert_with(|| json!(effort));
     }
     let prompt = ChatPrompt {
         messages,
         tools,
-        add_generation_prompt: true,
+        add_generation_prompt,
         continue_final_message: request.continue_final_message.unwrap_or(false),
         kwargs: Some(kwargs),
     };

@@ -12,8 +12,8 @@ use axum::{
 use protocol::{
     native::{MaxNewTokens, SamplingJson},
     openai::{
-        COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionRequest, CompletionResponse,
-        Metadata, Prompt,
+        COMPLETION_TABLE, CachedTokensDetails, CompletionChoice, CompletionChunk,
+        CompletionRequest, CompletionResponse, Metadata, Prompt, SglExt,
     },
 };
 use serde_json::json;
@@ -54,19 +54,26 @@ pub(crate) async fn completions(
     let mut spec =
         SamplingSpec::new(sampling(&request)?, vocab_size, state.config.stream_interval)?;
     if let Some(num_top) = request.logprobs {
+        if request.echo.unwrap_or(false) && request.session_params.is_some() {
+            let message = "`echo` with `logprobs` is not supported in a session";
+            return Err(ApiError::value(message));
+        }
         let start_len = if request.echo.unwrap_or(false) { 0 } else { -1 };
         spec.logprobs = Some(LogprobSpec::of_output(num_top, "logprobs")?.with_input(start_len)?);
     }
     spec.priority = request.priority;
     let n = spec.n;
     let specs = vec![spec; prompts.len()];
-    let plan = GenerationPlan { prompts, specs, rid: request.rid.clone(), flags, session: None };
+    let (rid, session) = (request.rid, request.session_params);
+    let plan = GenerationPlan { prompts, specs, rid, flags, session };
     let set = plan.start(&state).await?;
     let words = Words {
         usage: UsagePolicy::new(&state, request.stream_options.as_ref(), n),
         model: request.model.unwrap_or_else(|| "default".to_owned()),
         created: unix_seconds() as u64,
         echo,
+        with_token_ids: request.return_token_ids.unwrap_or(false),
+        with_cache_details: request.return_cached_tokens_details.unwrap_or(false),
     };
     if is_streaming {
         return Ok(sse::respond(set, words));
@@ -139,6 +146,8 @@ struct Words {
     model: String,
     created: u64,
     echo: Option<Vec<String>>,
+    with_token_ids: bool,
+    with_cache_details: bool,
 }
 
 impl Words {
@@ -147,15 +156,30 @@ impl Words {
         self.echo.as_ref().map_or("", |texts| &texts[prompt])
     }
 
-    /// `text` are the tokens from `ids_from` on.
-    fn choice<'a>(sequence: &'a Sequence, text: &'a str, ids_from: usize) -> CompletionChoice<'a> {
+    /// `text` are the tokens from `ids_from` on; with the prompt's, if it is the first piece.
+    fn choice<'a>(
+        &self,
+        sequence: &'a Sequence,
+        text: &'a str,
+        (ids_from, is_first): (usize, bool),
+    ) -> CompletionChoice<'a> {
+        let with_prompt_ids = self.with_token_ids && is_first;
         CompletionChoice {
             index: sequence.index(),
             text,
             logprobs: sequence.logprobs().map(|(said, tokens)| said.completion(&tokens, ids_from)),
             finish_reason: sequence.finish_reason().map(FinishReason::openai_name),
             matched_stop: sequence.matched_stop(),
+            token_ids: self.with_token_ids.then(|| &sequence.output_ids()[ids_from..]),
+            prompt_token_ids: with_prompt_ids.then(|| sequence.prompt_ids()),
         }
+    }
+
+    /// Of the first sequence of a request.
+    fn sglext(&self, first: Option<&Sequence>) -> Option<SglExt<'static>> {
+        let cached = first.filter(|_| self.with_cache_details)?.counts().cached_tokens;
+        let cached_tokens_details = CachedTokensDetails::new(cached);
+        SglExt { cached_tokens_details, ..SglExt::default() }.if_any()
     }
 
     fn response(&self, state: &AppState, sequences: &[Sequence]) -> Response {
@@ -169,10 +193,11 @@ impl Words {
             choices: sequences
                 .iter()
                 .zip(&texts)
-                .map(|(s, text)| Self::choice(s, text, 0))
+                .map(|(s, text)| self.choice(s, text, (0, true)))
                 .collect(),
             usage: self.usage.total(sequences),
             metadata: Metadata { weight_version: state.weight_version() },
+            sglext: self.sglext(sequences.first()),
         };
         Json(response).into_response()
     }
@@ -189,6 +214,7 @@ impl Words {
             model: &self.model,
             choices,
             usage: self.usage.chunk(sequence),
+            sglext: None,
         }
     }
 }
@@ -200,15 +226,21 @@ impl StreamFormat for Words {
         }
         let echo = if update.is_first { self.echo_of(sequence) } else { "" };
         let text = format!("{echo}{}", &sequence.text()[update.text_from..]);
-        let has_logprobs = sequence.logprobs().is_some();
-        if !text.is_empty() || has_logprobs || sequence.finish_reason().is_some() {
-            let choice = Self::choice(sequence, &text, update.ids_from);
+        let speaks_of_tokens = self.with_token_ids || sequence.logprobs().is_some();
+        if !text.is_empty() || speaks_of_tokens || sequence.finish_reason().is_some() {
+            let choice = self.choice(sequence, &text, (update.ids_from, update.is_first));
             frames.push(&self.chunk(sequence, vec![choice]));
         }
     }
 
     fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
-        if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
+        let Some(last) = sequences.last() else { return };
+        let first = sequences.iter().min_by_key(|sequence| sequence.index());
+        if let Some(sglext) = self.sglext(first) {
+            let chunk = self.chunk(last, Vec::new());
+            frames.push(&CompletionChunk { sglext: Some(sglext), usage: None, ..chunk });
+        }
+        if self.usage.at_end {
             let usage = self.usage.total(sequences);
             frames.push(&CompletionChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
         }

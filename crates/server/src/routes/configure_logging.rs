@@ -23,7 +23,7 @@ pub(crate) async fn configure_logging(
     if let Some(level) = &request.log_level {
         state.set_log_level(level).map_err(ApiError::value)?;
     }
-    state.requests.log.configure(|options| {
+    state.requests.log().configure(|options| {
         options.is_on = request.log_requests.unwrap_or(options.is_on);
         options.level = level.unwrap_or(options.level);
         options.format = format.unwrap_or(options.format);

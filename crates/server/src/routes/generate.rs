@@ -13,6 +13,7 @@ use axum::{
 use protocol::{
     OneOrMany, PromptIds,
     native::{GENERATE_TABLE, GenerateRequest, GenerateResponse, MetaInfo, SamplingJson},
+    openai::CachedTokensDetails,
 };
 use serde_json::json;
 use types::TokenId;
@@ -92,7 +93,7 @@ fn plan(
         specs.iter_mut().for_each(|spec| spec.thinking_budget = budget(Some(max)));
     }
     specs.iter_mut().for_each(|spec| spec.priority = request.priority);
-    let session = request.session_params.filter(|session| session.id.is_some());
+    let session = request.session_params;
     let n = specs.first().map_or(1, |spec| spec.n);
     if specs.iter().any(|spec| spec.n != n) {
         return Err(ApiError::value("n must be the same for all prompts of a batch."));
@@ -242,6 +243,31 @@ fn each<T: Clone>(
     }
 }
 
+/// `meta_info`; log-probabilities are those of the tokens from `ids_from` on.
+pub(super) fn meta_info<'a>(
+    sequence: &'a Sequence,
+    usage: &UsagePolicy,
+    weight_version: &'a str,
+    ids_from: usize,
+) -> MetaInfo<'a> {
+    let counts = sequence.counts();
+    let finished = sequence.finish_reason();
+    MetaInfo {
+        id: sequence.rid(),
+        finish_reason: finished,
+        prompt_tokens: counts.prompt_tokens,
+        weight_version,
+        num_retractions: counts.num_retractions,
+        reasoning_tokens: usage.reasoning_tokens(sequence),
+        completion_tokens: counts.completion_tokens,
+        cached_tokens: counts.cached_tokens,
+        cached_tokens_details: CachedTokensDetails::new(counts.cached_tokens),
+        e2e_latency: sequence.e2e_latency(),
+        response_sent_to_client_ts: finished.map(|_| unix_seconds()),
+        logprobs: sequence.logprobs().map(|(said, tokens)| said.meta(&tokens, ids_from)),
+    }
+}
+
 /// How answers and chunks are worded.
 struct Words {
     weight_version: String,
@@ -258,24 +284,10 @@ impl Words {
         text_from: usize,
         ids_from: usize,
     ) -> GenerateResponse<'a> {
-        let counts = sequence.counts();
-        let finished = sequence.finish_reason();
         GenerateResponse {
             text: &sequence.text()[text_from..],
             output_ids: &sequence.output_ids()[ids_from..],
-            meta_info: MetaInfo {
-                id: sequence.rid(),
-                finish_reason: finished,
-                prompt_tokens: counts.prompt_tokens,
-                weight_version: &self.weight_version,
-                num_retractions: counts.num_retractions,
-                reasoning_tokens: self.usage.reasoning_tokens(sequence),
-                completion_tokens: counts.completion_tokens,
-                cached_tokens: counts.cached_tokens,
-                e2e_latency: sequence.e2e_latency(),
-                response_sent_to_client_ts: finished.map(|_| unix_seconds()),
-                logprobs: sequence.logprobs().map(|(said, tokens)| said.meta(&tokens, ids_from)),
-            },
+            meta_info: meta_info(sequence, &self.usage, &self.weight_version, ids_from),
             prompt_token_ids: self.with_prompt_ids.then(|| sequence.prompt_ids()),
             index: self.with_index.then(|| sequence.index()),
         }

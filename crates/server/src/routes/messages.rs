@@ -12,7 +12,7 @@ use axum::{
 };
 use protocol::anthropic::{ErrorBody, Event, MESSAGES_TABLE, MessagesRequest, TokenCount};
 
-use super::chat_completions::{count_prompt_tokens, start};
+use super::chat_completions::{prompt_ids, start};
 use crate::{
     AppState,
     body::{read_json, require_json_content_type},
@@ -82,7 +82,8 @@ pub(crate) async fn count_tokens(
     request: Request,
 ) -> Result<Json<TokenCount>, MessagesError> {
     let request = chat_request(&state, read(&state, request).await?)?;
-    Ok(Json(TokenCount { input_tokens: count_prompt_tokens(&state, request).await? }))
+    let input_tokens = prompt_ids(&state, request, true).await?.len();
+    Ok(Json(TokenCount { input_tokens }))
 }
 
 async fn read(state: &AppState, request: Request) -> Result<MessagesRequest, ApiError> {

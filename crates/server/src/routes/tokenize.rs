@@ -7,13 +7,15 @@ use axum::{
 use protocol::{
     OneOrMany,
     native::{TOKENIZE_TABLE, TokenizeRequest, TokenizeResponse},
+    openai::ChatRequest,
 };
 
 use crate::{
     AppState,
     body::read_json,
     error::ApiError,
-    generation::{ChatPrompt, tokenize_chat, tokenize_texts},
+    generation::tokenize_texts,
+    routes::chat_completions::{prompt_ids, settle_reasoning},
 };
 
 pub(crate) async fn tokenize(
@@ -32,14 +34,18 @@ pub(crate) async fn tokenize(
             }
         }
         (None, Some(messages)) => {
-            let prompt = ChatPrompt {
+            let mut chat = ChatRequest {
                 messages,
-                tools: Vec::new(),
-                add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
-                continue_final_message: request.continue_final_message,
-                kwargs: request.chat_template_kwargs,
+                tools: request.tools,
+                tool_choice: request.tool_choice,
+                reasoning_effort: request.reasoning_effort,
+                continue_final_message: Some(request.continue_final_message),
+                chat_template_kwargs: request.chat_template_kwargs,
+                ..ChatRequest::default()
             };
-            OneOrMany::One(tokenize_chat(&state, prompt).await?)
+            settle_reasoning(&mut chat);
+            let begins_answer = request.add_generation_prompt.unwrap_or(true);
+            OneOrMany::One(prompt_ids(&state, chat, begins_answer).await?)
         }
         _ => return Err(ApiError::value("Give either prompt or messages, and only one of them.")),
     };

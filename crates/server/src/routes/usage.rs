@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::openai::{PromptTokensDetails, StreamOptions, Usage};
+use protocol::openai::{CompletionTokensDetails, PromptTokensDetails, StreamOptions, Usage};
 use types::TokenId;
 
 use crate::{AppState, generation::Sequence};
@@ -21,13 +21,13 @@ pub(crate) struct UsagePolicy {
 impl UsagePolicy {
     pub(super) fn new(state: &AppState, options: Option<&StreamOptions>, n: usize) -> Self {
         let default = state.config.stream_response_default_include_usage;
-        let at_end = options.and_then(|options| options.include_usage).unwrap_or(default);
-        let always = options.and_then(|options| options.continuous_usage_stats);
+        let is_set = |set: Option<bool>| set.unwrap_or(false);
+        let at_end = default || options.is_some_and(|options| is_set(options.include_usage));
         Self {
             n,
             with_cache: state.config.enable_cache_report,
             at_end,
-            always: at_end && always.unwrap_or(false),
+            always: options.is_some_and(|options| is_set(options.continuous_usage_stats)),
             reasoning_end: None,
         }
     }
@@ -41,8 +41,7 @@ impl UsagePolicy {
 
     /// Adds up `sequences`; a prompt counts once for its `n` samples.
     pub(super) fn total<'a>(&self, sequences: impl IntoIterator<Item = &'a Sequence>) -> Usage {
-        let mut usage = Usage::default();
-        let mut cached_tokens = 0;
+        let (mut usage, mut cached_tokens) = (Usage::default(), 0);
         for sequence in sequences {
             let counts = sequence.counts();
             usage.completion_tokens += counts.completion_tokens;
@@ -52,23 +51,31 @@ impl UsagePolicy {
                 cached_tokens += counts.cached_tokens;
             }
         }
-        usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
-        let details = PromptTokensDetails { cached_tokens };
-        usage.prompt_tokens_details = self.with_cache.then_some(details);
-        usage
+        self.complete(usage, cached_tokens)
+    }
+
+    fn complete(&self, usage: Usage, cached_tokens: usize) -> Usage {
+        let reasoning_tokens = usage.reasoning_tokens;
+        Usage {
+            total_tokens: usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details: self.with_cache.then_some(PromptTokensDetails { cached_tokens }),
+            completion_tokens_details: (reasoning_tokens > 0)
+                .then_some(CompletionTokensDetails { reasoning_tokens }),
+            ..usage
+        }
     }
 
     /// Of the sequence that a chunk is about.
     pub(super) fn chunk(&self, sequence: &Sequence) -> Option<Usage> {
         self.always.then(|| {
             let counts = sequence.counts();
-            Usage {
+            let usage = Usage {
                 prompt_tokens: counts.prompt_tokens,
                 completion_tokens: counts.completion_tokens,
-                total_tokens: counts.prompt_tokens + counts.completion_tokens,
                 reasoning_tokens: self.reasoning_tokens(sequence),
                 ..Usage::default()
-            }
+            };
+            self.complete(usage, counts.cached_tokens)
         })
     }
 

@@ -42,6 +42,12 @@ async fn usage_in_every_chunk() {
     let events = server.post(PATH, body).await.events();
     let counts: Vec<_> = events.iter().map(|e| &e["usage"]["completion_tokens"]).collect();
     assert_eq!(counts, [1, 1, 2, 3, 3]);
+    // In all but the last, which `include_usage` is for.
+    let options = json!({"continuous_usage_stats": true});
+    let body = json!({"messages": hello(), "stream": true, "stream_options": options});
+    let events = server.post(PATH, body).await.events();
+    let counts: Vec<_> = events.iter().map(|e| &e["usage"]["completion_tokens"]).collect();
+    assert_eq!(counts, [1, 1, 2, 3]);
 }
 
 #[tokio::test]
@@ -85,6 +91,25 @@ async fn the_last_assistant_message_can_be_continued() {
     let req = server.engine.next_req().await;
     let prompt = tokenizer().decode(&req.input_ids, false);
     assert_eq!(prompt, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWell,");
+}
+
+#[tokio::test]
+async fn turns_that_are_none_are_refused() {
+    let server = Server::answering("x");
+    let thought = json!([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]);
+    let messages =
+        json!([{"role": "System", "content": "Be."}, {"role": "assistant", "content": thought}]);
+    assert_eq!(server.post(PATH, json!({"messages": messages})).await.status, 200);
+    let prompt = tokenizer().decode(&server.engine.next_req().await.input_ids, false);
+    assert!(prompt.starts_with("<|im_start|>system\nBe.<|im_end|>\n<|im_start|>assistant\nSo."));
+    for (message, reason) in [
+        (json!({"role": "alien", "content": "x"}), "'role' must be one of"),
+        (json!({"role": "user", "content": thought}), "only valid in assistant messages"),
+    ] {
+        let answer = server.post(PATH, json!({"messages": [message]})).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! What a request asks for, as the grammar that its sequences follow.
 
+use constrained::GrammarBackendEntry;
 use protocol::native::SAMPLING_TABLE;
 use serde_json::{Value, json};
+use server::{GrammarConfig, ServerConfig};
 use types::{TokenGrammar, TokenId};
 
-use crate::support::Server;
+use crate::support::{Answer, FakeEngine, Server, config};
 
 const END: TokenId = 257;
 
@@ -182,4 +184,25 @@ async fn a_grammar_begins_after_reasoning() {
         let grammar = server.engine.next_req().await.grammar.unwrap();
         assert!(takes(&*grammar, text), "{text}");
     }
+}
+
+/// Whatever fails beside the compilation itself is the grammar's fault to a client as well.
+#[tokio::test]
+async fn a_backend_that_panics_is_a_refusal_that_names_the_grammar() {
+    static PANICKING: GrammarBackendEntry = GrammarBackendEntry {
+        name: "panicking",
+        new: Some(|_, _| panic!("no vocabulary like this")),
+    };
+    let grammar = GrammarConfig { backend: &PANICKING, ..GrammarConfig::default() };
+    let engine = FakeEngine::start(|_| Answer::text("x"));
+    let server = Server::with_config(engine, ServerConfig { grammar, ..config() });
+    for (kind, text) in [("regex", "a+"), ("json_schema", "{}"), ("regex", "a+")] {
+        let params = json!({ kind: text });
+        let answer =
+            server.post("/generate", json!({"text": "x", "sampling_params": params})).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        let message = format!("Failed to compile {kind} grammar: the grammar backend gave up");
+        assert!(answer.text.contains(&message), "{}", answer.text);
+    }
+    assert_eq!(server.post("/generate", json!({"text": "x"})).await.status, 200);
 }

@@ -148,6 +148,14 @@ async fn tokenize_and_back() {
     let bare = json!({"messages": messages, "add_generation_prompt": false});
     let bare = server.post("/tokenize", bare).await.json();
     assert!(bare["count"].as_u64() < chat["count"].as_u64());
+    // Tools and the choice among them are part of the prompt, as in a chat.
+    let tools = json!([{"type": "function", "function": {"name": "now"}}]);
+    let called = json!({"messages": messages, "tools": tools});
+    let called = server.post("/tokenize", called).await.json()["count"].as_u64();
+    let none = json!({"messages": messages, "tools": tools, "tool_choice": "none"});
+    let none = server.post("/tokenize", none).await.json()["count"].as_u64();
+    assert_eq!(none, chat["count"].as_u64());
+    assert!(called > none);
     for path in ["/detokenize", "/v1/detokenize"] {
         let one = server.post(path, json!({"tokens": [65, 257]})).await.json();
         assert_eq!(one, json!({"text": "A"}));

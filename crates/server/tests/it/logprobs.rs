@@ -104,6 +104,10 @@ async fn a_stop_string_ends_them_too() {
     assert_eq!(said.len(), answer["output_ids"].as_array().unwrap().len());
 }
 
+fn body_of(prompt: &str) -> Value {
+    json!({"prompt": prompt, "logprobs": 1})
+}
+
 #[tokio::test]
 async fn of_completions() {
     let server = Server::answering("Hi");
@@ -129,6 +133,12 @@ async fn of_completions() {
         .collect();
     assert_eq!(Value::from(streamed), tokens);
 
+    // Parts of a character, each as the one that has its byte's number.
+    let server = Server::answering("é");
+    let choice = server.post("/v1/completions", body_of("ab")).await.json()["choices"][0].clone();
+    assert_eq!(choice["logprobs"]["tokens"], json!(["\u{c3}", "\u{a9}", "</s>"]));
+    let server = Server::answering("Hi");
+
     let body = json!({"prompt": "ab", "logprobs": 0});
     let choice = server.post("/v1/completions", body).await.json()["choices"][0].clone();
     assert_eq!(choice["logprobs"]["token_logprobs"], json!([of("H"), of("i"), -32.125]));
@@ -149,8 +159,9 @@ async fn of_chat() {
         json!({"token": "n", "bytes": [110], "logprob": of("n"),
                "top_logprobs": [{"token": "A", "bytes": [65], "logprob": -0.5}]})
     );
-    // Half a character has no text of its own.
+    // Half a character has no text of its own, but a byte.
     assert_eq!(content[1]["token"], "\u{fffd}");
+    assert_eq!((&content[1]["bytes"], &content[2]["bytes"]), (&json!([0xC3]), &json!([0xA9])));
     assert_eq!(content.len(), 4);
 
     let mut body = body;

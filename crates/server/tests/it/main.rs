@@ -8,6 +8,7 @@ mod completions;
 mod console;
 mod embeddings;
 mod errors;
+mod extras;
 mod generate;
 mod grammars;
 mod info;

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
-use server::{LogFormat, LogTarget, RequestLogOptions, ServerConfig, TraceOptions};
+use server::{LogFormat, LogTarget, RequestLog, RequestLogOptions, ServerConfig, TraceOptions};
 
 use crate::support::{Answer, FakeEngine, PATIENCE, Seen, Server, config};
 
@@ -180,17 +180,17 @@ fn lines(server: &Server, folder: &Path) -> Vec<String> {
     text.lines().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect()
 }
 
+fn log_to(folder: &Path) -> RequestLog {
+    let targets = vec![LogTarget::Folder(folder.to_owned())];
+    let options = RequestLogOptions { is_on: true, level: 0, format: LogFormat::Json, targets };
+    RequestLog::open(options).unwrap()
+}
+
 #[tokio::test]
 async fn requests_are_logged_as_much_as_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let request_log = RequestLogOptions {
-        is_on: true,
-        level: 0,
-        format: LogFormat::Json,
-        targets: vec![LogTarget::Folder(folder.path().to_owned())],
-    };
-    let config = ServerConfig { request_log, ..config() };
-    let server = Server::with_config(FakeEngine::start(|_| Answer::text("ok")), config);
+    let server = Server::answering("ok");
+    server.state.log_requests(log_to(folder.path()));
     let generate = async |rid: &str| {
         server.post("/generate", json!({"text": "hi", "rid": rid})).await;
     };
@@ -223,6 +223,26 @@ async fn requests_are_logged_as_much_as_is_asked_for() {
     let out = json(out);
     assert_eq!((&out["text"], &out["output_ids"]), (&json!("ok"), &json!([111, 107, 257])));
     assert_eq!(out["meta_info"]["finish_reason"], json!({"type": "stop", "matched": 257}));
+}
+
+#[tokio::test]
+async fn a_log_that_was_moved_away_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::answering("ok");
+    server.state.log_requests(log_to(folder.path()));
+    let old = tempfile::tempdir().unwrap();
+    for (index, rid) in ["a", "b"].into_iter().enumerate() {
+        // Before the first line too.
+        let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        fs::rename(&path, old.path().join(index.to_string())).unwrap();
+        server.state.reopen_logs();
+        server.post("/generate", json!({"text": "hi", "rid": rid})).await;
+        let lines = lines(&server, folder.path());
+        let rid_of = |line: &String| serde_json::from_str::<Value>(line).unwrap()["rid"].clone();
+        assert_eq!(lines.iter().map(rid_of).collect::<Vec<_>>(), [rid, rid], "{lines:#?}");
+    }
+    let in_old = |name: &str| fs::read_to_string(old.path().join(name)).unwrap().lines().count();
+    assert_eq!((in_old("0"), in_old("1")), (0, 2));
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn reasoning_of_an_answer() {
     let server = Server::parsing("qwen3", "none", THOUGHT);
     let answer = server.post(PATH, body(json!({}))).await.json();
     let message = json!({"role": "assistant", "content": "So: yes.",
-                         "reasoning_content": "I think.", "tool_calls": null});
+                         "reasoning_content": "I think."});
     assert_eq!(answer["choices"][0]["message"], message);
     let usage = &answer["usage"];
     // A token a byte, the end of the reasoning included; then the text and EOS.
@@ -150,6 +150,36 @@ async fn the_effort_is_a_variable_of_the_template() {
     server.post(PATH, body(json!({"reasoning_effort": "low"}))).await;
     let prompt = tokenizer().decode(&server.engine.next_req().await.input_ids, false);
     assert!(prompt.starts_with("low effort\n"), "{prompt}");
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for (effort, words) in [(json!(0.5), "0.5 effort\n"), (json!("max"), "max effort\n")] {
+        let body = json!({"messages": messages, "reasoning_effort": effort});
+        let tokens = server.post("/tokenize", body).await.json()["tokens"].clone();
+        let ids: Vec<u32> = serde_json::from_value(tokens).unwrap();
+        assert!(tokenizer().decode(&ids, false).starts_with(words));
+    }
+    let refused = server.post(PATH, body(json!({"reasoning_effort": "lots"}))).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("reasoning_effort must be one of none,"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn an_effort_of_none_turns_reasoning_off() {
+    // By the parser the answer begins with reasoning, unless the switch is off.
+    let server = Server::parsing("qwen3", "none", &["Hm.</think>Yes."]);
+    for (more, reasoning) in [
+        (json!({}), json!("Hm.")),
+        (json!({"reasoning_effort": "high"}), json!("Hm.")),
+        (json!({"reasoning_effort": "none"}), json!(null)),
+        (json!({"reasoning": {"effort": "none"}}), json!(null)),
+        (json!({"thinking": {"type": "disabled"}}), json!(null)),
+        (json!({"thinking": {"type": "enabled"}}), json!("Hm.")),
+    ] {
+        let answer = server.post(PATH, body(more.clone())).await.json();
+        let message = &answer["choices"][0]["message"];
+        assert_eq!(message["reasoning_content"], reasoning, "{more}: {message}");
+        let is_counted = !answer["usage"]["completion_tokens_details"].is_null();
+        assert_eq!(is_counted, !reasoning.is_null(), "{more}: {}", answer["usage"]);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use types::{EngineStatus, Rid};
+use types::{EngineMsg, EngineStatus, Rid};
 
 use crate::support::{Answer, FakeEngine, PATIENCE, Seen, Server, config};
 
@@ -124,6 +124,22 @@ async fn a_drain_that_takes_too_long_aborts() {
     server.engine.wait_for(Seen::Abort(None)).await;
     drop(live);
     timeout(PATIENCE, listening.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_with_a_full_inbox_does_not_hold_up_the_end() {
+    let (engine, mut inbox) = FakeEngine::stuck();
+    let server = Server::new(engine);
+    let listening = listen(&server).await;
+    let live = send(listening.address, "/generate", r#"{"text":"x"}"#).await;
+    while server.state.num_live_requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(live);
+    listening.shutdown.send(()).unwrap();
+    timeout(PATIENCE, listening.task).await.unwrap().unwrap().unwrap();
+    // Should it go on after all, it hears of the drain.
+    while !matches!(timeout(PATIENCE, inbox.recv()).await.unwrap(), Some(EngineMsg::Drain)) {}
 }
 
 #[tokio::test]

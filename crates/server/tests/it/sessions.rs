@@ -51,6 +51,63 @@ async fn a_conversation_brings_only_what_is_new() {
     assert_eq!(answer.json(), json!({"error": {"message": message}}));
 }
 
+fn completion(text: &str, session: Value) -> Value {
+    json!({"prompt": text, "session_params": session})
+}
+
+fn chat(text: &str, session: Value) -> Value {
+    json!({"messages": [{"role": "user", "content": text}], "session_params": session})
+}
+
+#[tokio::test]
+async fn completions_and_chats_are_turns_too() {
+    let server = Server::answering("yes");
+    let id = open(&server, json!({"capacity_of_str_len": 1000})).await;
+    let first = server.post("/v1/completions", completion("ab", json!({"id": id}))).await.json();
+    assert_eq!(prompt_of(&server).await, bytes_as_ids("ab"));
+    let mut history = [bytes_as_ids("abyes"), vec![257]].concat();
+    let after = json!({"id": id, "rid": first["id"]});
+    let mut body = chat("cd", after);
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let events = server.post("/v1/chat/completions", body).await.events();
+    // The template's words, as those of a chat that begins here.
+    let question = [vec![258], bytes_as_ids("user\ncd"), vec![259], bytes_as_ids("\n")].concat();
+    history.extend([question, vec![258], bytes_as_ids("assistant\n")].concat());
+    assert_eq!(prompt_of(&server).await, history);
+    let last = events.last().unwrap();
+    assert_eq!(last["usage"]["prompt_tokens"], history.len());
+    // One token of that answer is kept, of a request that another name was given.
+    let kept = history.len() + 1;
+    let again = json!({"id": id, "rid": last["id"], "offset": kept});
+    let mut body = completion("e", again);
+    body["rid"] = json!("mine");
+    let again = server.post("/v1/completions", body).await.json();
+    assert_eq!(prompt_of(&server).await, [history.clone(), bytes_as_ids("ye")].concat());
+    assert_eq!(again["usage"]["prompt_tokens"], kept + 1);
+    let replace = json!({"id": id, "rid": "mine", "replace": true, "drop_previous_output": true});
+    assert_eq!(server.post("/v1/completions", completion("f", replace)).await.status, 200);
+    assert_eq!(prompt_of(&server).await, [history, bytes_as_ids("yef")].concat());
+}
+
+#[tokio::test]
+async fn chats_go_on_in_a_streaming_session() {
+    let config = ServerConfig { enable_streaming_session: true, ..config() };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::text("yes")), config);
+    let id = open(&server, json!({"capacity_of_str_len": 1000, "streaming": true})).await;
+    let mut lens = Vec::new();
+    for text in ["a", "b"] {
+        let answer = server.post("/v1/chat/completions", chat(text, json!({"id": id}))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        lens.push(prompt_of(&server).await.len());
+    }
+    // The first prompt, its answer of four tokens, and a prompt as long as the first.
+    assert_eq!(lens[1], 2 * lens[0] + 4);
+    let refused = chat("c", json!({"id": id, "replace": true}));
+    let answer = server.post("/v1/chat/completions", refused).await;
+    assert!(answer.text.contains("do not support replace"), "{}", answer.text);
+}
+
 #[tokio::test]
 async fn a_request_that_runs_can_be_replaced() {
     let engine = FakeEngine::start(|req| match req.rid.as_str() {
@@ -118,6 +175,23 @@ async fn what_cannot_be_is_refused() {
         ),
         ("/generate", json!({"input_ids": [], "session_params": {"id": id}}), "must contain input"),
         ("/generate", turn(&"x".repeat(300), json!({"id": id})), "longer than the model's context"),
+        ("/v1/completions", completion("x", json!({"id": "t"})), "session id t does not exist"),
+        ("/v1/completions", completion("x", json!({"id": id, "name": 1})), "unknown field `name`"),
+        (
+            "/v1/completions",
+            json!({"prompt": ["x", "y"], "session_params": {"id": id}}),
+            "one prompt",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "x", "echo": true, "logprobs": 1, "session_params": {"id": id}}),
+            "`echo` with `logprobs`",
+        ),
+        (
+            "/v1/chat/completions",
+            chat("x", json!({"id": id, "rid": "a"})),
+            "Invalid request session id",
+        ),
     ] {
         let answer = server.post(path, body.clone()).await;
         assert_eq!(answer.status, 400, "{path} {body}: {}", answer.text);
@@ -125,7 +199,9 @@ async fn what_cannot_be_is_refused() {
     }
     // No session: a request like any other.
     for none in [json!({}), json!(null), json!({"id": null})] {
-        assert_eq!(server.post("/generate", turn("x", none)).await.status, 200);
+        assert_eq!(server.post("/generate", turn("x", none.clone())).await.status, 200);
+        let answer = server.post("/v1/chat/completions", chat("x", none)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
     }
     let closed = server.post("/close_session", json!({"session_id": "nobody's"})).await;
     assert_eq!(closed.status, 200);

@@ -150,3 +150,31 @@ async fn what_cannot_be_is_refused() {
         assert!(answer.text.contains(reason), "{body}: {}", answer.text);
     }
 }
+
+/// The text of a long prompt is made where it holds up nobody.
+#[test]
+fn a_prompt_is_looked_through_off_the_async_threads() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::parsing("qwen3", "none", &["x"]);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.recv().is_err());
+        let path = "/v1/completions";
+        let prompt = json!({"prompt": [[60, 116, 104, 105, 110, 107, 62]]});
+        assert_eq!(server.post(path, prompt.clone()).await.status, 200, "it needs no other thread");
+        server.engine.next_req().await;
+        let answer = server.post(path, with(prompt, of(0)));
+        tokio::pin!(answer);
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut answer).await;
+        assert!(early.is_err(), "there is no thread to look through the prompt");
+        drop(release);
+        assert_eq!(answer.await.status, 200);
+        let grammar = server.engine.next_req().await.grammar.unwrap();
+        assert_eq!(forced_after(&*grammar, ""), "</think>");
+        assert!(holding.await.unwrap());
+    });
+}

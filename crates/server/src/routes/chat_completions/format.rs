@@ -10,7 +10,7 @@ use protocol::openai::{ChatMessage, ChatRequest, Content};
 use serde_json::{Map, Value};
 use types::TokenId;
 
-use super::tool_choice::ToolChoice;
+use super::{reasoning::has_effort, tool_choice::ToolChoice};
 use crate::{
     AppState,
     answer::{AnswerFormat, CallFormat, ReasoningFormat},
@@ -32,7 +32,7 @@ pub(super) fn answer_format(
             parsers
                 .toggle
                 .unwrap_or(entry.toggle)
-                .is_on(&template_kwargs(state, request), request.reasoning_effort.as_deref()),
+                .is_on(&template_kwargs(state, request), has_effort(state, request)),
         ),
         streams: request.stream_reasoning.unwrap_or(true),
         continued: continued(request),

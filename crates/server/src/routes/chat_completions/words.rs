@@ -11,12 +11,13 @@ use protocol::openai::{
 use serde_json::json;
 use types::{FinishReason, MatchedStop};
 
+use super::extras::Extras;
 use crate::{
     AppState,
     answer::{Answer, AnswerFormat, AnswerStream, Call, Part},
     error::ApiError,
     generation::{Sequence, Update},
-    routes::usage::UsagePolicy,
+    routes::{generate::meta_info, usage::UsagePolicy},
     sse::{Frames, StreamFormat},
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Words {
     pub(super) model: String,
     pub(super) created: u64,
     pub(super) format: AnswerFormat,
+    pub(super) extras: Extras,
     /// One for each sample, made with its first piece.
     pub(super) streams: Vec<Option<AnswerStream>>,
 }
@@ -49,7 +51,12 @@ fn tool_call<'a>(
     ToolCall { id, index, kind: "function", function: FunctionCall { name, arguments } }
 }
 
-fn choice<'a>(sequence: &'a Sequence, answer: &'a Answer) -> ChatChoice<'a> {
+fn choice<'a>(
+    words: &Words,
+    (sequence, answer): (&'a Sequence, &'a Answer),
+    weight_version: &'a str,
+) -> ChatChoice<'a> {
+    let extras = &words.extras;
     let whole = |(index, call): (usize, &'a Call)| {
         tool_call(index, Some(&call.id), Some(&call.name), &call.arguments)
     };
@@ -67,6 +74,9 @@ fn choice<'a>(sequence: &'a Sequence, answer: &'a Answer) -> ChatChoice<'a> {
         finish_reason: reason,
         // Upstream tells the token in streams, but not here.
         matched_stop: sequence.matched_stop().filter(|_| reason != Some(TOOL_CALLS)),
+        prompt_token_ids: extras.prompt_token_ids.then(|| sequence.prompt_ids()),
+        response_token_ids: extras.token_ids.then(|| sequence.output_ids()),
+        meta_info: extras.meta_info.then(|| meta_info(sequence, &words.usage, weight_version, 0)),
     }
 }
 
@@ -74,15 +84,17 @@ impl Words {
     pub(super) fn response(&self, state: &AppState, sequences: &[Sequence]) -> Response {
         let answers: Vec<Answer> =
             sequences.iter().map(|sequence| self.format.parse(sequence.text())).collect();
+        let weight_version = state.weight_version();
         let choices = sequences.iter().zip(&answers);
         let response = ChatResponse {
             id: sequences.first().map_or("", Sequence::rid),
             object: "chat.completion",
             created: self.created,
             model: &self.model,
-            choices: choices.map(|(sequence, answer)| choice(sequence, answer)).collect(),
+            choices: choices.map(|said| choice(self, said, &weight_version)).collect(),
             usage: self.usage.total(sequences),
-            metadata: Metadata { weight_version: state.weight_version() },
+            metadata: Metadata { weight_version: weight_version.clone() },
+            sglext: self.extras.sglext(&sequences.iter().collect::<Vec<_>>()),
         };
         Json(response).into_response()
     }
@@ -99,6 +111,7 @@ impl Words {
             model: &self.model,
             choices,
             usage: self.usage.chunk(sequence),
+            sglext: None,
         }
     }
 
@@ -185,7 +198,16 @@ impl StreamFormat for Words {
     }
 
     fn end(&mut self, sequences: &[Sequence], frames: &mut Frames) {
-        if let Some(last) = sequences.last().filter(|_| self.usage.at_end) {
+        let Some(last) = sequences.last() else { return };
+        let nameless = || ChatChunk { usage: None, ..self.chunk(last, Vec::new()) };
+        let (sglext, ids) = self.extras.at_end(sequences);
+        if sglext.is_some() {
+            frames.push(&ChatChunk { sglext, ..nameless() });
+        }
+        if ids.is_some() {
+            frames.push_named("sglext_ids", &ChatChunk { sglext: ids, ..nameless() });
+        }
+        if self.usage.at_end {
             let usage = self.usage.total(sequences);
             frames.push(&ChatChunk { usage: Some(usage), ..self.chunk(last, Vec::new()) });
         }

@@ -9,7 +9,9 @@ use protocol::{
         Tool, ToolChoice,
     },
     native::CustomParams,
-    openai::{ChatMessage, ChatRequest, Content, ContentPart, ResponseFormat, call},
+    openai::{
+        ChatMessage, ChatRequest, Content, ContentPart, ReasoningEffort, ResponseFormat, call,
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -39,7 +41,9 @@ pub(super) fn chat_request(
         top_p: request.top_p,
         top_k: request.top_k,
         // What the templates call `max`.
-        reasoning_effort: effort.map(|name| if name == "xhigh" { "max".to_owned() } else { name }),
+        reasoning_effort: effort.map(|name| {
+            ReasoningEffort::Level(if name == "xhigh" { "max".to_owned() } else { name })
+        }),
         chat_template_kwargs: request.thinking.map(thinking).transpose()?,
         custom_params: Some(CustomParams { thinking_budget }),
         response_format: format
@@ -173,10 +177,7 @@ fn content(mut texts: Vec<String>) -> Option<Content> {
     match texts.len() {
         0 => None,
         1 => texts.pop().map(Content::Text),
-        _ => {
-            let part = |text| ContentPart { kind: "text".to_owned(), text: Some(text) };
-            Some(Content::Parts(texts.into_iter().map(part).collect()))
-        }
+        _ => Some(Content::Parts(texts.into_iter().map(ContentPart::text).collect())),
     }
 }
 

@@ -87,7 +87,7 @@ fn set_thinking(chat: &mut openai::ChatRequest, think: Option<Think>) {
         None => return,
         Some(Think::Switch(is_on)) => is_on,
         Some(Think::Level(level)) => {
-            chat.reasoning_effort = Some(level);
+            chat.reasoning_effort = Some(openai::ReasoningEffort::Level(level));
             true
         }
     };
