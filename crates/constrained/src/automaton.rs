@@ -16,7 +16,7 @@ use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
 pub(crate) use self::dfa::Limits;
 use self::dfa::{Automaton, State};
-use crate::Vocabulary;
+use crate::{Vocabulary, ending::Ending};
 
 /// Bytes of masks kept for all automata of a vocabulary.
 const MAX_MASK_BYTES: usize = 256 << 20;
@@ -53,7 +53,7 @@ impl Automata {
         let dfa = Automaton::new(regex, limits)?;
         let states = vec![dfa.start()];
         let automaton = Arc::new(Kept { dfa, tokens: Arc::clone(&self.tokens) });
-        Ok(Box::new(AutomatonGrammar { automaton, states, is_terminated: false }))
+        Ok(Box::new(AutomatonGrammar { automaton, states, ending: Ending::default() }))
     }
 }
 
@@ -90,8 +90,7 @@ struct AutomatonGrammar {
     automaton: Arc<Kept>,
     /// At the beginning and after each token; never empty.
     states: Vec<State>,
-    /// A token that ends the completion was accepted.
-    is_terminated: bool,
+    ending: Ending,
 }
 
 impl AutomatonGrammar {
@@ -110,35 +109,30 @@ impl TokenGrammar for AutomatonGrammar {
     }
 
     fn accept(&mut self, token: TokenId) -> Result<(), GrammarError> {
-        let refused = Err(GrammarError::Refused(token));
-        if self.is_terminated {
-            return refused;
+        let (automaton, vocabulary) = (&self.automaton.dfa, &self.automaton.tokens.vocabulary);
+        if vocabulary.is_end(token) {
+            return self.ending.accept(token, automaton.may_end(self.state()));
         }
-        if self.automaton.tokens.vocabulary.is_end(token) {
-            self.is_terminated = self.automaton.dfa.may_end(self.state());
-            return if self.is_terminated { Ok(()) } else { refused };
-        }
-        let bytes = self.automaton.tokens.vocabulary.bytes(token);
-        match self.automaton.dfa.after(self.state(), bytes) {
-            Some(state) if !bytes.is_empty() => {
+        let bytes = vocabulary.bytes(token);
+        match automaton.after(self.state(), bytes) {
+            Some(state) if !bytes.is_empty() && !self.ending.is_reached() => {
                 self.states.push(state);
                 Ok(())
             }
-            _ => refused,
+            _ => Err(GrammarError::Refused(token)),
         }
     }
 
     fn rollback(&mut self, num_tokens: usize) -> Result<(), GrammarError> {
-        let num_ends = usize::from(self.is_terminated && num_tokens > 0);
-        let left = self.states.len().checked_sub(num_tokens - num_ends);
+        let left = self.states.len().checked_sub(self.ending.tokens_before(num_tokens));
         let left = left.filter(|&left| left > 0).ok_or(GrammarError::Rollback)?;
         self.states.truncate(left);
-        self.is_terminated &= num_ends == 0;
+        self.ending.rollback(num_tokens);
         Ok(())
     }
 
     fn is_terminated(&self) -> bool {
-        self.is_terminated
+        self.ending.is_reached()
     }
 
     fn boxed_clone(&self) -> Box<dyn TokenGrammar> {

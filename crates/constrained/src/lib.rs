@@ -14,6 +14,7 @@ mod automaton;
 mod backend;
 mod compiler;
 mod ebnf;
+mod ending;
 mod error;
 mod llguidance_backend;
 mod outlines_backend;

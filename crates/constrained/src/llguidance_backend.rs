@@ -4,11 +4,15 @@
 
 mod grammar;
 mod lexers;
+mod masks;
+mod parser;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{fmt, sync::Arc};
 
 use llguidance::{
-    Matcher, ParserFactory,
+    ParserFactory,
     api::{ParserLimits, TopLevelGrammar},
     earley::SlicedBiasComputer,
 };
@@ -16,7 +20,12 @@ use serde_json::{Map, Value, json};
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv};
 use types::TokenGrammar;
 
-use self::grammar::{LlGrammar, first_line};
+use self::{
+    grammar::{LlGrammar, first_line},
+    lexers::Lexers,
+    masks::MaskStore,
+    parser::LlParser,
+};
 use crate::{
     CompileError, GrammarBackend, GrammarKind, GrammarSpec, JsonOptions, Vocabulary,
     VocabularyError, anchors,
@@ -50,7 +59,21 @@ pub(crate) struct LlGuidance {
     vocabulary: Arc<Vocabulary>,
     special: SpecialTokens,
     automata: Automata,
+    masks: Arc<MaskStore>,
     json: JsonOptions,
+}
+
+/// A grammar as the library reads it.
+struct Readable {
+    grammar: TopLevelGrammar,
+    /// See [`Lexers::new`].
+    repeats: bool,
+}
+
+impl From<TopLevelGrammar> for Readable {
+    fn from(grammar: TopLevelGrammar) -> Self {
+        Self { grammar, repeats: false }
+    }
 }
 
 impl LlGuidance {
@@ -73,16 +96,30 @@ impl LlGuidance {
             ..ParserLimits::default()
         };
         let automata = Automata::new(vocabulary, env);
-        Ok(Self { factory, vocabulary: Arc::clone(vocabulary), special, automata, json })
+        let (vocabulary, masks) = (Arc::clone(vocabulary), Arc::new(MaskStore::new()));
+        Ok(Self { factory, vocabulary, special, automata, masks, json })
+    }
+
+    /// A grammar as the library reads it.
+    fn readable(&self, spec: &GrammarSpec) -> Result<Readable, String> {
+        Ok(match spec.kind {
+            GrammarKind::JsonSchema => self.json_schema(&spec.text)?.into(),
+            GrammarKind::Regex => {
+                TopLevelGrammar::from_regex(anchors::without_anchors(&spec.text)).into()
+            }
+            GrammarKind::Ebnf => TopLevelGrammar::from_lark(ebnf::to_lark(&spec.text)?).into(),
+            GrammarKind::StructuralTag => self.structural_tag(&spec.text)?,
+        })
     }
 
     /// A grammar that the library follows.
-    fn followed(&self, grammar: TopLevelGrammar) -> Result<Box<dyn TokenGrammar>, String> {
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        match matcher.get_error() {
-            Some(reason) => Err(first_line(&reason)),
-            None => Ok(Box::new(LlGrammar::new(matcher, &self.vocabulary))),
+    fn followed(&self, readable: Readable) -> Result<LlGrammar, String> {
+        let parser = LlParser::new(self.factory.create_parser(readable.grammar));
+        if let Some(reason) = parser.error() {
+            return Err(first_line(reason).to_owned());
         }
+        let lexers = Lexers::new(parser, readable.repeats, &self.masks);
+        Ok(LlGrammar::new(lexers, &self.vocabulary))
     }
 
     fn json_schema(&self, text: &str) -> Result<TopLevelGrammar, String> {
@@ -93,9 +130,11 @@ impl LlGuidance {
         Ok(TopLevelGrammar::from_json_schema(self.spaced(&schema)?))
     }
 
-    fn structural_tag(&self, text: &str) -> Result<String, String> {
+    fn structural_tag(&self, text: &str) -> Result<Readable, String> {
         let tag = structural_tag::normalized(text)?;
-        structural_tag::to_lark(&tag, &self.special, &|schema| self.spaced(schema))
+        let lark = structural_tag::to_lark(&tag, &self.special, &|schema| self.spaced(schema))?;
+        let repeats = structural_tag::repeats(&tag, &self.special);
+        Ok(Readable { grammar: TopLevelGrammar::from_lark(lark), repeats })
     }
 
     /// The schema, with how its JSON is spaced.
@@ -125,50 +164,20 @@ impl LlGuidance {
 
 impl GrammarBackend for LlGuidance {
     fn compile(&self, spec: &GrammarSpec) -> Result<Box<dyn TokenGrammar>, CompileError> {
-        let kind = spec.kind;
-        let invalid = |reason: String| CompileError::Invalid { kind, reason };
-        let grammar = match kind {
-            GrammarKind::JsonSchema => self.json_schema(&spec.text).map_err(invalid)?,
-            GrammarKind::Regex => match self.automata.compile(&spec.text, AUTOMATON_LIMITS) {
-                Ok(grammar) => return Ok(grammar),
-                Err(_) => TopLevelGrammar::from_regex(anchors::without_anchors(&spec.text)),
-            },
-            GrammarKind::Ebnf => {
-                TopLevelGrammar::from_lark(ebnf::to_lark(&spec.text).map_err(invalid)?)
-            }
-            GrammarKind::StructuralTag => {
-                TopLevelGrammar::from_lark(self.structural_tag(&spec.text).map_err(invalid)?)
-            }
-        };
-        self.followed(grammar).map_err(invalid)
+        if spec.kind == GrammarKind::Regex
+            && let Ok(grammar) = self.automata.compile(&spec.text, AUTOMATON_LIMITS)
+        {
+            return Ok(grammar);
+        }
+        match self.readable(spec).and_then(|readable| self.followed(readable)) {
+            Ok(grammar) => Ok(Box::new(grammar)),
+            Err(reason) => Err(CompileError::Invalid { kind: spec.kind, reason }),
+        }
     }
 }
 
 impl fmt::Debug for LlGuidance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LlGuidance").field("json", &self.json).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    fn backend(vocabulary: &Arc<Vocabulary>) -> LlGuidance {
-        LlGuidance::new(vocabulary, JsonOptions::default()).unwrap()
-    }
-
-    /// A regular expression by the library alone.
-    pub(crate) fn by_the_library(
-        vocabulary: &Arc<Vocabulary>,
-        regex: &str,
-    ) -> Box<dyn TokenGrammar> {
-        backend(vocabulary).followed(TopLevelGrammar::from_regex(regex)).unwrap()
-    }
-
-    /// What follows a regular expression in the library.
-    pub(super) fn matcher(regex: &str) -> Matcher {
-        let backend = backend(&Arc::new(crate::testing::vocabulary()));
-        Matcher::new(backend.factory.create_parser(TopLevelGrammar::from_regex(regex)))
     }
 }

@@ -10,12 +10,13 @@ mod lark;
 mod parts;
 #[cfg(test)]
 mod reference;
+mod repeats;
 mod special_tokens;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::{lark::to_lark, special_tokens::SpecialTokens};
+pub(crate) use self::{lark::to_lark, repeats::repeats, special_tokens::SpecialTokens};
 
 /// The older form.
 #[derive(Debug, Deserialize)]

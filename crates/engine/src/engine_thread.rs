@@ -183,6 +183,9 @@ impl<D: Device> EngineThread<D> {
     /// Takes all messages that are there; waits for one if there is no work.
     /// False if there is none and will be none.
     fn receive(&mut self, progress: Progress) -> bool {
+        if !self.awaits_update() {
+            self.release_held();
+        }
         if progress == Progress::Idle && self.queue.is_empty() {
             if self.draining {
                 return false;
@@ -228,17 +231,17 @@ impl<D: Device> EngineThread<D> {
     }
 
     fn take_request(&mut self, mut req: Box<GenerateReq>, events: mpsc::UnboundedSender<ReqEvent>) {
-        let refusal = if self.draining {
-            Some(FinishReason::unavailable(SHUTTING_DOWN))
-        } else if self.streams.contains_key(&req.rid) {
-            let message = format!("Duplicate request ID detected: {}", req.rid);
-            Some(FinishReason::bad_request(message))
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            send_end(&events, reason);
-            return;
+        if self.draining {
+            return send_end(&events, FinishReason::unavailable(SHUTTING_DOWN));
+        }
+        match self.streams.get(&req.rid) {
+            // Its abort comes with the next step.
+            Some(earlier) if earlier.is_closed() => return self.hold_for_name(req, events),
+            Some(_) => {
+                let message = format!("Duplicate request ID detected: {}", req.rid);
+                return send_end(&events, FinishReason::bad_request(message));
+            }
+            None => {}
         }
         if req.sampling_params.sampling_seed.is_none() {
             self.seed = splitmix64(self.seed);
