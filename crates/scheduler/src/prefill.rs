@@ -180,6 +180,7 @@ impl<E: Executor> Scheduler<E> {
         req.kv_len = cached;
         req.running_since.get_or_insert(self.now);
         if req.cached_tokens.is_none() {
+            req.queue_time = self.now.saturating_sub(req.waiting_since);
             req.cached_tokens = Some(cached);
             self.totals.prompt_tokens += req.prompt_len as u64;
             self.totals.cached_tokens += cached as u64;

@@ -71,6 +71,8 @@ pub(crate) struct Req {
     pub(crate) rank: i64,
     /// Tokens that the scheduler had prefilled when it came.
     pub(crate) arrived_after: u64,
+    /// From its arrival to its first admission.
+    pub(crate) queue_time: Duration,
     /// When it last joined the queue.
     pub(crate) waiting_since: Duration,
     /// When it was first admitted.
@@ -135,6 +137,7 @@ impl Req {
             num_retractions: 0,
             rank: arrival.rank,
             arrived_after: arrival.prefilled_tokens,
+            queue_time: Duration::ZERO,
             waiting_since: arrival.time,
             running_since: None,
             sampling_params,
@@ -302,6 +305,7 @@ impl Req {
             completion_tokens: self.output_len(),
             cached_tokens: self.cached_tokens.unwrap_or(0),
             num_retractions: self.num_retractions,
+            queue_time: self.queue_time,
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct EmbeddingRequest {
     /// Names for the inputs.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
 
 /// What an embedding body may not set.
@@ -34,7 +37,6 @@ pub static EMBEDDING_TABLE: Table = Table {
         Field::empty("embed_override_token_id"),
         Field::empty("embed_overrides"),
         Field::empty("lora_path"),
-        Field::empty("priority"),
     ],
     supported: None,
     nested: &[],

@@ -108,11 +108,10 @@ pub struct ClassifyRequest {
     /// Names for the inputs.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
-
-/// What a classification body may not set.
-pub static CLASSIFY_TABLE: Table =
-    Table { unsupported: &[Field::empty("priority")], supported: None, nested: &[] };
 
 /// The answer.
 #[derive(Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! What clients of `/v1/responses` send.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
 
 /// The entry of `include` that asks for log-probabilities.
 pub const LOGPROBS: &str = "message.output_text.logprobs";
+/// The entry of `include` that asks for reasoning in a form that clients send back.
+pub const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
 
 /// The request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,7 +33,7 @@ pub struct ResponsesRequest {
     pub stream: Option<bool>,
     /// Answer at once, work on.
     pub background: Option<bool>,
-    /// What else to tell; [`LOGPROBS`] is all there is.
+    /// What else to tell: [`LOGPROBS`], [`ENCRYPTED_REASONING`].
     pub include: Option<Vec<String>>,
     /// To the end of the context unless set.
     #[serde(default, deserialize_with = "integer")]
@@ -74,6 +76,8 @@ pub struct ResponsesRequest {
     pub user: Option<String>,
     /// The response's name, instead of one made up.
     pub request_id: Option<String>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// What the answer has to look like.
@@ -96,6 +100,20 @@ pub struct Reasoning {
     /// Tokens after which it has to end. Not in upstream, nor in OpenAI's own.
     #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
+    /// Reasoning is told as its own summary too.
+    pub summary: Option<Summary>,
+}
+
+/// How long a summary is to be: it has all of the text whatever it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Summary {
+    /// The default.
+    Auto,
+    /// Short.
+    Concise,
+    /// Long.
+    Detailed,
 }
 
 /// Something of a conversation. Which fields count depends on `kind`.
@@ -118,6 +136,10 @@ pub struct InputItem {
     pub arguments: Option<String>,
     /// What a call gave.
     pub output: Option<TextOr<InputPart>>,
+    /// Of reasoning.
+    pub summary: Option<Vec<InputPart>>,
+    /// Of reasoning: what [`ENCRYPTED_REASONING`] gave.
+    pub encrypted_content: Option<String>,
 }
 
 /// A piece of a content.
@@ -153,7 +175,6 @@ pub static RESPONSES_TABLE: Table = Table {
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("extra_key"),
         Field::empty("max_tool_calls"),
-        Field::number("priority", 0.0),
         Field::empty("prompt"),
         Field::number("routed_dp_rank", 0.0),
         Field { name: "service_tier", unset: Unset::Strings(&["auto", "default"]) },
@@ -162,25 +183,15 @@ pub static RESPONSES_TABLE: Table = Table {
     ],
     supported: None,
     nested: &[
-        ("input", &INPUT_TABLE),
         ("reasoning", &REASONING_TABLE),
         ("stream_options", &STREAM_OPTIONS_TABLE),
         ("text", &TEXT_TABLE),
     ],
 };
 
-static INPUT_TABLE: Table =
-    Table { unsupported: &[Field::empty("encrypted_content")], supported: None, nested: &[] };
-
-static REASONING_TABLE: Table = Table {
-    unsupported: &[
-        Field { name: "generate_summary", unset: Unset::Strings(&["auto"]) },
-        // The text itself is more than the most detailed summary there is.
-        Field { name: "summary", unset: Unset::Strings(&["auto"]) },
-    ],
-    supported: None,
-    nested: &[],
-};
+/// The old name of `summary`.
+static REASONING_TABLE: Table =
+    Table { unsupported: &[Field::empty("generate_summary")], supported: None, nested: &[] };
 
 static STREAM_OPTIONS_TABLE: Table =
     Table { unsupported: &[Field::off("include_obfuscation")], supported: None, nested: &[] };

@@ -147,7 +147,7 @@ fn a_second_request_finds_the_prefix_of_the_first() {
             prompt_tokens: 1003,
             completion_tokens: 4,
             cached_tokens: 992,
-            num_retractions: 0
+            ..ReqCounts::default()
         }
     );
     let stats = scheduler.stats();
