@@ -183,6 +183,9 @@ impl<D: Device> EngineThread<D> {
     /// Takes all messages that are there; waits for one if there is no work.
     /// False if there is none and will be none.
     fn receive(&mut self, progress: Progress) -> bool {
+        if !self.awaits_update() {
+            self.release_held();
+        }
         if progress == Progress::Idle && self.queue.is_empty() {
             if self.draining {
                 return false;
@@ -228,17 +231,17 @@ impl<D: Device> EngineThread<D> {
     }
 
     fn take_request(&mut self, mut req: Box<GenerateReq>, events: mpsc::UnboundedSender<ReqEvent>) {
-        let refusal = if self.draining {
-            Some(FinishReason::unavailable(SHUTTING_DOWN))
-        } else if self.streams.contains_key(&req.rid) {
-            let message = format!("Duplicate request ID detected: {}", req.rid);
-            Some(FinishReason::bad_request(message))
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            send_end(&events, reason);
-            return;
+        if self.draining {
+            return send_end(&events, FinishReason::unavailable(SHUTTING_DOWN));
+        }
+        match self.streams.get(&req.rid) {
+            // Its abort comes with the next step.
+            Some(earlier) if earlier.is_closed() => return self.hold_for_name(req, events),
+            Some(_) => {
+                let message = format!("Duplicate request ID detected: {}", req.rid);
+                return send_end(&events, FinishReason::bad_request(message));
+            }
+            None => {}
         }
         if req.sampling_params.sampling_seed.is_none() {
             self.seed = splitmix64(self.seed);
@@ -263,9 +266,8 @@ impl<D: Device> EngineThread<D> {
 
     fn step(&mut self) -> Result<Progress, String> {
         self.clock.begin();
-        let has_timeouts = self.scheduler.limits().queue.has_timeouts();
-        let time = has_timeouts.then(|| SchedulerMsg::Time(self.started.elapsed()));
-        let inbox = time.into_iter().chain(self.queue.drain(..));
+        let time = SchedulerMsg::Time(self.started.elapsed());
+        let inbox = std::iter::once(time).chain(self.queue.drain(..));
         let result = self.scheduler.step(inbox, &mut self.events);
         self.clock.end();
         result.map_err(|error| error.to_string())
@@ -329,6 +331,9 @@ impl<D: Device> EngineThread<D> {
         let device = self.scheduler.executor_mut();
         let (launched, read) = (device.take_launched(), device.take_read());
         let mode = launched.as_ref().map(LaunchedBatch::mode);
+        if read.is_some() {
+            self.status.add_batch();
+        }
         if let Some(profiler) = &mut self.profiler {
             device.clock().mark(Stage::Publish);
             let pass = Pass { launched: mode, read };

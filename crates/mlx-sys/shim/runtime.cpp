@@ -1,6 +1,7 @@
 // Version, devices, memory, compiled functions.
 #include "shim.h"
 
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 
@@ -29,6 +30,16 @@ using mlxs_closure_drop = void (*)(void* state);
 struct mlxs_compiled {
   std::function<std::vector<mx::array>(const std::vector<mx::array>&)> call;
 };
+
+namespace {
+
+// MLX counts the CUDA graphs it makes for as long as it runs and fails every
+// evaluation once they are twice its cache's size, so a server would end after
+// some hours of new batch shapes. Said before main, while no thread reads the
+// environment; a user's own setting stands.
+const int keep_serving = setenv("MLX_ENABLE_CACHE_THRASHING_CHECK", "0", 0);
+
+} // namespace
 
 extern "C" {
 

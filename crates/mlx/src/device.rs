@@ -81,3 +81,15 @@ pub fn synchronize() -> Result<()> {
     // SAFETY: takes nothing.
     check("synchronize", unsafe { mlxs_synchronize() })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::version;
+
+    /// See the shim's `runtime.cpp`; the test process has no setting of its own.
+    #[test]
+    fn mlx_does_not_give_up_after_so_many_cuda_graphs() {
+        version();
+        assert_eq!(std::env::var("MLX_ENABLE_CACHE_THRASHING_CHECK").as_deref(), Ok("0"));
+    }
+}

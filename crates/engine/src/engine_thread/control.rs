@@ -28,7 +28,7 @@ pub(super) struct Control {
     /// How short memory was before the last step.
     pressure: Pressure,
     releases: Releases,
-    /// Requests that came while others finish for an update.
+    /// Requests that came too early.
     pub(super) held: Vec<HeldReq>,
 }
 

@@ -1,4 +1,5 @@
-//! Requests that came while others finish for an update of the weights.
+//! Requests that came too early: while others finish for an update of the weights, or while one
+//! of the same name, whose client has left, is not aborted yet.
 //!
 //! They are no requests of the scheduler yet, so aborts, limits and the end find them here.
 
@@ -24,6 +25,15 @@ impl<D: Device> EngineThread<D> {
             send_end(&events, FinishReason::unavailable("The request queue is full."));
             return;
         }
+        self.control.held.push(HeldReq { req, events });
+    }
+
+    /// Keeps a request back for one pass, at whose end that of the same name is gone.
+    pub(super) fn hold_for_name(
+        &mut self,
+        req: Box<GenerateReq>,
+        events: mpsc::UnboundedSender<ReqEvent>,
+    ) {
         self.control.held.push(HeldReq { req, events });
     }
 

@@ -255,7 +255,9 @@ fn streams_get_their_own_tokens() {
     }
     assert_eq!(collect(a), (vec![11, 12, 13, 14], FinishReason::Length { length: 4 }));
     assert_eq!(collect(b), (vec![21, 22], FinishReason::Length { length: 2 }));
+    let status = bench.handle.status_cell().clone();
     bench.drain().unwrap();
+    assert!((4..=8).contains(&status.num_batches()), "{}", status.num_batches());
 }
 
 #[test]
@@ -363,6 +365,43 @@ fn a_live_rid_is_not_taken_twice() {
     }
     assert_eq!(status_code(&collect(second).1), 400);
     assert_eq!(collect(first).0, [11, 12]);
+    bench.drain().unwrap();
+}
+
+#[test]
+fn a_rid_is_free_when_its_client_has_left() {
+    let bench = start();
+    let mut other = bench.generate("other", 50, 100);
+    let mut gone = bench.generate("a", 10, 100);
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    gone.blocking_recv().unwrap();
+    // The loop is held in a launch: all of this comes in one pass.
+    drop(gone);
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("a")) }).unwrap();
+    drop(bench.generate("a", 20, 100));
+    let next = bench.generate("a", 30, 2);
+    for _ in 0..8 {
+        bench.permits.send(Permit::Step).unwrap();
+    }
+    assert_eq!(collect(next), (vec![31, 32], FinishReason::Length { length: 2 }));
+    assert_eq!(other.blocking_recv().unwrap().token_ids, [51], "the others go on");
+    drop(other);
+    bench.drain().unwrap();
+}
+
+#[test]
+fn who_waits_for_a_name_can_be_aborted() {
+    let bench = start();
+    let mut gone = bench.generate("a", 10, 100);
+    bench.permits.send(Permit::Step).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    gone.blocking_recv().unwrap();
+    drop(gone);
+    let next = bench.generate("a", 30, 2);
+    bench.handle.submit(EngineMsg::Abort { rid: Some(Rid::new("a")) }).unwrap();
+    bench.permits.send(Permit::Step).unwrap();
+    assert_eq!(collect(next), (Vec::new(), FinishReason::aborted()));
     bench.drain().unwrap();
 }
 

@@ -104,10 +104,7 @@ pub(super) fn by_schema(text: &str, schema: Option<&Value>) -> Value {
         Kind::Integer => integer(text).unwrap_or_else(as_text),
         Kind::Number => number(text).unwrap_or_else(as_text),
         Kind::Bool => Value::Bool(text.eq_ignore_ascii_case("true")),
-        Kind::Nested => {
-            let parsed = serde_json::from_str(text).ok();
-            parsed.or_else(|| parse_literal(text)).unwrap_or_else(as_text)
-        }
+        Kind::Nested => parse_json(text).or_else(|| parse_literal(text)).unwrap_or_else(as_text),
         Kind::Other => parse_literal(text).unwrap_or_else(as_text),
     }
 }
@@ -115,8 +112,7 @@ pub(super) fn by_schema(text: &str, schema: Option<&Value>) -> Value {
 /// As JSON unless the schema wants text; what is no JSON is text.
 pub(super) fn json_first(text: &str, schema: Option<&Value>) -> Value {
     let kind = schema.and_then(type_of).map(Kind::of);
-    let parsed = serde_json::from_str::<Value>(text).ok();
-    match (kind, parsed) {
+    match (kind, parse_json(text)) {
         (Some(Kind::Text), Some(Value::String(quoted))) => Value::String(quoted),
         (Some(Kind::Text), _) => Value::String(text.to_owned()),
         (Some(Kind::Number), Some(Value::String(quoted))) => {
@@ -146,11 +142,11 @@ pub(super) fn first_fitting(text: &str, schema: Option<&Value>) -> Value {
         .or_else(|| has(Kind::Integer).then(|| integer(text))?)
         .or_else(|| has(Kind::Number).then(|| number(text))?)
         .or_else(|| has(Kind::Bool).then_some(word)?)
-        .or_else(|| has(Kind::Nested).then(|| serde_json::from_str(text).ok())?);
+        .or_else(|| has(Kind::Nested).then(|| parse_json(text))?);
     match fitting {
         Some(value) => value,
         None if has(Kind::Text) || kinds.is_empty() => as_text(),
-        None => serde_json::from_str(text).unwrap_or_else(|_| as_text()),
+        None => parse_json(text).unwrap_or_else(as_text),
     }
 }
 
@@ -165,6 +161,20 @@ fn collect_kinds(schema: &Value, kinds: &mut Vec<Kind>) {
     let values = schema.get("enum").and_then(Value::as_array);
     kinds.extend(values.into_iter().flatten().map(|value| Kind::of(json_type(value))));
     branches(schema).for_each(|branch| collect_kinds(branch, kinds));
+}
+
+/// A value that can still be read as one of the arguments, a level below: serde_json
+/// reads 127 levels.
+fn parse_json(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok().filter(|value| depth(value) < 127)
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn integer(text: &str) -> Option<Value> {
@@ -246,6 +256,19 @@ mod tests {
         ] {
             let schema = schema.map(typed);
             assert_eq!(json_first(text, schema.as_ref()), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_no_deeper_than_can_be_read() {
+        let list = typed("array");
+        for convert in [by_schema, json_first, first_fitting] {
+            let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+            let arguments = |depth| json!({"a": convert(&nested(depth), Some(&list))});
+            assert_eq!(arguments(127)["a"], nested(127));
+            let deepest = arguments(126);
+            assert!(deepest["a"].is_array());
+            assert_eq!(serde_json::from_str::<Value>(&deepest.to_string()).unwrap(), deepest);
         }
     }
 

@@ -76,6 +76,68 @@ fn unfinished_and_foreign_outputs_are_text() {
     }
 }
 
+/// Outputs cut up and put together anew, for every format; the fuzz target does the same for longer.
+#[test]
+fn scrambled_outputs_are_the_same_in_pieces() {
+    let cases = cases("tool_call");
+    let texts: Vec<&str> = cases.iter().map(|case| case["text"].as_str().unwrap()).collect();
+    let words = [
+        "null", "\"", "{", "}", "[", "]", ":", ",", "\\", "\\ud83d", "-1e5", "\n", "é", "<", "```",
+    ];
+    let mut dice = Dice(1);
+    for round in 0..1500 {
+        let entry = &TOOL_CALL_PARSERS[round % TOOL_CALL_PARSERS.len()];
+        let own: Vec<_> = cases.iter().filter(|case| case["parser"] == entry.name).collect();
+        let mut text = String::new();
+        for _ in 0..2 + dice.below(4) {
+            let source = match dice.below(8) {
+                0 => texts[dice.below(texts.len())],
+                1 | 2 => words[dice.below(words.len())],
+                _ if own.is_empty() => texts[dice.below(texts.len())],
+                _ => own[dice.below(own.len())]["text"].as_str().unwrap(),
+            };
+            let places: Vec<usize> = source.char_indices().map(|(at, _)| at).collect();
+            let end = places[dice.below(places.len())];
+            let is_whole = dice.below(3) == 0;
+            text.push_str(if is_whole { source } else { &source[..end] });
+            if dice.below(4) == 0 {
+                text.push_str(&source[places[dice.below(places.len())]..]);
+            }
+        }
+        let whole = ParsedCalls::of_text(entry, offered(), &text);
+        for call in &whole.calls {
+            let arguments = serde_json::from_str::<Map<_, _>>(&call.arguments);
+            assert!(arguments.is_ok(), "{} {text:?}: {call:?}", entry.name);
+        }
+        for longest in [1, 16] {
+            let pieces = dice.cut(&text, longest);
+            assert_eq!(in_pieces(entry, &pieces), whole, "{} {pieces:?}", entry.name);
+        }
+    }
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % limit
+    }
+
+    fn cut<'a>(&mut self, text: &'a str, longest: usize) -> Vec<&'a str> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let len = 1 + self.below(longest);
+            let at = rest.char_indices().nth(len).map_or(rest.len(), |(at, _)| at);
+            let (piece, left) = rest.split_at(at);
+            pieces.push(piece);
+            rest = left;
+        }
+        pieces
+    }
+}
+
 /// Found by fuzzing.
 #[test]
 fn odd_outputs_are_the_same_in_pieces() {

@@ -26,6 +26,8 @@ pub struct EncodeRequest {
     pub log_metrics: Option<bool>,
     /// Adds `prompt_token_ids` to the answer.
     pub return_prompt_token_ids: Option<bool>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// What such a body may not set. What it says of sampling has no meaning.
@@ -43,7 +45,6 @@ pub static ENCODE_TABLE: Table = Table {
         Field::empty("lora_path"),
         Field::empty("multi_item_delimiter_indices"),
         Field::empty("positional_embed_overrides"),
-        Field::empty("priority"),
         Field::off("return_pooled_hidden_states"),
         Field::empty("token_indices_to_pool"),
         Field::empty("video_data"),

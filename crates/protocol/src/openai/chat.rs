@@ -9,6 +9,7 @@ use types::{MatchedStop, TokenId};
 use super::{Metadata, ReasoningEffort, ResponseFormat, SglExt, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings, TextOr,
+    integer::integer,
     native::{CUSTOM_PARAMS_TABLE, CustomParams, MetaInfo, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
@@ -22,14 +23,19 @@ pub struct ChatRequest {
     /// Echoed; one model is served, so it is not checked.
     pub model: Option<String>,
     /// The old name of `max_completion_tokens`.
+    #[serde(deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
     /// To the end of the context unless set.
+    #[serde(deserialize_with = "integer")]
     pub max_completion_tokens: Option<i64>,
     /// At least so many.
+    #[serde(deserialize_with = "integer")]
     pub min_tokens: Option<i64>,
     /// Samples.
+    #[serde(deserialize_with = "integer")]
     pub n: Option<i64>,
     /// Any 64-bit integer.
+    #[serde(deserialize_with = "integer")]
     pub seed: Option<i64>,
     /// Text that ends it.
     pub stop: Option<StopStrings>,
@@ -46,6 +52,7 @@ pub struct ChatRequest {
     /// The model's own default unless set.
     pub top_p: Option<f64>,
     /// The model's own default unless set.
+    #[serde(deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// The model's own default unless set.
     pub min_p: Option<f64>,
@@ -60,6 +67,7 @@ pub struct ChatRequest {
     /// Log-probabilities of each token.
     pub logprobs: Option<bool>,
     /// And of so many of the most likely ones.
+    #[serde(deserialize_with = "integer")]
     pub top_logprobs: Option<i64>,
     /// EOS does not end it.
     pub ignore_eos: Option<bool>,
@@ -91,6 +99,8 @@ pub struct ChatRequest {
     pub reasoning_effort: Option<ReasoningEffort>,
     /// Other words for it.
     pub reasoning: Option<ReasoningWish>,
+    /// Other words for the switch.
+    pub thinking: Option<ThinkingWish>,
     /// More sampling parameters.
     pub custom_params: Option<CustomParams>,
     /// Prompt as token ids, instead of what the template makes of `messages`.
@@ -98,6 +108,7 @@ pub struct ChatRequest {
     /// Names for the sequences.
     pub rid: Option<OneOrMany<String>>,
     /// Counts if the server schedules by priority.
+    #[serde(deserialize_with = "integer")]
     pub priority: Option<i64>,
     /// What the prompt goes on from.
     pub session_params: Option<SessionParams>,
@@ -123,6 +134,29 @@ pub struct ReasoningWish {
     pub effort: Option<ReasoningEffort>,
     /// Turns reasoning on; false is no wish.
     pub enabled: Option<bool>,
+}
+
+/// `thinking`, as Anthropic words it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "thinking as an object")]
+pub struct ThinkingWish {
+    /// Whether to reason.
+    #[serde(rename = "type")]
+    pub kind: ThinkingKind,
+    /// Tokens after which it has to end.
+    pub budget_tokens: Option<i64>,
+}
+
+/// Whether to reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThinkingKind {
+    /// Yes.
+    Enabled,
+    /// Yes, as much as it takes.
+    Adaptive,
+    /// No.
+    Disabled,
 }
 
 /// One turn.
@@ -178,7 +212,7 @@ pub fn call(id: Option<&str>, name: &str, arguments: &str) -> Value {
 /// Content of a message.
 pub type Content = TextOr<ContentPart>;
 
-/// One part; only `text` parts can be used.
+/// One part: text, or in an assistant's message thoughts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct ContentPart {
     /// `text`, `image_url`, ...
@@ -187,6 +221,16 @@ pub struct ContentPart {
     /// Of a `text` part.
     #[serde(default)]
     pub text: Option<String>,
+    /// Of a `thinking` part, which may have `text` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+}
+
+impl ContentPart {
+    /// A part that is text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { kind: "text".to_owned(), text: Some(text.into()), thinking: None }
+    }
 }
 
 /// What a chat body may not set.
@@ -217,7 +261,6 @@ pub static CHAT_TABLE: Table = Table {
         Field::empty("sampling_logprobs_mode"),
         Field::empty("session_id"),
         Field::empty("task"),
-        Field::empty("thinking"),
         Field::off("use_audio_in_video"),
         Field::empty("video_config"),
         Field::empty("watermark"),
@@ -330,6 +373,7 @@ pub struct ChatResponseMessage<'a> {
     /// What the reasoning parser cut out.
     pub reasoning_content: Option<&'a str>,
     /// What the tool-call parser cut out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall<'a>>>,
 }
 
@@ -347,6 +391,7 @@ pub struct ChatChunk<'a> {
     /// One, or none in the usage chunk.
     pub choices: Vec<ChatChunkChoice<'a>>,
     /// In the usage chunk, and in all with `continuous_usage_stats`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// In a chunk of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -372,11 +417,14 @@ pub struct ChatChunkChoice<'a> {
 #[derive(Debug, Default, Serialize)]
 pub struct ChatDelta<'a> {
     /// In the first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
     /// Text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
-    /// Reasoning.
+    /// Reasoning. Always there: OpenAI's client knows the name only if it comes.
     pub reasoning_content: Option<&'a str>,
     /// A piece of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<[ToolCall<'a>; 1]>,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Prompt, Usage};
 use crate::{
     OneOrMany,
+    integer::integer,
     unsupported::{Field, Table},
 };
 
@@ -20,11 +21,14 @@ pub struct EmbeddingRequest {
     #[serde(default)]
     pub encoding_format: Option<String>,
     /// Length of the embeddings, where the model has several.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub dimensions: Option<i64>,
     /// Names for the inputs.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
 
 /// What an embedding body may not set.
@@ -33,7 +37,6 @@ pub static EMBEDDING_TABLE: Table = Table {
         Field::empty("embed_override_token_id"),
         Field::empty("embed_overrides"),
         Field::empty("lora_path"),
-        Field::empty("priority"),
     ],
     supported: None,
     nested: &[],

@@ -15,7 +15,7 @@ mod usage;
 pub use chat::{
     CHAT_TABLE, ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatMessage,
     ChatRequest, ChatResponse, ChatResponseMessage, ChatTokenLogprob, ChatTopLogprob, Content,
-    ContentPart, MESSAGE_TABLE, ReasoningWish, call,
+    ContentPart, MESSAGE_TABLE, ReasoningWish, ThinkingKind, ThinkingWish, call,
 };
 pub use completions::{
     COMPLETION_TABLE, CompletionChoice, CompletionChunk, CompletionLogprobs, CompletionRequest,
@@ -29,8 +29,8 @@ pub use models::{ModelCard, ModelList};
 pub use reasoning::ReasoningEffort;
 pub use response_format::{AnswerGrammar, JsonSchemaFormat, ResponseFormat};
 pub use scoring::{
-    CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult,
-    SCORE_TABLE, ScoreRequest, ScoreResponse,
+    ClassifyData, ClassifyRequest, ClassifyResponse, RerankRequest, RerankResult, SCORE_TABLE,
+    ScoreRequest, ScoreResponse,
 };
 pub use sglext::{CachedTokensDetails, SglExt};
 pub use tools::{FunctionCall, ToolCall};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Content, Prompt, Usage};
 use crate::{
     OneOrMany, PromptIds,
+    integer::integer,
     unsupported::{Field, Table},
 };
 
@@ -75,7 +76,7 @@ pub struct RerankRequest {
     #[serde(default)]
     pub instruct: Option<String>,
     /// Documents in the answer, if fewer than all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub top_n: Option<i64>,
     /// On by default.
     #[serde(default)]
@@ -107,11 +108,10 @@ pub struct ClassifyRequest {
     /// Names for the inputs.
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
+    /// Counts if the server schedules by priority.
+    #[serde(default)]
+    pub priority: Option<i64>,
 }
-
-/// What a classification body may not set.
-pub static CLASSIFY_TABLE: Table =
-    Table { unsupported: &[Field::empty("priority")], supported: None, nested: &[] };
 
 /// The answer.
 #[derive(Debug, Serialize)]

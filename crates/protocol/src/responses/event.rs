@@ -18,6 +18,22 @@ pub struct Event<'a> {
     pub data: EventData<'a>,
 }
 
+/// Where an item's only part of its kind is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PartIndex {
+    /// In the content.
+    Content {
+        /// Always 0.
+        content_index: usize,
+    },
+    /// In the summary.
+    Summary {
+        /// Always 0.
+        summary_index: usize,
+    },
+}
+
 /// What an event says besides its kind.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -40,8 +56,9 @@ pub enum EventData<'a> {
         item_id: &'a str,
         /// The item's place.
         output_index: usize,
-        /// Always 0.
-        content_index: usize,
+        /// The part's place.
+        #[serde(flatten)]
+        index: PartIndex,
         /// So far.
         part: OutputPart,
     },
@@ -51,8 +68,9 @@ pub enum EventData<'a> {
         item_id: &'a str,
         /// The item's place.
         output_index: usize,
-        /// Always 0.
-        content_index: usize,
+        /// The part's place.
+        #[serde(flatten)]
+        index: PartIndex,
         /// The new part.
         delta: &'a str,
         /// Of `output_text`: always empty.
@@ -65,8 +83,9 @@ pub enum EventData<'a> {
         item_id: &'a str,
         /// The item's place.
         output_index: usize,
-        /// Always 0.
-        content_index: usize,
+        /// The part's place.
+        #[serde(flatten)]
+        index: PartIndex,
         /// All of it.
         text: &'a str,
         /// Of `output_text`: always empty.

@@ -6,10 +6,10 @@ mod event;
 mod request;
 mod response;
 
-pub use event::{Event, EventData};
+pub use event::{Event, EventData, PartIndex};
 pub use request::{
-    InputItem, InputPart, LOGPROBS, RESPONSES_TABLE, Reasoning, ResponsesRequest, RetrieveQuery,
-    TextFormat,
+    ENCRYPTED_REASONING, InputItem, InputPart, LOGPROBS, RESPONSES_TABLE, Reasoning,
+    ResponsesRequest, RetrieveQuery, Summary, TextFormat,
 };
 pub use response::{
     CallOutput, IncompleteDetails, InputTokensDetails, MessageOutput, OutputItem, OutputPart,

@@ -1,16 +1,19 @@
 //! What clients of `/v1/responses` send.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     StopStrings, TextOr,
+    integer::integer,
     openai::JsonSchemaFormat,
     unsupported::{Field, Table, Unset},
 };
 
 /// The entry of `include` that asks for log-probabilities.
 pub const LOGPROBS: &str = "message.output_text.logprobs";
+/// The entry of `include` that asks for reasoning in a form that clients send back.
+pub const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
 
 /// The request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,15 +33,17 @@ pub struct ResponsesRequest {
     pub stream: Option<bool>,
     /// Answer at once, work on.
     pub background: Option<bool>,
-    /// What else to tell; [`LOGPROBS`] is all there is.
+    /// What else to tell: [`LOGPROBS`], [`ENCRYPTED_REASONING`].
     pub include: Option<Vec<String>>,
     /// To the end of the context unless set.
+    #[serde(default, deserialize_with = "integer")]
     pub max_output_tokens: Option<i64>,
     /// The model's own default unless set.
     pub temperature: Option<f64>,
     /// The model's own default unless set.
     pub top_p: Option<f64>,
     /// The model's own default unless set.
+    #[serde(default, deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// The model's own default unless set.
     pub min_p: Option<f64>,
@@ -51,6 +56,7 @@ pub struct ResponsesRequest {
     /// Text that ends it.
     pub stop: Option<StopStrings>,
     /// Of so many of the most likely tokens, with [`LOGPROBS`].
+    #[serde(default, deserialize_with = "integer")]
     pub top_logprobs: Option<i64>,
     /// Functions that the answer may call.
     pub tools: Option<Vec<Value>>,
@@ -70,6 +76,8 @@ pub struct ResponsesRequest {
     pub user: Option<String>,
     /// The response's name, instead of one made up.
     pub request_id: Option<String>,
+    /// Counts if the server schedules by priority.
+    pub priority: Option<i64>,
 }
 
 /// What the answer has to look like.
@@ -90,7 +98,22 @@ pub struct Reasoning {
     /// A variable of the template; `none` turns reasoning off.
     pub effort: Option<String>,
     /// Tokens after which it has to end. Not in upstream, nor in OpenAI's own.
+    #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
+    /// Reasoning is told as its own summary too.
+    pub summary: Option<Summary>,
+}
+
+/// How long a summary is to be: it has all of the text whatever it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Summary {
+    /// The default.
+    Auto,
+    /// Short.
+    Concise,
+    /// Long.
+    Detailed,
 }
 
 /// Something of a conversation. Which fields count depends on `kind`.
@@ -113,6 +136,10 @@ pub struct InputItem {
     pub arguments: Option<String>,
     /// What a call gave.
     pub output: Option<TextOr<InputPart>>,
+    /// Of reasoning.
+    pub summary: Option<Vec<InputPart>>,
+    /// Of reasoning: what [`ENCRYPTED_REASONING`] gave.
+    pub encrypted_content: Option<String>,
 }
 
 /// A piece of a content.
@@ -148,7 +175,6 @@ pub static RESPONSES_TABLE: Table = Table {
         Field::empty("disagg_prefill_dp_rank"),
         Field::empty("extra_key"),
         Field::empty("max_tool_calls"),
-        Field::number("priority", 0.0),
         Field::empty("prompt"),
         Field::number("routed_dp_rank", 0.0),
         Field { name: "service_tier", unset: Unset::Strings(&["auto", "default"]) },
@@ -157,25 +183,15 @@ pub static RESPONSES_TABLE: Table = Table {
     ],
     supported: None,
     nested: &[
-        ("input", &INPUT_TABLE),
         ("reasoning", &REASONING_TABLE),
         ("stream_options", &STREAM_OPTIONS_TABLE),
         ("text", &TEXT_TABLE),
     ],
 };
 
-static INPUT_TABLE: Table =
-    Table { unsupported: &[Field::empty("encrypted_content")], supported: None, nested: &[] };
-
-static REASONING_TABLE: Table = Table {
-    unsupported: &[
-        Field { name: "generate_summary", unset: Unset::Strings(&["auto"]) },
-        // The text itself is more than the most detailed summary there is.
-        Field { name: "summary", unset: Unset::Strings(&["auto"]) },
-    ],
-    supported: None,
-    nested: &[],
-};
+/// The old name of `summary`.
+static REASONING_TABLE: Table =
+    Table { unsupported: &[Field::empty("generate_summary")], supported: None, nested: &[] };
 
 static STREAM_OPTIONS_TABLE: Table =
     Table { unsupported: &[Field::off("include_obfuscation")], supported: None, nested: &[] };

@@ -91,10 +91,13 @@ pub enum OutputItem {
 pub struct ReasoningOutput {
     /// `rs_` and a number.
     pub id: String,
-    /// Always empty: the text is there itself.
-    pub summary: [(); 0],
+    /// One `summary_text` with all of the text, if a summary was asked for.
+    pub summary: Vec<OutputPart>,
     /// One `reasoning_text`, once it is whole.
     pub content: Vec<OutputPart>,
+    /// The text in a form that clients send back, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<String>,
     /// How far it is.
     pub status: Status,
 }
@@ -142,6 +145,11 @@ pub enum OutputPart {
     },
     /// Of reasoning.
     ReasoningText {
+        /// The text.
+        text: String,
+    },
+    /// Of reasoning's summary.
+    SummaryText {
         /// The text.
         text: String,
     },

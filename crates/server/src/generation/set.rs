@@ -40,6 +40,12 @@ pub(crate) struct SequenceSet {
 }
 
 impl GenerationPlan {
+    /// Counts if the server schedules by priority.
+    pub(crate) fn with_priority(mut self, priority: Option<i64>) -> Self {
+        self.specs.iter_mut().for_each(|spec| spec.priority = priority);
+        self
+    }
+
     /// Tokenizes the prompts and hands every sequence to the engine.
     ///
     /// # Errors

@@ -35,11 +35,13 @@ mod extras;
 mod format;
 mod reasoning;
 mod tool_choice;
+mod turns;
 mod words;
 
 use extras::Extras;
 pub(super) use reasoning::settle_reasoning;
 use tool_choice::ToolChoice;
+use turns::settle_turns;
 use words::Words;
 
 pub(crate) async fn chat_completions(
@@ -89,6 +91,7 @@ pub(crate) async fn start(
     arrived: Instant,
 ) -> Result<ChatRun, ApiError> {
     let is_streaming = request.stream.unwrap_or(false);
+    settle_turns(&mut request.messages)?;
     let (tools, choice) = tool_choice::take_tools(request)?;
     let mut format = format::answer_format(state, request, (&tools, &choice))?;
     let mut spec = SamplingSpec::new(
@@ -156,6 +159,7 @@ pub(crate) async fn prompt_ids(
     mut request: ChatRequest,
     add_generation_prompt: bool,
 ) -> Result<Vec<TokenId>, ApiError> {
+    settle_turns(&mut request.messages)?;
     let (tools, _) = tool_choice::take_tools(&mut request)?;
     prompt(state, &mut request, tools, add_generation_prompt).await
 }

@@ -9,7 +9,10 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use protocol::openai::{CLASSIFY_TABLE, ClassifyData, ClassifyRequest, ClassifyResponse};
+use protocol::{
+    Table,
+    openai::{ClassifyData, ClassifyRequest, ClassifyResponse},
+};
 use types::PooledOutput;
 use uuid::Uuid;
 
@@ -29,10 +32,10 @@ pub(crate) async fn classify(
     let arrived = Instant::now();
     state.accept_requests()?;
     require_json_content_type(request.headers())?;
-    let request: ClassifyRequest = read_json(&state, request, &CLASSIFY_TABLE).await?;
+    let request: ClassifyRequest = read_json(&state, request, &Table::EMPTY).await?;
     let prompts = prompts(&state, request.input)?;
     let flags = SequenceFlags { arrived, is_streaming: false, log_metrics: true };
-    let plan = pooled_plan(&state, prompts, request.rid, flags)?;
+    let plan = pooled_plan(&state, prompts, request.rid, flags)?.with_priority(request.priority);
     let output = state.engine.model().pooled.as_ref().map(|pooled| &pooled.output);
     let Some(PooledOutput::Scores { labels }) = output else {
         return Err(ApiError::value("This model gives embeddings and no labels."));

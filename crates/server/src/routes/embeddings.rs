@@ -42,8 +42,8 @@ pub(crate) async fn embeddings(
     let prompts = prompts(&state, request.input)?;
     let form = VectorForm::new(&state, request.dimensions)?;
     let flags = SequenceFlags { arrived, is_streaming: false, log_metrics: true };
-    let sequences =
-        pooled_plan(&state, prompts, request.rid, flags)?.start(&state).await?.collect().await?;
+    let plan = pooled_plan(&state, prompts, request.rid, flags)?.with_priority(request.priority);
+    let sequences = plan.start(&state).await?.collect().await?;
     let object = |sequence: &Sequence| EmbeddingObject {
         object: "embedding",
         index: sequence.index(),

@@ -35,7 +35,7 @@ async fn respond(state: &AppState, request: Request) -> Result<Response, ApiErro
     let flags = SequenceFlags { arrived, is_streaming: false, log_metrics };
     let (prompts, is_list) = generate::prompts(state, request.text, request.input_ids)?;
     let form = VectorForm::new(state, request.dimensions)?;
-    let plan = pooled_plan(state, prompts, request.rid, flags)?;
+    let plan = pooled_plan(state, prompts, request.rid, flags)?.with_priority(request.priority);
     let sequences = plan.start(state).await?.collect().await?;
     let with_prompt_ids = request.return_prompt_token_ids.unwrap_or(false);
     let weight_version = state.weight_version();

@@ -12,7 +12,7 @@ use axum::{
 };
 use protocol::{
     openai::ChatMessage,
-    responses::{RESPONSES_TABLE, ResponsesRequest, RetrieveQuery, Status},
+    responses::{LOGPROBS, RESPONSES_TABLE, ResponsesRequest, RetrieveQuery, Status},
 };
 use serde_json::json;
 
@@ -27,6 +27,7 @@ use crate::{
 
 mod draft;
 mod events;
+mod reasoning;
 mod translate;
 
 use draft::Draft;
@@ -104,8 +105,10 @@ fn check(request: &ResponsesRequest) -> Result<(), ResponsesError> {
             "`background` together with `stream` is not supported by this server",
         );
     }
-    if is_streaming && request.include.as_ref().is_some_and(|list| !list.is_empty()) {
-        return refuse("include", "`include` together with `stream` is not supported");
+    let include = request.include.as_deref().unwrap_or_default();
+    if is_streaming && include.iter().any(|name| name == LOGPROBS) {
+        let message = format!("`include` of {LOGPROBS:?} together with `stream` is not supported");
+        return refuse("include", &message);
     }
     Ok(())
 }

@@ -94,6 +94,25 @@ async fn the_last_assistant_message_can_be_continued() {
 }
 
 #[tokio::test]
+async fn turns_that_are_none_are_refused() {
+    let server = Server::answering("x");
+    let thought = json!([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]);
+    let messages =
+        json!([{"role": "System", "content": "Be."}, {"role": "assistant", "content": thought}]);
+    assert_eq!(server.post(PATH, json!({"messages": messages})).await.status, 200);
+    let prompt = tokenizer().decode(&server.engine.next_req().await.input_ids, false);
+    assert!(prompt.starts_with("<|im_start|>system\nBe.<|im_end|>\n<|im_start|>assistant\nSo."));
+    for (message, reason) in [
+        (json!({"role": "alien", "content": "x"}), "'role' must be one of"),
+        (json!({"role": "user", "content": thought}), "only valid in assistant messages"),
+    ] {
+        let answer = server.post(PATH, json!({"messages": [message]})).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn token_ids_go_past_the_template() {
     let server = Server::answering("x");
     let body = json!({"messages": hello(), "input_ids": [97, 98]});

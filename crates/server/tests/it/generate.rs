@@ -26,6 +26,7 @@ async fn a_priority_reaches_the_scheduler() {
         ("/generate", json!({"text": "a"})),
         ("/v1/completions", json!({"model": "m", "prompt": "a"})),
         ("/v1/chat/completions", json!({"model": "m", "messages": messages})),
+        ("/v1/responses", json!({"model": "m", "input": "a"})),
     ] {
         assert_eq!(server.post(route, body.clone()).await.status, 200, "{route}");
         assert_eq!(server.engine.next_req().await.priority, None, "{route}");

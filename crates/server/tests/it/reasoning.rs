@@ -40,7 +40,7 @@ async fn reasoning_of_an_answer() {
     let server = Server::parsing("qwen3", "none", THOUGHT);
     let answer = server.post(PATH, body(json!({}))).await.json();
     let message = json!({"role": "assistant", "content": "So: yes.",
-                         "reasoning_content": "I think.", "tool_calls": null});
+                         "reasoning_content": "I think."});
     assert_eq!(answer["choices"][0]["message"], message);
     let usage = &answer["usage"];
     // A token a byte, the end of the reasoning included; then the text and EOS.
@@ -171,6 +171,8 @@ async fn an_effort_of_none_turns_reasoning_off() {
         (json!({"reasoning_effort": "high"}), json!("Hm.")),
         (json!({"reasoning_effort": "none"}), json!(null)),
         (json!({"reasoning": {"effort": "none"}}), json!(null)),
+        (json!({"thinking": {"type": "disabled"}}), json!(null)),
+        (json!({"thinking": {"type": "enabled"}}), json!("Hm.")),
     ] {
         let answer = server.post(PATH, body(more.clone())).await.json();
         let message = &answer["choices"][0]["message"];

@@ -133,6 +133,61 @@ async fn a_stream_with_reasoning_text_and_a_call() {
     assert_eq!(server.get(&format!("{PATH}/{id}")).await.json(), last["response"]);
 }
 
+/// What agents ask for that keep conversations themselves.
+#[tokio::test]
+async fn reasoning_comes_as_a_summary_and_encrypted() {
+    let server = Server::parsing("qwen3", "none", &["<think>Hm", "m.</think>Yes."]);
+    let more = json!({"reasoning": {"effort": "low", "summary": "auto"}, "store": false,
+                      "include": ["reasoning.encrypted_content"]});
+    let whole = server.post(PATH, body(more.clone())).await.json();
+    assert_eq!(whole["reasoning"], json!({"effort": "low", "summary": "auto"}));
+    let item = &whole["output"][0];
+    assert_eq!(item["summary"], json!([{"type": "summary_text", "text": "Hmm."}]));
+    assert_eq!(item["content"], json!([{"type": "reasoning_text", "text": "Hmm."}]));
+    let encrypted = item["encrypted_content"].as_str().unwrap();
+
+    let mut more = more;
+    more["stream"] = json!(true);
+    let events = events(&server.post(PATH, body(more)).await);
+    let of_item: Vec<&Value> = events.iter().filter(|e| e["output_index"] == 0).collect();
+    let kinds: Vec<_> = of_item.iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let [added, part, delta, .., text_done, part_done, done] = of_item.as_slice() else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!(
+        [&kinds[..3], &kinds[kinds.len() - 3..]].concat(),
+        [
+            "response.output_item.added",
+            "response.reasoning_summary_part.added",
+            "response.reasoning_summary_text.delta",
+            "response.reasoning_summary_text.done",
+            "response.reasoning_summary_part.done",
+            "response.output_item.done",
+        ]
+    );
+    assert_eq!(
+        (&added["item"]["summary"], added["item"].get("encrypted_content")),
+        (&json!([]), None)
+    );
+    assert_eq!(part["part"], json!({"type": "summary_text", "text": ""}));
+    assert_eq!((&delta["summary_index"], delta.get("content_index")), (&json!(0), None));
+    assert_eq!(text_done["text"], "Hmm.");
+    assert_eq!(part_done["part"], json!({"type": "summary_text", "text": "Hmm."}));
+    assert_eq!(done["item"]["encrypted_content"], encrypted);
+
+    // Each of its forms comes back as the same thought, which this template does not show.
+    for thought in [
+        json!({"encrypted_content": encrypted, "summary": []}),
+        json!({"summary": [{"type": "summary_text", "text": "Hmm."}]}),
+    ] {
+        let mut item = thought;
+        item["type"] = json!("reasoning");
+        let input = json!([{"role": "user", "content": "Hi"}, item]);
+        let answer = server.post(PATH, body(json!({"input": input}))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn a_conversation_goes_on_without_its_instructions() {
     let server = Server::parsing("qwen3", "qwen25", PIECES);
@@ -246,18 +301,18 @@ async fn logprobs_come_with_the_text() {
 async fn what_cannot_be_is_refused_by_name() {
     let server = Server::answering("x");
     let image = json!([{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]);
-    let encrypted = json!([{"type": "reasoning", "encrypted_content": "AAAA"}]);
+    let foreign = json!([{"type": "reasoning", "encrypted_content": "gAAAA"}]);
     let format = |format: Value| json!({"text": {"format": format}});
     for (more, name) in [
         (json!({"input": null}), "string"),
         (json!({"input": image}), "input_image"),
-        (json!({"input": encrypted}), "encrypted_content"),
+        (json!({"input": foreign}), "`encrypted_content` is not supported if another server"),
         (json!({"input": [{"type": "item_reference", "id": "i"}]}), "item_reference"),
         (json!({"input": [{"content": "x"}]}), "role"),
         (json!({"input": [{"type": "function_call", "name": "f"}]}), "arguments"),
         (json!({"tools": [{"type": "web_search"}]}), "web_search"),
         (json!({"tool_choice": {"type": "file_search"}}), "file_search"),
-        (json!({"include": ["reasoning.encrypted_content"]}), "reasoning.encrypted_content"),
+        (json!({"include": ["file_search_call.results"]}), "file_search_call.results"),
         (json!({"top_logprobs": 2}), "top_logprobs"),
         (json!({"truncation": "auto"}), "truncation"),
         (json!({"service_tier": "flex"}), "service_tier"),
@@ -267,7 +322,8 @@ async fn what_cannot_be_is_refused_by_name() {
         (format(json!({"type": "json_schema", "name": "a"})), "schema_ is required"),
         (format(json!("text")), "text.format: invalid type"),
         (json!({"text": {"verbosity": "high"}}), "verbosity"),
-        (json!({"reasoning": {"summary": "concise"}}), "summary"),
+        (json!({"reasoning": {"summary": "long"}}), "unknown variant `long`"),
+        (json!({"reasoning": {"generate_summary": "auto"}}), "reasoning.generate_summary"),
         (json!({"background": true, "store": false}), "store"),
         (json!({"background": true, "stream": true}), "background"),
         (json!({"stream": true, "include": ["message.output_text.logprobs"]}), "include"),

@@ -56,20 +56,22 @@ async fn calls_in_a_stream() {
     let server = Server::parsing("none", "qwen25", CALL);
     let mut events = server.post(PATH, body(json!({"stream": true}))).await.events();
     assert!(take_id(&mut events[3]["choices"][0]["delta"]["tool_calls"][0]).starts_with("call_"));
-    let delta = |role: Value, content: Value, calls: Value| json!({"role": role, "content": content, "reasoning_content": null, "tool_calls": calls});
+    // Of what is not there only the reasoning is said so.
+    let content = |text: &str| json!({"content": text, "reasoning_content": null});
+    let calls = |calls: Value| json!({"reasoning_content": null, "tool_calls": calls});
     let piece = |name: Value, arguments: &str| {
         json!([{"id": null, "index": 0, "type": "function",
                 "function": {"name": name, "arguments": arguments}}])
     };
     let deltas: Vec<_> = events.iter().map(|event| event["choices"][0]["delta"].clone()).collect();
     let expected = [
-        delta(json!("assistant"), json!(""), json!(null)),
-        delta(json!(null), json!("Let me"), json!(null)),
-        delta(json!(null), json!(" see."), json!(null)),
-        delta(json!(null), json!(null), piece(json!("now"), "")),
-        delta(json!(null), json!(null), piece(json!(null), "{\"zone\"")),
-        delta(json!(null), json!(null), piece(json!(null), ": \"CET\"}")),
-        delta(json!(null), json!(null), json!(null)),
+        json!({"role": "assistant", "content": "", "reasoning_content": null}),
+        content("Let me"),
+        content(" see."),
+        calls(piece(json!("now"), "")),
+        calls(piece(json!(null), "{\"zone\"")),
+        calls(piece(json!(null), ": \"CET\"}")),
+        json!({"reasoning_content": null}),
     ];
     assert_eq!(deltas, expected);
     let last = &events[6]["choices"][0];

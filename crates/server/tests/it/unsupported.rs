@@ -5,16 +5,13 @@ use protocol::{
     anthropic::MESSAGES_TABLE,
     native::{ENCODE_TABLE, GENERATE_TABLE, SAMPLING_TABLE},
     ollama,
-    openai::{CHAT_TABLE, CLASSIFY_TABLE, COMPLETION_TABLE, EMBEDDING_TABLE, SCORE_TABLE},
+    openai::{CHAT_TABLE, COMPLETION_TABLE, EMBEDDING_TABLE, SCORE_TABLE},
     responses::RESPONSES_TABLE,
 };
 use serde_json::{Value, json};
 use types::Matryoshka;
 
-use crate::{
-    embeddings::{classifier, embedder},
-    support::Server,
-};
+use crate::{embeddings::embedder, support::Server};
 
 /// A value that is not the field's default, and those that are.
 fn values_of(field: &Field) -> (Option<Value>, Vec<Value>) {
@@ -75,9 +72,6 @@ async fn of_vectors() {
 async fn of_scores() {
     let wrap = |name: &str, value| json!({"query": "q", "items": ["x"], "label_token_ids": [1], name: value});
     check_table("/v1/score", &SCORE_TABLE, wrap).await;
-    let server = Server::new(classifier());
-    let wrap = |name: &str, value| json!({"input": "x", name: value});
-    check_table_of(&server, "/v1/classify", &CLASSIFY_TABLE, wrap).await;
 }
 
 #[tokio::test]
@@ -114,6 +108,41 @@ async fn of_other_dialects() {
     check_table("/api/generate", &ollama::GENERATE_TABLE, body).await;
     let body = |name: &str, value| json!({"input": "x", name: value});
     check_table("/v1/responses", &RESPONSES_TABLE, body).await;
+}
+
+/// Names of refused fields, those of objects inside with their paths.
+fn refused_names(table: &Table, path: &str) -> Vec<String> {
+    let own = table.unsupported.iter().map(|field| format!("{path}{}", field.name));
+    let inside = table
+        .nested
+        .iter()
+        .flat_map(|(name, table)| refused_names(table, &format!("{path}{name}.")));
+    own.chain(inside).collect()
+}
+
+#[test]
+fn the_page_of_fields_names_what_is_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compat/fields.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    for (route, table) in [
+        ("/generate", &GENERATE_TABLE),
+        ("/v1/completions", &COMPLETION_TABLE),
+        ("/v1/chat/completions", &CHAT_TABLE),
+        ("/v1/responses", &RESPONSES_TABLE),
+        ("/v1/messages", &MESSAGES_TABLE),
+        ("/api/chat", &ollama::CHAT_TABLE),
+        ("/api/generate", &ollama::GENERATE_TABLE),
+        ("/v1/embeddings", &EMBEDDING_TABLE),
+        ("/encode", &ENCODE_TABLE),
+        ("/v1/score", &SCORE_TABLE),
+    ] {
+        let (_, section) = page.split_once(&format!("## `{route}`\nRefused: ")).unwrap();
+        let (list, _) = section.split_once("\n\n").unwrap();
+        let listed: Vec<_> = list.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let mut names = refused_names(table, "");
+        names.sort();
+        assert_eq!(listed, names, "{route} in docs/compat/fields.md");
+    }
 }
 
 #[tokio::test]

@@ -1,18 +1,29 @@
 //! What a chat request says about reasoning, and the template's switch for it.
 
-use protocol::openai::{ChatRequest, ReasoningEffort};
+use protocol::{
+    native::CustomParams,
+    openai::{ChatRequest, ReasoningEffort, ThinkingKind},
+};
 use serde_json::{Map, Value};
 
 use super::thinking_switch;
 use crate::AppState;
 
-/// Makes one of `reasoning` and `reasoning_effort`, and turns the template's switch as they
-/// say, unless the request has it too.
+/// Makes one of `reasoning`, `reasoning_effort` and `thinking`, and turns the template's switch
+/// as they say, unless the request has it too.
 pub(crate) fn settle_reasoning(request: &mut ChatRequest) {
     let wish = request.reasoning.take().unwrap_or_default();
     request.reasoning_effort = wish.effort.or(request.reasoning_effort.take());
-    let is_on = request.reasoning_effort.as_ref().map(ReasoningEffort::is_on);
-    if let Some(is_on) = is_on.or(wish.enabled.filter(|&is_on| is_on)) {
+    let thinking = request.thinking.take();
+    if let Some(budget) = thinking.as_ref().and_then(|thinking| thinking.budget_tokens) {
+        let params = request.custom_params.get_or_insert_with(CustomParams::default);
+        params.thinking_budget.get_or_insert(budget);
+    }
+    let is_on = thinking
+        .map(|thinking| thinking.kind != ThinkingKind::Disabled)
+        .or(request.reasoning_effort.as_ref().map(ReasoningEffort::is_on))
+        .or(wish.enabled.filter(|&is_on| is_on));
+    if let Some(is_on) = is_on {
         let kwargs = request.chat_template_kwargs.get_or_insert_default();
         for (name, is_on) in thinking_switch(is_on) {
             kwargs.entry(name).or_insert(is_on);
@@ -49,6 +60,12 @@ mod tests {
             (json!({"reasoning": {"effort": "low"}}), json!("low"), both(true)),
             (json!({"reasoning": {"enabled": true}}), json!(null), both(true)),
             (json!({"reasoning": {"enabled": false}}), json!(null), json!(null)),
+            (json!({"thinking": {"type": "adaptive"}}), json!(null), both(true)),
+            (
+                json!({"thinking": {"type": "disabled"}, "reasoning_effort": "low"}),
+                json!("low"),
+                both(false),
+            ),
             (
                 json!({"reasoning": {"effort": "none"}, "reasoning_effort": "high"}),
                 json!("none"),
@@ -65,5 +82,9 @@ mod tests {
             assert_eq!(json!(request.reasoning_effort), effort, "{body}");
             assert_eq!(json!(request.chat_template_kwargs), kwargs, "{body}");
         }
+        let body = json!({"thinking": {"type": "enabled", "budget_tokens": 9}});
+        let mut request: ChatRequest = serde_json::from_value(body).unwrap();
+        settle_reasoning(&mut request);
+        assert_eq!(request.custom_params, Some(CustomParams { thinking_budget: Some(9) }));
     }
 }

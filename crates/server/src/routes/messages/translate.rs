@@ -177,10 +177,7 @@ fn content(mut texts: Vec<String>) -> Option<Content> {
     match texts.len() {
         0 => None,
         1 => texts.pop().map(Content::Text),
-        _ => {
-            let part = |text| ContentPart { kind: "text".to_owned(), text: Some(text) };
-            Some(Content::Parts(texts.into_iter().map(part).collect()))
-        }
+        _ => Some(Content::Parts(texts.into_iter().map(ContentPart::text).collect())),
     }
 }
 

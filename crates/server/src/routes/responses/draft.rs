@@ -4,14 +4,14 @@ use protocol::{
     openai::{self, ChatMessage, ChatTokenLogprob},
     responses::{
         CallOutput, IncompleteDetails, InputTokensDetails, MessageOutput, OutputItem, OutputPart,
-        OutputTokensDetails, ReasoningOutput, Response, ResponseError, ResponsesRequest, Status,
-        Usage,
+        OutputTokensDetails, Reasoning, Response, ResponseError, ResponsesRequest, Status, Usage,
     },
 };
 use serde_json::{Value, json};
 use types::FinishReason;
 use uuid::Uuid;
 
+use super::reasoning::ReasoningForm;
 use crate::{
     AppState,
     answer::AnswerFormat,
@@ -30,6 +30,7 @@ pub(super) struct Draft {
     pub(super) usage: UsagePolicy,
     /// The conversation up to the answer, without instructions.
     pub(super) messages: Vec<ChatMessage>,
+    pub(super) reasoning: ReasoningForm,
 }
 
 /// `{prefix}_` and a number.
@@ -39,7 +40,8 @@ pub(super) fn new_id(prefix: &str) -> String {
 
 impl Draft {
     pub(super) fn new(state: &AppState, request: &ResponsesRequest) -> Self {
-        let effort = request.reasoning.as_ref().map(|reasoning| &reasoning.effort);
+        let reasoning = request.reasoning.as_ref();
+        let echoed = |asked: &Reasoning| json!({"effort": asked.effort, "summary": asked.summary});
         let response = Response {
             id: request.request_id.clone().unwrap_or_else(|| new_id("resp")),
             object: "response",
@@ -56,7 +58,7 @@ impl Draft {
             instructions: request.instructions.clone(),
             max_output_tokens: request.max_output_tokens,
             previous_response_id: request.previous_response_id.clone(),
-            reasoning: effort.map(|effort| json!({"effort": effort, "summary": Value::Null})),
+            reasoning: reasoning.map(echoed),
             store: request.store.unwrap_or(true),
             background: request.background.unwrap_or(false),
             temperature: request.temperature,
@@ -75,6 +77,7 @@ impl Draft {
             format: AnswerFormat::default(),
             usage: UsagePolicy::new(state, None, 1),
             messages: Vec::new(),
+            reasoning: ReasoningForm::new(request),
         }
     }
 
@@ -132,7 +135,7 @@ impl Draft {
         let status = status_of(sequence);
         let mut output = Vec::new();
         if !answer.reasoning.is_empty() {
-            output.push(reasoning_item(new_id("rs"), answer.reasoning, status));
+            output.push(self.reasoning.item(new_id("rs"), answer.reasoning, status));
         }
         if !answer.content.is_empty() || answer.calls.is_empty() {
             let logprobs = sequence.logprobs();
@@ -161,11 +164,6 @@ fn keep(state: &AppState, stored: Stored) -> Stored {
         (false, _) => {}
     }
     stored
-}
-
-pub(super) fn reasoning_item(id: String, text: String, status: Status) -> OutputItem {
-    let content = vec![OutputPart::ReasoningText { text }];
-    OutputItem::Reasoning(ReasoningOutput { id, summary: [], content, status })
 }
 
 pub(super) fn message_item(
@@ -206,9 +204,9 @@ fn usage(policy: &UsagePolicy, sequence: &Sequence) -> Usage {
 fn answer_message(output: &[OutputItem]) -> Option<ChatMessage> {
     let text_of = |content: &[OutputPart]| -> String {
         let text = |part: &OutputPart| match part {
-            OutputPart::OutputText { text, .. } | OutputPart::ReasoningText { text } => {
-                text.clone()
-            }
+            OutputPart::OutputText { text, .. }
+            | OutputPart::ReasoningText { text }
+            | OutputPart::SummaryText { text } => text.clone(),
         };
         content.iter().map(text).collect()
     };

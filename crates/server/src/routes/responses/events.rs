@@ -1,8 +1,13 @@
 //! The events of a streamed response.
 
-use protocol::responses::{CallOutput, Event, EventData, OutputItem, OutputPart, Status};
+use protocol::responses::{
+    CallOutput, Event, EventData, OutputItem, OutputPart, PartIndex, Status,
+};
 
-use super::draft::{Draft, message_item, new_id, reasoning_item, status_of};
+use super::{
+    draft::{Draft, message_item, new_id, status_of},
+    reasoning::ReasoningForm,
+};
 use crate::{
     answer::{AnswerStream, Part},
     error::ApiError,
@@ -29,7 +34,7 @@ struct Open {
 }
 
 enum Kind {
-    Reasoning,
+    Reasoning(ReasoningForm),
     Message,
     Call { call_id: String, name: String },
 }
@@ -39,7 +44,7 @@ impl Open {
     fn item(&self, status: Status) -> OutputItem {
         let (id, text) = (self.id.clone(), self.text.clone());
         let mut item = match &self.kind {
-            Kind::Reasoning => reasoning_item(id, text, status),
+            Kind::Reasoning(form) => form.item(id, text, status),
             Kind::Message => message_item(id, text, Vec::new(), status),
             Kind::Call { call_id, name } => OutputItem::FunctionCall(CallOutput {
                 id,
@@ -49,12 +54,8 @@ impl Open {
                 status,
             }),
         };
-        if status == Status::InProgress {
-            match &mut item {
-                OutputItem::Reasoning(item) => item.content.clear(),
-                OutputItem::Message(item) => item.content.clear(),
-                OutputItem::FunctionCall(_) => {}
-            }
+        if let (Status::InProgress, OutputItem::Message(item)) = (status, &mut item) {
+            item.content.clear();
         }
         item
     }
@@ -63,11 +64,29 @@ impl Open {
     fn part(&self) -> Option<OutputPart> {
         let text = self.text.clone();
         match self.kind {
-            Kind::Reasoning => Some(OutputPart::ReasoningText { text }),
+            Kind::Reasoning(form) => Some(form.part(text)),
             Kind::Message => {
                 Some(OutputPart::OutputText { text, annotations: [], logprobs: Vec::new() })
             }
             Kind::Call { .. } => None,
+        }
+    }
+
+    /// Where that is.
+    fn index(&self) -> PartIndex {
+        match self.kind {
+            Kind::Reasoning(form) => form.index(),
+            Kind::Message | Kind::Call { .. } => PartIndex::Content { content_index: 0 },
+        }
+    }
+
+    /// The names of the events that begin and end it.
+    fn part_events(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::Reasoning(form) => (form.events().part_added, form.events().part_done),
+            Kind::Message | Kind::Call { .. } => {
+                ("response.content_part.added", "response.content_part.done")
+            }
         }
     }
 }
@@ -86,8 +105,9 @@ impl Events {
     fn add(&mut self, part: Part, frames: &mut Frames) {
         match part {
             Part::Reasoning(text) => {
-                if !matches!(&self.open, Some(Open { kind: Kind::Reasoning, .. })) {
-                    self.open(Kind::Reasoning, "rs", frames);
+                if !matches!(&self.open, Some(Open { kind: Kind::Reasoning(_), .. })) {
+                    let form = self.draft.as_ref().map(|draft| draft.reasoning);
+                    self.open(Kind::Reasoning(form.unwrap_or_default()), "rs", frames);
                 }
                 self.grow(&text, frames);
             }
@@ -111,8 +131,10 @@ impl Events {
         let added = EventData::Item { output_index, item: &item };
         self.push("response.output_item.added", added, frames);
         if let Some(part) = open.part() {
-            let data = EventData::Part { item_id: &open.id, output_index, content_index: 0, part };
-            self.push("response.content_part.added", data, frames);
+            let (kind, _) = open.part_events();
+            let data =
+                EventData::Part { item_id: &open.id, output_index, index: open.index(), part };
+            self.push(kind, data, frames);
         }
         self.open = Some(open);
     }
@@ -121,15 +143,11 @@ impl Events {
         let Some(mut open) = self.open.take() else { return };
         open.text.push_str(delta);
         let (item_id, output_index) = (open.id.as_str(), self.output.len());
-        let text = |logprobs| EventData::TextDelta {
-            item_id,
-            output_index,
-            content_index: 0,
-            delta,
-            logprobs,
-        };
+        let index = open.index();
+        let text =
+            |logprobs| EventData::TextDelta { item_id, output_index, index, delta, logprobs };
         let (kind, data) = match open.kind {
-            Kind::Reasoning => ("response.reasoning_text.delta", text(None)),
+            Kind::Reasoning(form) => (form.events().delta, text(None)),
             Kind::Message => ("response.output_text.delta", text(Some([]))),
             Kind::Call { .. } => (
                 "response.function_call_arguments.delta",
@@ -143,16 +161,11 @@ impl Events {
     fn close(&mut self, status: Status, frames: &mut Frames) {
         let Some(open) = self.open.take() else { return };
         let (item_id, output_index) = (open.id.as_str(), self.output.len());
-        let whole = open.text.as_str();
-        let text = |logprobs| EventData::TextDone {
-            item_id,
-            output_index,
-            content_index: 0,
-            text: whole,
-            logprobs,
-        };
+        let (whole, index) = (open.text.as_str(), open.index());
+        let text =
+            |logprobs| EventData::TextDone { item_id, output_index, index, text: whole, logprobs };
         let (kind, data) = match &open.kind {
-            Kind::Reasoning => ("response.reasoning_text.done", text(None)),
+            Kind::Reasoning(form) => (form.events().done, text(None)),
             Kind::Message => ("response.output_text.done", text(Some([]))),
             Kind::Call { name, .. } => (
                 "response.function_call_arguments.done",
@@ -161,8 +174,9 @@ impl Events {
         };
         self.push(kind, data, frames);
         if let Some(part) = open.part() {
-            let data = EventData::Part { item_id, output_index, content_index: 0, part };
-            self.push("response.content_part.done", data, frames);
+            let (_, kind) = open.part_events();
+            let data = EventData::Part { item_id, output_index, index, part };
+            self.push(kind, data, frames);
         }
         let item = open.item(status);
         let done = EventData::Item { output_index, item: &item };

@@ -4,11 +4,15 @@ use protocol::{
     OneOrMany, TextOr,
     native::CustomParams,
     openai::{self, ChatMessage, ChatRequest, Content, ReasoningEffort, ResponseFormat},
-    responses::{InputItem, InputPart, LOGPROBS, Reasoning, ResponsesRequest, TextFormat},
+    responses::{
+        ENCRYPTED_REASONING, InputItem, InputPart, LOGPROBS, Reasoning, ResponsesRequest,
+        TextFormat,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::reasoning::sent_back;
 use crate::{error::ApiError, routes::chat_completions::thinking_switch};
 
 /// The chat request for a conversation, under the name `id`.
@@ -21,7 +25,7 @@ pub(super) fn chat_request(
     id: &str,
 ) -> Result<ChatRequest, ApiError> {
     let tools = request.tools.as_deref().unwrap_or_default().iter().map(tool);
-    let Reasoning { effort, max_tokens } = request.reasoning.clone().unwrap_or_default();
+    let Reasoning { effort, max_tokens, .. } = request.reasoning.clone().unwrap_or_default();
     let wants_logprobs = wants_logprobs(request)?;
     Ok(ChatRequest {
         messages: with_instructions(request.instructions.as_deref(), messages),
@@ -45,6 +49,7 @@ pub(super) fn chat_request(
         reasoning_effort: effort.map(ReasoningEffort::Level),
         custom_params: Some(CustomParams { thinking_budget: max_tokens }),
         rid: Some(OneOrMany::One(id.to_owned())),
+        priority: request.priority,
         ..ChatRequest::default()
     })
 }
@@ -77,14 +82,16 @@ fn kwargs(request: &ResponsesRequest, effort: Option<&str>) -> Option<Map<String
 
 fn wants_logprobs(request: &ResponsesRequest) -> Result<bool, ApiError> {
     let include = request.include.as_deref().unwrap_or_default();
-    if let Some(other) = include.iter().find(|name| *name != LOGPROBS) {
+    let known = [LOGPROBS, ENCRYPTED_REASONING];
+    if let Some(other) = include.iter().find(|name| !known.contains(&name.as_str())) {
         let message = format!("`include` of {other:?} is not supported by this server");
         return Err(ApiError::value(message));
     }
-    if include.is_empty() && request.top_logprobs.is_some_and(|num_top| num_top != 0) {
+    let wants_logprobs = include.iter().any(|name| name == LOGPROBS);
+    if !wants_logprobs && request.top_logprobs.is_some_and(|num_top| num_top != 0) {
         return Err(ApiError::value(format!("top_logprobs needs {LOGPROBS:?} in `include`.")));
     }
-    Ok(!include.is_empty())
+    Ok(wants_logprobs)
 }
 
 fn tool(tool: &Value) -> Result<Value, ApiError> {
@@ -150,7 +157,7 @@ pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, Ap
                 messages.push(ChatMessage::new(role, text));
             }
             (Some("reasoning"), _) => {
-                let text = text_of(item.content.as_ref(), "content")?;
+                let text = sent_back(item)?;
                 let answer = answer_of(&mut messages);
                 answer.reasoning_content.get_or_insert_default().push_str(&text);
             }
@@ -203,16 +210,24 @@ fn add_text(message: &mut ChatMessage, more: &str) {
 }
 
 /// All text of a content.
-fn text_of(content: Option<&TextOr<InputPart>>, field: &str) -> Result<String, ApiError> {
-    let parts = match content {
-        None => return Ok(String::new()),
-        Some(TextOr::Text(text)) => return Ok(text.clone()),
-        Some(TextOr::Parts(parts)) => parts,
-    };
+pub(super) fn text_of(
+    content: Option<&TextOr<InputPart>>,
+    field: &str,
+) -> Result<String, ApiError> {
+    match content {
+        None => Ok(String::new()),
+        Some(TextOr::Text(text)) => Ok(text.clone()),
+        Some(TextOr::Parts(parts)) => text_of_parts(parts, field),
+    }
+}
+
+pub(super) fn text_of_parts(parts: &[InputPart], field: &str) -> Result<String, ApiError> {
     let text = |part: &InputPart| match (part.kind.as_str(), &part.text, &part.refusal) {
-        ("input_text" | "output_text" | "text" | "reasoning_text", Some(text), _) => {
-            Ok(text.clone())
-        }
+        (
+            "input_text" | "output_text" | "text" | "reasoning_text" | "summary_text",
+            Some(text),
+            _,
+        ) => Ok(text.clone()),
         ("refusal", _, Some(refusal)) => Ok(refusal.clone()),
         (kind, ..) => {
             let message =
