@@ -1,6 +1,7 @@
 //! Bodies of requests, through the real router, over an engine that answers at once with the
 //! prompt it got. The first byte picks the route, the second the server (its parsers; or one
-//! of vectors). A request is answered, and never with 500.
+//! of vectors). After a line `----` comes another request: a byte for its route, and its body.
+//! A request is answered, and never with 500.
 
 #![no_main]
 
@@ -12,9 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use server::{AnswerParsers, ServerConfig};
 use sglang_mlx_fuzz::{guarded, head};
 use tokio::runtime::{Builder, Runtime};
-use types::{
-    FinishReason, GenerateReq, MatchedStop, Matryoshka, PooledModel, PooledOutput, Pooling,
-};
+use types::{Matryoshka, PooledModel, PooledOutput, Pooling};
 
 #[path = "../../crates/server/tests/it/support/mod.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub)]
@@ -23,7 +22,7 @@ mod support;
 use support::{Answer, FakeEngine, Server};
 
 /// All that read a body but those that write files: `/start_profile`, `/configure_logging`.
-const ROUTES: [&str; 30] = [
+const ROUTES: [&str; 32] = [
     "/generate",
     "/v1/completions",
     "/v1/chat/completions",
@@ -54,7 +53,11 @@ const ROUTES: [&str; 30] = [
     "/set_internal_state",
     "/stop_profile",
     "/freeze_gc",
+    "/open_session",
+    "/close_session",
 ];
+
+const MAX_REQUESTS: usize = 8;
 
 /// Reasoning and tool-call parsers of the servers.
 const PARSERS: [(&str, &str); 4] =
@@ -70,16 +73,33 @@ thread_local! {
 }
 
 fuzz_target!(|data: &[u8]| guarded(|| {
-    let ([route, server], body) = head(data);
-    let route = ROUTES[usize::from(route) % ROUTES.len()];
+    let ([route, server], rest) = head(data);
+    let mut requests = requests(route, rest);
+    requests.truncate(MAX_REQUESTS);
     SERVERS.with(|servers| {
         let index = usize::from(server) % servers.len();
         RUNTIME.block_on(async {
             let server = servers[index].get_or_init(|| new_server(index));
-            post(server, route, body).await;
+            for (route, body) in requests {
+                post(server, ROUTES[usize::from(route) % ROUTES.len()], body).await;
+            }
         });
     });
 }));
+
+/// Routes and bodies; `rest` begins with the first body.
+fn requests(route: u8, mut rest: &[u8]) -> Vec<(u8, &[u8])> {
+    const BETWEEN: &[u8] = b"\n----\n";
+    let mut requests = Vec::new();
+    let mut route = route;
+    while let Some(at) = rest.windows(BETWEEN.len()).position(|window| window == BETWEEN) {
+        requests.push((route, &rest[..at]));
+        let ([next], body) = head(&rest[at + BETWEEN.len()..]);
+        (route, rest) = (next, body);
+    }
+    requests.push((route, rest));
+    requests
+}
 
 async fn post(server: &Server, route: &'static str, body: &[u8]) {
     let request = Request::post(route).header("content-type", "application/json");
@@ -92,7 +112,7 @@ async fn post(server: &Server, route: &'static str, body: &[u8]) {
 }
 
 fn new_server(index: usize) -> Server {
-    let pooled = |output| FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output });
+    let pooled = |output| FakeEngine::pooled(PooledModel { pooling: Pooling::Last, output, is_encoder: false });
     match index.checked_sub(PARSERS.len()) {
         None => {
             let (reasoning, tool_call) = PARSERS[index];
@@ -100,7 +120,7 @@ fn new_server(index: usize) -> Server {
             let parsers = AnswerParsers::choose(reasoning, tool_call, None, &tokenizer);
             let parsers = parsers.expect("parsers of these names");
             let config = ServerConfig { parsers, ..support::config() };
-            Server::with_config(FakeEngine::start(echo), config)
+            Server::with_config(FakeEngine::start(Answer::echo), config)
         }
         Some(0) => {
             Server::new(pooled(PooledOutput::Embedding { size: 2, shorter: Matryoshka::Any }))
@@ -109,18 +129,5 @@ fn new_server(index: usize) -> Server {
             let labels = ["bad", "good"].map(str::to_owned).into();
             Server::new(pooled(PooledOutput::Scores { labels }))
         }
-    }
-}
-
-/// Answers with the prompt, as far as it may.
-fn echo(req: &GenerateReq) -> Answer {
-    let max = req.sampling_params.max_new_tokens.unwrap_or(64).min(64);
-    let ids = &req.input_ids[..req.input_ids.len().min(max)];
-    match ids.len() < max {
-        true => {
-            let ids = [ids, &[257]].concat();
-            Answer::ids(&ids, FinishReason::Stop { matched: Some(MatchedStop::Token(257)) })
-        }
-        false => Answer::ids(ids, FinishReason::Length { length: ids.len() }),
     }
 }
