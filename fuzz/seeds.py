@@ -137,7 +137,7 @@ def grammars():
 
 
 def bodies():
-    source = (FUZZ / "fuzz_targets/http_body.rs").read_text()
+    source = text_of("fuzz-targets/src/http_body.rs")
     routes = re.findall(r'^    "(/[^"]*)",$', source, re.M)
     of_routes = json.loads(text_of("server/testdata/bodies.json"))
     for route, bodies in of_routes.items():
