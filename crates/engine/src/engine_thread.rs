@@ -266,9 +266,8 @@ impl<D: Device> EngineThread<D> {
 
     fn step(&mut self) -> Result<Progress, String> {
         self.clock.begin();
-        let has_timeouts = self.scheduler.limits().queue.has_timeouts();
-        let time = has_timeouts.then(|| SchedulerMsg::Time(self.started.elapsed()));
-        let inbox = time.into_iter().chain(self.queue.drain(..));
+        let time = SchedulerMsg::Time(self.started.elapsed());
+        let inbox = std::iter::once(time).chain(self.queue.drain(..));
         let result = self.scheduler.step(inbox, &mut self.events);
         self.clock.end();
         result.map_err(|error| error.to_string())
@@ -332,6 +331,9 @@ impl<D: Device> EngineThread<D> {
         let device = self.scheduler.executor_mut();
         let (launched, read) = (device.take_launched(), device.take_read());
         let mode = launched.as_ref().map(LaunchedBatch::mode);
+        if read.is_some() {
+            self.status.add_batch();
+        }
         if let Some(profiler) = &mut self.profiler {
             device.clock().mark(Stage::Publish);
             let pass = Pass { launched: mode, read };

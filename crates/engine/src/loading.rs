@@ -132,6 +132,7 @@ pub(crate) fn load(
     scheduler.set_queue_rules(queue);
     info.context_length = plan.context_length;
     info.max_total_num_tokens = plan.max_total_num_tokens();
+    info.page_size = plan.page_size;
     info.max_running_requests = plan.max_running_requests;
     info.max_req_input_len = plan.max_req_input_len;
     tracing::info!("engine ready after {:.1} s", start.elapsed().as_secs_f64());

@@ -8,6 +8,7 @@
 
 mod buckets;
 mod export;
+mod grammar;
 mod http;
 mod request;
 mod scheduler;
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 pub use buckets::LatencyBuckets;
 pub use export::Format;
+pub use grammar::{GrammarMetrics, WaitingForGrammar};
 pub use http::HttpMetrics;
 pub use request::{FinishedRequest, RequestMetrics};
 pub use scheduler::{SchedulerMetrics, StaticFacts};
@@ -30,6 +32,8 @@ pub struct Metrics {
     pub scheduler: SchedulerMetrics,
     /// Histograms and counters over requests.
     pub request: RequestMetrics,
+    /// Counters of grammars.
+    pub grammar: GrammarMetrics,
     /// Counters of the HTTP layer.
     pub http: HttpMetrics,
 }
@@ -84,9 +88,10 @@ impl Metrics {
         };
         let of_scheduler = registry.sub_registry_with_labels(with_extra(&labels));
         let scheduler = SchedulerMetrics::register(of_scheduler);
+        let grammar = GrammarMetrics::register(of_scheduler);
         let of_requests = registry.sub_registry_with_labels(with_extra(&labels[..1]));
         let request = RequestMetrics::register(of_requests, &options.buckets);
-        Self { registry, scheduler, request, http }
+        Self { registry, scheduler, request, grammar, http }
     }
 
     /// The exposition in the format that a scraper's `Accept` header asks for.

@@ -7,10 +7,12 @@ use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use types::{EngineState, SchedulerStats};
+
+use crate::buckets;
 
 type Float = Gauge<f64, AtomicU64>;
 
@@ -19,6 +21,8 @@ type Float = Gauge<f64, AtomicU64>;
 pub struct StaticFacts {
     /// Tokens in the K/V pool.
     pub max_total_num_tokens: usize,
+    /// Tokens in a page of it.
+    pub page_size: usize,
     /// Prompt and completion together.
     pub context_len: usize,
     /// Requests in one decode batch.
@@ -35,6 +39,8 @@ pub struct SchedulerMetrics {
     kv_evictable_tokens: Gauge,
     kv_used_tokens: Gauge,
     max_total_num_tokens: Gauge,
+    page_size: Gauge,
+    num_pages: Gauge,
     windows: WindowMetrics,
     context_len: Gauge,
     token_usage: Float,
@@ -47,6 +53,7 @@ pub struct SchedulerMetrics {
     retractions: RetractionMetrics,
     tokens: TokenMetrics,
     num_paused_reqs: Gauge,
+    queue_time: Histogram,
     /// Two scrapes at once must not both advance the counters.
     observing: Mutex<()>,
 }
@@ -214,6 +221,8 @@ impl SchedulerMetrics {
                 "max_total_num_tokens",
                 "Maximum total number of tokens in the KV cache pool",
             ),
+            page_size: gauge(registry, "page_size", "Page size of the KV cache pool"),
+            num_pages: gauge(registry, "num_pages", "Number of pages in the KV cache pool"),
             windows: WindowMetrics::register(registry),
             context_len: gauge(registry, "context_len", "Maximum context length"),
             token_usage: float(registry, "token_usage", "The token usage"),
@@ -242,6 +251,7 @@ impl SchedulerMetrics {
                 "num_paused_reqs",
                 "The number of requests that a pause holds",
             ),
+            queue_time: queue_time(registry),
             observing: Mutex::new(()),
         }
     }
@@ -257,6 +267,8 @@ impl SchedulerMetrics {
         self.kv_available_tokens.set(stats.num_free_tokens as i64);
         self.kv_evictable_tokens.set(stats.num_evictable_tokens as i64);
         self.max_total_num_tokens.set(facts.max_total_num_tokens as i64);
+        self.page_size.set(facts.page_size as i64);
+        self.num_pages.set((facts.max_total_num_tokens / facts.page_size.max(1)) as i64);
         self.windows.observe(stats);
         self.context_len.set(facts.context_len as i64);
         self.token_usage.set(stats.token_usage());
@@ -270,6 +282,11 @@ impl SchedulerMetrics {
         });
         self.retractions.observe(stats);
         self.tokens.observe(stats);
+    }
+
+    /// A request began to run after waiting for `seconds`.
+    pub fn observe_queue_time(&self, seconds: f64) {
+        self.queue_time.observe(seconds);
     }
 
     /// Sets how many requests an operator's pause holds.
@@ -290,6 +307,13 @@ fn advance(counter: &Counter, total: u64) -> u64 {
     let added = total.saturating_sub(counter.get());
     counter.inc_by(added);
     added
+}
+
+fn queue_time(registry: &mut Registry) -> Histogram {
+    let metric = Histogram::new(buckets::QUEUE_TIME);
+    let help = "Histogram of queueing time in seconds";
+    registry.register("sglang:queue_time_seconds", help, metric.clone());
+    metric
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {

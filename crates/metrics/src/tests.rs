@@ -37,7 +37,13 @@ const LABELS: &str =
 #[test]
 fn gauges_and_counters_follow_the_stats() {
     let metrics = Metrics::new("m");
-    let facts = StaticFacts { max_running_requests: 6, ..StaticFacts::default() };
+    let facts = StaticFacts {
+        max_running_requests: 6,
+        max_total_num_tokens: 100,
+        page_size: 4,
+        ..StaticFacts::default()
+    };
+    metrics.scheduler.observe_queue_time(0.003);
     metrics.scheduler.observe(&stats(), 1.5, &facts);
     metrics
         .scheduler
@@ -57,6 +63,10 @@ fn gauges_and_counters_follow_the_stats() {
         ("num_retracted_output_tokens_total", 9.0),
         ("num_retracted_reqs", 2.0),
         ("evicted_tokens_total", 4.0),
+        ("page_size", 4.0),
+        ("num_pages", 25.0),
+        ("queue_time_seconds_sum", 0.003),
+        ("queue_time_seconds_count", 1.0),
     ] {
         assert_eq!(sample(&text, &format!("sglang:{name}{LABELS}")), value, "{name}");
     }
@@ -106,6 +116,33 @@ fn a_finished_request_is_counted_everywhere() {
     ] {
         assert_eq!(sample(&text, &format!("sglang:{name}")), value, "{name}");
     }
+}
+
+#[test]
+fn grammars_are_counted_by_how_they_were_come_by() {
+    let metrics = Metrics::new("m");
+    let grammar = &metrics.grammar;
+    (0..4).for_each(|_| grammar.observe_request());
+    grammar.observe_cache_hit();
+    grammar.observe_aborted();
+    grammar.observe_timeout();
+    grammar.observe_compilation(0.015);
+    let waiting = grammar.wait();
+    drop(grammar.wait());
+    let text = metrics.export(Format::Prometheus);
+    for (name, value) in [
+        ("num_grammar_total", 4.0),
+        ("num_grammar_cache_hit_total", 1.0),
+        ("num_grammar_aborted_total", 1.0),
+        ("num_grammar_timeout_total", 1.0),
+        ("num_grammar_queue_reqs", 1.0),
+        ("grammar_compilation_time_seconds_sum", 0.015),
+    ] {
+        assert_eq!(sample(&text, &format!("sglang:{name}{LABELS}")), value, "{name}");
+    }
+    drop(waiting);
+    let text = metrics.export(Format::Prometheus);
+    assert_eq!(sample(&text, &format!("sglang:num_grammar_queue_reqs{LABELS}")), 0.0);
 }
 
 #[test]

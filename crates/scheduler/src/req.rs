@@ -53,7 +53,7 @@ pub(crate) struct Req {
     /// The prompt and all tokens read back so far.
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) prompt_len: usize,
-    /// Clipped to the context. The prompt alone if 0.
+    /// Clipped to the context and the pool. The prompt alone if 0.
     pub(crate) max_new_tokens: usize,
     /// Row of the page tables, while it has pages.
     pub(crate) table_row: Option<usize>,
@@ -71,6 +71,8 @@ pub(crate) struct Req {
     pub(crate) rank: i64,
     /// Tokens that the scheduler had prefilled when it came.
     pub(crate) arrived_after: u64,
+    /// From its arrival to its first admission.
+    pub(crate) queue_time: Duration,
     /// When it last joined the queue.
     pub(crate) waiting_since: Duration,
     /// When it was first admitted.
@@ -102,8 +104,8 @@ pub(crate) struct Arrival {
 }
 
 impl Req {
-    /// The prompt must be shorter than `context_length`.
-    pub(crate) fn new(req: GenerateReq, context_length: usize, arrival: Arrival) -> Self {
+    /// The prompt must be shorter than `max_req_len`.
+    pub(crate) fn new(req: GenerateReq, max_req_len: usize, arrival: Arrival) -> Self {
         let GenerateReq {
             rid,
             input_ids,
@@ -116,7 +118,7 @@ impl Req {
             ..
         } = req;
         let room = match pooling {
-            None => context_length - input_ids.len(),
+            None => max_req_len - input_ids.len(),
             Some(_) => 0,
         };
         let suppress = (sampling_params.min_new_tokens > 0)
@@ -135,6 +137,7 @@ impl Req {
             num_retractions: 0,
             rank: arrival.rank,
             arrived_after: arrival.prefilled_tokens,
+            queue_time: Duration::ZERO,
             waiting_since: arrival.time,
             running_since: None,
             sampling_params,
@@ -302,6 +305,7 @@ impl Req {
             completion_tokens: self.output_len(),
             cached_tokens: self.cached_tokens.unwrap_or(0),
             num_retractions: self.num_retractions,
+            queue_time: self.queue_time,
         }
     }
 }

@@ -310,6 +310,7 @@ impl AppState {
         let model = self.engine.model();
         StaticFacts {
             max_total_num_tokens: model.max_total_num_tokens,
+            page_size: model.page_size,
             context_len: model.context_length,
             max_running_requests: model.max_running_requests,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use thiserror::Error;
@@ -26,14 +26,20 @@ pub enum EngineStatus {
     Failed = 4,
 }
 
-/// Shared, lock-free [`EngineStatus`].
+/// Shared, lock-free [`EngineStatus`], and a sign of life.
 #[derive(Debug, Clone, Default)]
-pub struct StatusCell(Arc<AtomicU8>);
+pub struct StatusCell(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: AtomicU8,
+    num_batches: AtomicU64,
+}
 
 impl StatusCell {
     /// The status now.
     pub fn get(&self) -> EngineStatus {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.status.load(Ordering::Acquire) {
             0 => EngineStatus::Starting,
             1 => EngineStatus::Running,
             2 => EngineStatus::Draining,
@@ -44,7 +50,17 @@ impl StatusCell {
 
     /// Called by the engine thread, and by the server when a drain begins.
     pub fn set(&self, status: EngineStatus) {
-        self.0.store(status as u8, Ordering::Release);
+        self.0.status.store(status as u8, Ordering::Release);
+    }
+
+    /// Called by the engine thread when it has the results of a batch.
+    pub fn add_batch(&self) {
+        self.0.num_batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches computed since start.
+    pub fn num_batches(&self) -> u64 {
+        self.0.num_batches.load(Ordering::Relaxed)
     }
 }
 
@@ -91,7 +107,7 @@ impl EngineHandle {
         self.status.get()
     }
 
-    /// The cell itself, for whoever starts a drain.
+    /// The cell itself, for whoever starts a drain or looks for a sign of life.
     pub fn status_cell(&self) -> &StatusCell {
         &self.status
     }

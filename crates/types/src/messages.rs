@@ -1,6 +1,6 @@
 //! Messages between the server and the engine thread.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -73,6 +73,8 @@ pub struct ReqCounts {
     pub cached_tokens: usize,
     /// How often the request lost its pages and started over.
     pub num_retractions: usize,
+    /// How long it waited for its first step; zero until then.
+    pub queue_time: Duration,
 }
 
 /// From the engine to one request.
@@ -136,6 +138,8 @@ pub struct ModelInfo {
     pub vocab_size: usize,
     /// Tokens in the K/V pool.
     pub max_total_num_tokens: usize,
+    /// Tokens in a page of it.
+    pub page_size: usize,
     /// Requests in one decode batch.
     pub max_running_requests: usize,
     /// Longest prompt that can be admitted.

@@ -7,6 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use server::{LogTarget, RequestLog, RequestLogOptions, TraceOptions};
 
+use crate::resolve::environment;
+
 #[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct RequestArgs {
@@ -74,6 +76,7 @@ impl RequestArgs {
             level: self.log_requests_level,
             format: self.log_requests_format.parse().context("--log-requests-format")?,
             targets: self.log_requests_target.iter().map(|t| LogTarget::from(t.as_str())).collect(),
+            exceeded: environment::log_exceeded()?,
         };
         RequestLog::open(options).context("--log-requests-target")
     }

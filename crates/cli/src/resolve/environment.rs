@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 const AUDIT_LEVEL: &str = "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY";
 const HEALTH_GENERATION: &str = "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION";
 const HEALTH_TIMEOUT: &str = "SGLANG_HEALTH_CHECK_TIMEOUT";
+const LOG_EXCEEDED: &str = "SGLANG_LOG_REQUEST_EXCEEDED_MS";
 
 /// Whether each step's bookkeeping is to be proved. Upstream has levels of it; here is one.
 ///
@@ -38,6 +39,17 @@ pub(crate) fn health_timeout() -> Result<Option<Duration>> {
     ensure!(seconds > 0.0, "{HEALTH_TIMEOUT}: `{text}` is not positive");
     let timeout = Duration::try_from_secs_f64(seconds);
     timeout.map(Some).with_context(|| format!("{HEALTH_TIMEOUT}: `{text}`"))
+}
+
+/// What a request must have taken for a line in the request log at its end; of zero, as it is by
+/// default, or less: nothing.
+///
+/// # Errors
+/// The variable is no number.
+pub(crate) fn log_exceeded() -> Result<Duration> {
+    let Some(text) = variable(LOG_EXCEEDED) else { return Ok(Duration::ZERO) };
+    let ms: i64 = text.parse().with_context(|| format!("{LOG_EXCEEDED}: `{text}`"))?;
+    Ok(Duration::from_millis(ms.max(0) as u64))
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -216,6 +216,17 @@ fn what_waits_or_runs_for_too_long_is_ended() {
     assert!(!scheduler.has_live_reqs());
 }
 
+#[test]
+fn the_time_in_the_queue_is_that_before_the_first_step() {
+    let mut scheduler = scheduler(one_by_one(QueueRules::default()));
+    let mut events = step(&mut scheduler, vec![at(100), send(numbered(1, 8, 2))]);
+    events.extend(step(&mut scheduler, vec![at(103), send(numbered(2, 8, 2))]));
+    events.extend(run_to_idle(&mut scheduler, vec![at(107)]));
+    let queue_time = |name: &str| answer(&events, name).1.queue_time;
+    assert_eq!(queue_time("r1"), Duration::ZERO);
+    assert_eq!(queue_time("r2"), Duration::from_secs(4));
+}
+
 /// One runs with priority 0; what a second with this priority finds.
 fn beside_a_lower_one(priority: i64, threshold: Option<u64>, overlap: bool) -> (Vec<u64>, u64) {
     let rules = PriorityRules { preemption_threshold: threshold, ..PriorityRules::default() };

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use constrained::{
@@ -182,10 +182,19 @@ async fn compile(
     constraint: &Constraint,
 ) -> Result<Box<dyn TokenGrammar>, ApiError> {
     let Constraint { spec, after } = constraint;
+    let metrics = &state.metrics.grammar;
+    metrics.observe_request();
     let grammar = match state.grammars.kept(spec) {
-        Some(kept) => kept?,
-        None => compile_in_turn(state, spec).await?,
+        Some(kept) => {
+            metrics.observe_cache_hit();
+            kept
+        }
+        None => {
+            let _waiting = metrics.wait();
+            compile_in_turn(state, spec).await
+        }
     };
+    let grammar = grammar.inspect_err(|_| metrics.observe_aborted())?;
     match after {
         Some(after) => Ok(Box::new(AfterReasoning::new(Arc::clone(after), grammar))),
         None => Ok(grammar),
@@ -200,10 +209,13 @@ async fn compile_in_turn(
     // Beside the compilation, whose panics are caught, there is what it needs of the vocabulary.
     let panicked = ApiError::value(CompileError::Panicked { kind: spec.kind }.to_string());
     let work = run_job(&state.grammars.jobs, panicked, move || {
+        let begin = Instant::now();
         let grammar = job_state.grammars.compiler(&job_state)?.compile(&job_spec);
+        job_state.metrics.grammar.observe_compilation(begin.elapsed().as_secs_f64());
         grammar.map_err(|error| ApiError::value(error.to_string()))
     });
     tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| {
+        state.metrics.grammar.observe_timeout();
         Err(ApiError::value(format!("Grammar preprocessing timed out: {}", spec.kind)))
     })
 }

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use metrics::FinishedRequest;
+use metrics::{FinishedRequest, Metrics};
 use serde_json::json;
 use tokenizer::{IncrementalDecoder, StopChecker};
 use tokio::sync::mpsc;
@@ -239,8 +239,8 @@ impl Sequence {
     }
 
     fn accept(&mut self, event: ReqEvent) {
-        self.observe_tokens(event.token_ids.len());
         self.counts = event.counts;
+        self.observe_tokens(event.token_ids.len());
         self.is_engine_done = event.finish_reason.is_some();
         let ending_token = match &event.finish_reason {
             Some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) }) => Some(*token),
@@ -356,20 +356,28 @@ impl Sequence {
             return;
         }
         let now = Instant::now();
-        self.latencies.first_token.get_or_insert(now);
+        if self.latencies.first_token.is_none() {
+            self.latencies.first_token = Some(now);
+            self.observe_start();
+        }
         if let Some(last) = self.latencies.last_token.replace(now) {
             let seconds = now.duration_since(last).as_secs_f32();
             self.latencies.between.push((seconds, num_tokens as u32));
         }
     }
 
+    /// Once a request, and at once: it may go on for long.
+    fn observe_start(&self) {
+        if let Some(seconds) = self.first_token_latency().filter(|_| self.flags.log_metrics) {
+            let Metrics { request, scheduler, .. } = &self.state.metrics;
+            request.observe_first_token(seconds, self.flags.is_streaming);
+            scheduler.observe_queue_time(self.counts.queue_time.as_secs_f64());
+        }
+    }
+
     fn observe_finished(&self) {
         let metrics = &self.state.metrics.request;
         let is_streaming = self.flags.is_streaming;
-        if let Some(first) = self.latencies.first_token {
-            let seconds = first.duration_since(self.flags.arrived).as_secs_f64();
-            metrics.observe_first_token(seconds, is_streaming);
-        }
         for &(seconds, num_tokens) in &self.latencies.between {
             metrics.observe_inter_token(seconds.into(), num_tokens as usize);
         }

@@ -76,11 +76,19 @@ pub struct RequestLogOptions {
     pub format: LogFormat,
     /// None: standard output.
     pub targets: Vec<LogTarget>,
+    /// Requests that took less have no line at their end.
+    pub exceeded: Duration,
 }
 
 impl Default for RequestLogOptions {
     fn default() -> Self {
-        Self { is_on: false, level: 2, format: LogFormat::Text, targets: Vec::new() }
+        Self {
+            is_on: false,
+            level: 2,
+            format: LogFormat::Text,
+            targets: Vec::new(),
+            exceeded: Duration::ZERO,
+        }
     }
 }
 
@@ -145,6 +153,10 @@ impl RequestLog {
 
     pub(crate) fn finished(&self, request: &Received, end: Finished<'_>, tokenizer: &Tokenizer) {
         let Some(options) = self.options_if_on() else { return };
+        let seconds = end.meta_info["e2e_latency"].as_f64();
+        if seconds.is_some_and(|seconds| seconds < options.exceeded.as_secs_f64()) {
+            return;
+        }
         let obj = obj(request, tokenizer, options.level);
         let mut out = Map::from_iter([("meta_info".to_owned(), end.meta_info.clone())]);
         if options.level >= 2 {

@@ -1,8 +1,12 @@
 //! `/health`, `/health_generate`, `/ready`, `/ping`.
 //!
 //! A probe asks the engine for one token and is content with *any* sign of
-//! life: while other requests run, theirs is enough. In a pause there are no
-//! tokens, and any answer of the engine is.
+//! life: while other requests run, theirs is enough, and so is a piece of a
+//! long prompt, which gives nobody a token. In a pause there are no tokens,
+//! and any answer of the engine is.
+//!
+//! Upstream: `health_generate` in `sglang/srt/entrypoints/http_server.py`,
+//! `maybe_send_health_check_signal` in `sglang/srt/managers/scheduler.py`.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -45,7 +49,7 @@ async fn probe(state: &AppState) -> StatusCode {
         return status(state.engine_state().await.is_some());
     }
     let (sender, events) = mpsc::unbounded_channel();
-    let seen = state.num_events.load(Ordering::Relaxed);
+    let seen = num_signs(state);
     let req = Box::new(GenerateReq {
         rid: Rid::new(format!("HEALTH_CHECK_{}", Uuid::new_v4().simple())),
         input_ids: vec![0],
@@ -69,7 +73,7 @@ async fn probe(state: &AppState) -> StatusCode {
     let sign = sign_of_life(state, events, seen);
     let is_alive = timeout(state.config.health_timeout, sign).await.unwrap_or(false);
     if !is_alive {
-        tracing::error!("health check failed: the engine gave no token in time");
+        tracing::error!("health check failed: the engine computed nothing in time");
     }
     status(is_alive)
 }
@@ -90,7 +94,7 @@ async fn sign_of_life(
                 None => is_queued = false,
             },
             _ = ticks.tick() => {
-                if state.num_events.load(Ordering::Relaxed) != seen {
+                if num_signs(state) != seen {
                     return true;
                 }
                 if !is_queued && !state.is_ready() {
@@ -99,6 +103,12 @@ async fn sign_of_life(
             }
         }
     }
+}
+
+/// Changes with each event for a request and with each batch.
+fn num_signs(state: &AppState) -> u64 {
+    let num_events = state.num_events.load(Ordering::Relaxed);
+    num_events + state.engine.status_cell().num_batches()
 }
 
 fn status(is_healthy: bool) -> StatusCode {

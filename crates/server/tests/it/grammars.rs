@@ -206,3 +206,28 @@ async fn a_backend_that_panics_is_a_refusal_that_names_the_grammar() {
     }
     assert_eq!(server.post("/generate", json!({"text": "x"})).await.status, 200);
 }
+
+#[tokio::test]
+async fn metrics_tell_of_grammars() {
+    let server = Server::answering("x");
+    for (regex, status) in [("a+", 200), ("a+", 200), ("(a", 400)] {
+        let body = json!({"text": "x", "sampling_params": {"regex": regex}});
+        assert_eq!(server.post("/generate", body).await.status, status);
+    }
+    let text = server.get("/metrics").await.text;
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("sglang:{name}{{")));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    for (name, expected) in [
+        ("num_grammar_total", "3"),
+        ("num_grammar_cache_hit_total", "1"),
+        ("num_grammar_aborted_total", "1"),
+        ("num_grammar_queue_reqs", "0"),
+        ("grammar_compilation_time_seconds_count", "2"),
+        // Of those that ran.
+        ("queue_time_seconds_count", "2"),
+    ] {
+        assert_eq!(value(name), expected, "{name}");
+    }
+}

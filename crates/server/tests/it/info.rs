@@ -120,6 +120,20 @@ async fn a_stuck_engine_is_unhealthy_unless_nobody_asks_it() {
     assert_eq!(server.get("/health_generate").await.status, 503);
 }
 
+/// While nothing but a long prompt runs, nobody gets a token.
+#[tokio::test]
+async fn a_batch_is_a_sign_of_life() {
+    let (engine, _inbox) = FakeEngine::stuck();
+    let server = Server::new(engine);
+    let batch = async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        server.engine.handle().status_cell().add_batch();
+    };
+    let (answer, ()) = tokio::join!(server.get("/health_generate"), batch);
+    assert_eq!(answer.status, 200);
+    assert_eq!(server.get("/health_generate").await.status, 503, "that was before");
+}
+
 #[tokio::test]
 async fn an_engine_that_goes_away_is_unhealthy_at_once() {
     let server =

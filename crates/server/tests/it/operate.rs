@@ -182,7 +182,9 @@ fn lines(server: &Server, folder: &Path) -> Vec<String> {
 
 fn log_to(folder: &Path) -> RequestLog {
     let targets = vec![LogTarget::Folder(folder.to_owned())];
-    let options = RequestLogOptions { is_on: true, level: 0, format: LogFormat::Json, targets };
+    let format = LogFormat::Json;
+    let options =
+        RequestLogOptions { is_on: true, level: 0, format, targets, ..Default::default() };
     RequestLog::open(options).unwrap()
 }
 
@@ -223,6 +225,21 @@ async fn requests_are_logged_as_much_as_is_asked_for() {
     let out = json(out);
     assert_eq!((&out["text"], &out["output_ids"]), (&json!("ok"), &json!([111, 107, 257])));
     assert_eq!(out["meta_info"]["finish_reason"], json!({"type": "stop", "matched": 257}));
+}
+
+#[tokio::test]
+async fn only_the_slow_have_a_line_at_their_end_if_that_is_asked_for() {
+    for (exceeded, num_lines) in [(Duration::ZERO, 2), (Duration::from_secs(60), 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::answering("ok");
+        let targets = vec![LogTarget::Folder(folder.path().to_owned())];
+        let options = RequestLogOptions { is_on: true, targets, exceeded, ..Default::default() };
+        server.state.log_requests(RequestLog::open(options).unwrap());
+        server.post("/generate", json!({"text": "hi"})).await;
+        let lines = lines(&server, folder.path());
+        assert_eq!(lines.len(), num_lines, "{lines:#?}");
+        assert!(lines[0].starts_with("Receive: "), "{lines:#?}");
+    }
 }
 
 #[tokio::test]

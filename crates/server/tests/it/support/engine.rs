@@ -175,6 +175,7 @@ fn model_info() -> ModelInfo {
         context_length: 256,
         vocab_size: 260,
         max_total_num_tokens: 4096,
+        page_size: 16,
         max_running_requests: 8,
         max_req_input_len: 250,
         prefill_sharing: Some(PrefillSharing { above: 256, chunk: 16 }),
