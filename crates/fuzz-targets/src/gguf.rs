@@ -3,10 +3,11 @@
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use crate::folder;
 use model_loader::{LoaderOptions, ModelSource, Quiet, TokenizerSource, load};
 use nn::{LoadOptions, Unpack};
 use tokenizer::Tokenizer;
+
+use crate::folder;
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| folder().join("model.gguf"));
 

@@ -4,16 +4,13 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::{Dice, head};
 use constrained::{
     CompileError, GRAMMAR_BACKENDS, GrammarBackend, GrammarCompiler, GrammarKind, GrammarSpec,
     JsonOptions, Vocabulary,
 };
 use types::{GrammarError, NextTokens, TokenGrammar, TokenId};
 
-#[path = "../../server/tests/it/support/text.rs"]
-#[expect(dead_code, reason = "it has more than is used here")]
-mod text;
+use crate::{Dice, head, support};
 
 /// With ids that the tokenizer does not have.
 const VOCAB_SIZE: usize = 270;
@@ -23,7 +20,7 @@ const KINDS: [GrammarKind; 4] =
 const MAX_TOKENS: usize = 48;
 
 static BACKENDS: LazyLock<Vec<Box<dyn GrammarBackend>>> = LazyLock::new(|| {
-    let vocabulary = Vocabulary::new(&text::tokenizer(), VOCAB_SIZE, &[END]).expect("bytes");
+    let vocabulary = Vocabulary::new(&support::tokenizer(), VOCAB_SIZE, &[END]).expect("bytes");
     let vocabulary = Arc::new(vocabulary);
     let new = GRAMMAR_BACKENDS.iter().filter_map(|entry| entry.new);
     new.map(|new| new(&vocabulary, JsonOptions::default()).expect("a backend")).collect()

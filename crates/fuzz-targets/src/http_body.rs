@@ -5,23 +5,16 @@
 
 use std::{cell::OnceCell, sync::LazyLock};
 
-use crate::head;
 use axum::{body::Body, http::Request};
 use futures_util::FutureExt;
 use server::{AnswerParsers, ServerConfig};
 use tokio::runtime::{Builder, Runtime};
 use types::{Matryoshka, PooledModel, PooledOutput, Pooling};
 
-#[path = "../../server/tests/it/support/mod.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::unwrap_used,
-    reason = "it is made for tests, and has more than is used here"
-)]
-mod support;
-
-use support::{Answer, FakeEngine, Server};
+use crate::{
+    head,
+    support::{self, Answer, FakeEngine, Server},
+};
 
 /// All that read a body but those that write files: `/start_profile`, `/configure_logging`.
 pub const ROUTES: [&str; 32] = [

@@ -12,6 +12,15 @@ pub mod safetensors;
 pub mod tokenizer;
 pub mod tool_call;
 
+#[path = "../../server/tests/it/support/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "it is made for the server's tests, and has more than is used here"
+)]
+mod support;
+
 use std::{
     backtrace::Backtrace,
     panic::{self, AssertUnwindSafe},
@@ -76,7 +85,7 @@ impl Dice {
 
     /// `text` in pieces of up to 16 characters, or, for odd seeds, of one.
     pub fn cut<'a>(&mut self, text: &'a str) -> Vec<&'a str> {
-        let longest = if self.0 % 2 == 0 { 16 } else { 1 };
+        let longest = if self.0.is_multiple_of(2) { 16 } else { 1 };
         let mut pieces = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {

@@ -1,8 +1,9 @@
 //! Reasoning in generated text: the first byte picks the parser, the second where the text
 //! is cut and how it begins. In pieces as whole, and no character is made up.
 
-use crate::{Dice, head};
 use parsers::reasoning::{Begins, REASONING_PARSERS, ReasoningOptions, ReasoningStream, Separated};
+
+use crate::{Dice, head};
 
 /// Runs one input.
 pub fn run(data: &[u8]) {

@@ -3,9 +3,10 @@
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use crate::{folder, head};
 use model_loader::{LoaderOptions, ModelSource, Quiet, load};
 use nn::{LoadOptions, Unpack};
+
+use crate::{folder, head};
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(folder);
 

@@ -3,8 +3,9 @@
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use crate::{folder, head};
 use tokenizer::{IncrementalDecoder, Tokenizer};
+
+use crate::{folder, head};
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(folder);
 

@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::{Dice, head};
 use parsers::tool_call::{JSON_ARRAY, ParsedCalls, TOOL_CALL_PARSERS, ToolCallStream, Tools};
 use serde_json::{Map, Value};
+
+use crate::{Dice, head};
 
 static TOOLS: LazyLock<Arc<Tools>> = LazyLock::new(|| {
     let outputs = include_str!("../../parsers/testdata/outputs.json");
