@@ -6,7 +6,7 @@ use serde_json::Value;
 const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 fn json(path: &str) -> Value {
-    serde_json::from_slice(&file(path)).unwrap()
+    serde_json::from_slice(&file(path)).expect("JSON")
 }
 
 fn file(path: &str) -> Vec<u8> {
