@@ -14,6 +14,7 @@ pub mod ollama;
 pub mod openai;
 pub mod responses;
 
+mod integer;
 mod lists;
 mod text_or;
 mod unsupported;

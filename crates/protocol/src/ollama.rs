@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     StopStrings,
+    integer::integer,
     unsupported::{Field, Table, Unset},
 };
 
@@ -112,18 +113,22 @@ pub enum Format {
 #[serde(default)]
 pub struct Options {
     /// Tokens of the answer; negative: to the end of the context.
+    #[serde(deserialize_with = "integer")]
     pub num_predict: Option<i64>,
     /// What the client needs of the context; it must fit.
+    #[serde(deserialize_with = "integer")]
     pub num_ctx: Option<i64>,
     /// 0: the most likely token.
     pub temperature: Option<f64>,
     /// 0: all tokens.
+    #[serde(deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// Most likely tokens of this mass.
     pub top_p: Option<f64>,
     /// Against the most likely token.
     pub min_p: Option<f64>,
     /// Any integer.
+    #[serde(deserialize_with = "integer")]
     pub seed: Option<i64>,
     /// Text that ends the answer.
     pub stop: Option<StopStrings>,

@@ -6,13 +6,10 @@
 use std::cmp::Reverse;
 
 use mem_cache::Piece;
-use types::FinishReason;
 
 use crate::{
-    Executor, InputId, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
-    prefill::out_of_pool,
+    Executor, InputId, ReqId, ScheduleBatch, Scheduler,
     req::{Req, ReqState},
-    scheduler::News,
 };
 
 /// A retraction frees pages for this many steps, so as not to come every step.
@@ -21,12 +18,8 @@ const RETRACT_DECODE_STEPS: usize = 20;
 impl<E: Executor> Scheduler<E> {
     /// A token for each running request that wants one. Leaves the batch empty
     /// if none does, or if memory is short until the batch in flight is read.
-    pub(crate) fn fill_decode_batch(
-        &mut self,
-        batch: &mut ScheduleBatch,
-        out: &mut Vec<SchedulerEvent>,
-    ) {
-        if !self.make_room_for_decode(out) {
+    pub(crate) fn fill_decode_batch(&mut self, batch: &mut ScheduleBatch) {
+        if !self.make_room_for_decode() {
             return;
         }
         self.running_left_out = false;
@@ -83,7 +76,7 @@ impl<E: Executor> Scheduler<E> {
 
     /// Evicts, then retracts, until every running request can take a token.
     /// False if none can now.
-    fn make_room_for_decode(&mut self, out: &mut Vec<SchedulerEvent>) -> bool {
+    fn make_room_for_decode(&mut self) -> bool {
         let needed = self.decode_pages(&self.running, 1);
         if self.cache.ensure_free_pages(needed) {
             self.new_token_ratio.decay();
@@ -108,20 +101,10 @@ impl<E: Executor> Scheduler<E> {
         self.raise_new_token_ratio(&kept);
         let needed = self.decode_pages(&kept, 1);
         let has_room = self.cache.ensure_free_pages(needed);
-        if !has_room {
-            self.end_last(kept[0], out);
-        }
+        // Others leave, or this one ends, when the batch in flight is read.
+        let will_have = self.running.len() > 1 || self.reqs[kept[0]].num_pending > 0;
+        assert!(has_room || will_have, "the pool holds any request that is alone");
         has_room
-    }
-
-    /// For the last request that could be kept.
-    fn end_last(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
-        if self.running.len() > 1 || self.reqs[id].num_pending > 0 {
-            return; // others leave, or this one ends, when the batch in flight is read
-        }
-        let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
-        self.running.clear();
-        self.finish(id, News::default(), FinishReason::internal_error(message), out);
     }
 
     /// Pages that these requests lack for up to `steps` more tokens each.

@@ -198,6 +198,12 @@ impl SchedulerLimits {
         Some(num_pages.saturating_sub(step) / each.max(1))
     }
 
+    /// Tokens of a request at most, prompt and completion together: as many as the context
+    /// takes, or as the pool holds and one more, since the last needs no slot.
+    pub fn max_req_len(&self) -> usize {
+        self.context_length.min(self.max_total_num_tokens() + 1)
+    }
+
     /// Tokens in one step at most.
     pub fn max_step_tokens(&self) -> usize {
         let whole = self.max_prefill_tokens.max(self.context_length);

@@ -8,13 +8,12 @@
 //! Upstream: `PrefillAdder` in `sglang/srt/managers/schedule_policy.py`.
 
 use mem_cache::Piece;
-use types::{FinishReason, TokenId};
+use types::TokenId;
 
 use crate::{
-    BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler, SchedulerEvent,
+    BatchRow, Executor, InputId, PrefillSharing, ReqId, ScheduleBatch, Scheduler,
     policy::InBatchPrefixes,
     req::{Req, ReqState},
-    scheduler::News,
 };
 
 /// A request's `max_new_tokens` beyond this is not planned for.
@@ -58,17 +57,11 @@ enum Added {
     NoMemory,
     /// This batch is full.
     NoBudget,
-    /// It cannot run even alone.
-    TooLarge,
 }
 
 impl<E: Executor> Scheduler<E> {
     /// Leaves the batch empty if nothing can be prefilled now.
-    pub(crate) fn fill_prefill_batch(
-        &mut self,
-        batch: &mut ScheduleBatch,
-        out: &mut Vec<SchedulerEvent>,
-    ) {
+    pub(crate) fn fill_prefill_batch(&mut self, batch: &mut ScheduleBatch) {
         if self.running.is_empty() && self.chunked.is_none() {
             self.admission_blocked = false;
         }
@@ -77,7 +70,7 @@ impl<E: Executor> Scheduler<E> {
         let mut budget = self.budget();
         if let Some(id) = self.chunked {
             if let Some(sharing) = self.limits.prefill_sharing.filter(|_| self.chunk_went_last) {
-                self.overtake(sharing, batch, out);
+                self.overtake(sharing, batch);
             }
             if !batch.rows.is_empty() {
                 self.chunk_went_last = false;
@@ -86,31 +79,20 @@ impl<E: Executor> Scheduler<E> {
             self.continue_chunked(id, &mut budget, batch);
         }
         if self.chunked.is_none() {
-            self.admit(false, &mut budget, batch, out);
+            self.admit(false, &mut budget, batch);
         }
         self.chunk_went_last = self.chunked.is_some();
     }
 
     /// Short prompts between two pieces of a long one, if any wait: whole ones only,
     /// all of them together no longer than a prompt that comes in one piece.
-    fn overtake(
-        &mut self,
-        sharing: PrefillSharing,
-        batch: &mut ScheduleBatch,
-        out: &mut Vec<SchedulerEvent>,
-    ) {
+    fn overtake(&mut self, sharing: PrefillSharing, batch: &mut ScheduleBatch) {
         let mut budget = self.budget();
         budget.chunk = budget.chunk.min(sharing.above);
-        self.admit(true, &mut budget, batch, out);
+        self.admit(true, &mut budget, batch);
     }
 
-    fn admit(
-        &mut self,
-        whole_only: bool,
-        budget: &mut Budget,
-        batch: &mut ScheduleBatch,
-        out: &mut Vec<SchedulerEvent>,
-    ) {
+    fn admit(&mut self, whole_only: bool, budget: &mut Budget, batch: &mut ScheduleBatch) {
         if self.waiting.is_empty() || self.admission_blocked {
             return;
         }
@@ -136,7 +118,6 @@ impl<E: Executor> Scheduler<E> {
             }
             match added {
                 Added::Whole => in_batch.insert(&self.reqs[id].tokens, page_size),
-                Added::TooLarge => self.abort_too_large(id, out),
                 Added::NoMemory => {
                     self.admission_blocked = true;
                     break;
@@ -180,9 +161,8 @@ impl<E: Executor> Scheduler<E> {
         let req = &self.reqs[id];
         debug_assert_eq!(req.num_pending, 0, "{}: admitted with a token in flight", req.rid);
         let total = req.tokens.len();
-        if self.cache.pages_for(total) > self.cache.num_pages() {
-            return if is_alone { Added::TooLarge } else { Added::NoMemory };
-        }
+        let is_possible = self.cache.pages_for(total) <= self.cache.num_pages();
+        assert!(is_possible, "{}: {total} tokens are more than the pool holds", req.rid);
         let Some((row, cached)) = self.cache.open(cacheable(req), req.max_len(), req.rank) else {
             return Added::NoMemory;
         };
@@ -271,20 +251,6 @@ impl<E: Executor> Scheduler<E> {
         }
         Added::Chunk
     }
-
-    fn abort_too_large(&mut self, id: ReqId, out: &mut Vec<SchedulerEvent>) {
-        let message = out_of_pool(&self.reqs[id].tokens, self.limits.max_total_num_tokens());
-        self.finish(id, News::default(), FinishReason::internal_error(message), out);
-    }
-}
-
-/// Why even a request on its own cannot go on.
-pub(crate) fn out_of_pool(tokens: &[TokenId], pool: usize) -> String {
-    format!(
-        "Out of memory: the request has {} tokens and the K/V pool holds {pool}, \
-         even with no other request running.",
-        tokens.len()
-    )
 }
 
 /// The tokens whose prefix may come from the cache: one more than may, as the last is

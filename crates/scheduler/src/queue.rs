@@ -28,7 +28,7 @@ impl<E: Executor> Scheduler<E> {
         let rid = req.rid.clone();
         let arrival =
             Arrival { rank, time: self.now, prefilled_tokens: self.totals.prefilled_tokens };
-        let id = self.reqs.insert(Req::new(req, self.limits.context_length, arrival));
+        let id = self.reqs.insert(Req::new(req, self.limits.max_req_len(), arrival));
         self.rids.insert(rid, id);
         self.waiting.push_back(id);
         self.has_newcomer = true;

@@ -53,7 +53,7 @@ pub(crate) struct Req {
     /// The prompt and all tokens read back so far.
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) prompt_len: usize,
-    /// Clipped to the context. The prompt alone if 0.
+    /// Clipped to the context and the pool. The prompt alone if 0.
     pub(crate) max_new_tokens: usize,
     /// Row of the page tables, while it has pages.
     pub(crate) table_row: Option<usize>,
@@ -104,8 +104,8 @@ pub(crate) struct Arrival {
 }
 
 impl Req {
-    /// The prompt must be shorter than `context_length`.
-    pub(crate) fn new(req: GenerateReq, context_length: usize, arrival: Arrival) -> Self {
+    /// The prompt must be shorter than `max_req_len`.
+    pub(crate) fn new(req: GenerateReq, max_req_len: usize, arrival: Arrival) -> Self {
         let GenerateReq {
             rid,
             input_ids,
@@ -118,7 +118,7 @@ impl Req {
             ..
         } = req;
         let room = match pooling {
-            None => context_length - input_ids.len(),
+            None => max_req_len - input_ids.len(),
             Some(_) => 0,
         };
         let suppress = (sampling_params.min_new_tokens > 0)

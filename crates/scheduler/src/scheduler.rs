@@ -151,7 +151,7 @@ impl<E: Executor> Scheduler<E> {
             self.handle(msg, out);
         }
         self.expire(out);
-        let launched = match self.next_batch(out) {
+        let launched = match self.next_batch() {
             Some(batch) => Some(self.launch(batch)?),
             None => None,
         };
@@ -240,7 +240,7 @@ impl<E: Executor> Scheduler<E> {
 
     /// Prefill goes first: it bounds the time to the first token and grows the
     /// decode batch. But between two pieces of a prompt those that run get tokens.
-    fn next_batch(&mut self, out: &mut Vec<SchedulerEvent>) -> Option<ScheduleBatch> {
+    fn next_batch(&mut self) -> Option<ScheduleBatch> {
         self.running.retain(|&id| self.reqs.contains_key(id)); // aborted between steps
         if self.is_paused {
             return None;
@@ -248,18 +248,18 @@ impl<E: Executor> Scheduler<E> {
         let mut batch = self.spare.pop().unwrap_or_else(ScheduleBatch::empty);
         batch.clear(ForwardMode::Decode);
         if self.is_turn_of_running() {
-            self.fill_decode_batch(&mut batch, out);
+            self.fill_decode_batch(&mut batch);
         }
         let has_decode = !batch.rows.is_empty();
         self.decodes_since_piece = if has_decode { self.decodes_since_piece + 1 } else { 0 };
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Extend);
-            self.fill_prefill_batch(&mut batch, out);
+            self.fill_prefill_batch(&mut batch);
             self.mix_decode_rows(&mut batch);
         }
         if batch.rows.is_empty() {
             batch.clear(ForwardMode::Decode);
-            self.fill_decode_batch(&mut batch, out);
+            self.fill_decode_batch(&mut batch);
         }
         if batch.rows.is_empty() {
             self.spare.push(batch);

@@ -3,7 +3,10 @@
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+    },
 };
 use futures_util::StreamExt;
 use protocol::{Table, refuse_unsupported};
@@ -20,6 +23,7 @@ pub(crate) async fn read_json<T: DeserializeOwned + Send + 'static>(
     request: Request,
     table: &'static Table,
 ) -> Result<T, ApiError> {
+    refuse_encoded(request.headers())?;
     let body = read_bytes(request.into_body(), state.config.max_body_bytes).await?;
     if body.len() <= INLINE_BYTES {
         return parse(&body, table);
@@ -33,6 +37,7 @@ pub(crate) async fn read_json_or_default<T: DeserializeOwned + Default + Send + 
     request: Request,
     table: &'static Table,
 ) -> Result<T, ApiError> {
+    refuse_encoded(request.headers())?;
     let body = read_bytes(request.into_body(), state.config.max_body_bytes).await?;
     if body.is_empty() {
         return Ok(T::default());
@@ -48,6 +53,20 @@ pub(crate) fn require_json_content_type(headers: &HeaderMap) -> Result<(), ApiEr
         return Ok(());
     }
     Err(ApiError::schema("Unsupported Media Type: Only 'application/json' is allowed"))
+}
+
+/// What is compressed would be told to be no JSON.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            Err(ApiError::http(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("Content-Encoding: {encoding} is not supported: send the body as it is."),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8], table: &'static Table) -> Result<T, ApiError> {

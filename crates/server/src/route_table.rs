@@ -24,6 +24,11 @@ pub(crate) fn rows() -> &'static [Row] {
     &ROWS
 }
 
+/// Whether this very path is served; one of a row with parameters is not looked for.
+pub(crate) fn is_served(path: &str) -> bool {
+    rows().iter().any(|row| row.is_served && row.path == path)
+}
+
 /// Why a path that SGLang serves is left out here.
 pub(crate) fn reason_left_out(path: &str) -> Option<&'static str> {
     let row = rows().iter().find(|row| !row.is_served && row.path == path)?;

@@ -99,6 +99,8 @@ impl<F: StreamFormat> Events<F> {
     }
 
     fn finish(&mut self) {
+        // Their names are free before the client knows that it is over.
+        self.sequences = SequenceSet::default();
         if !F::LAST_FRAME.is_empty() {
             self.frames.0.push_back(Bytes::from_static(F::LAST_FRAME));
         }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     StopStrings, TextOr,
+    integer::integer,
     unsupported::{Field, Table, Unset},
 };
 
@@ -17,6 +18,7 @@ pub struct MessagesRequest {
     /// The conversation.
     pub messages: Vec<Message>,
     /// Tokens of the answer. Must be there, except where tokens are counted.
+    #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
     /// Instructions.
     pub system: Option<TextOr<TextBlock>>,
@@ -29,6 +31,7 @@ pub struct MessagesRequest {
     /// The model's own default unless set.
     pub top_p: Option<f64>,
     /// The model's own default unless set.
+    #[serde(default, deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// Whether to reason; the template's default unless set.
     pub thinking: Option<Thinking>,
@@ -114,6 +117,7 @@ pub struct Thinking {
     #[serde(rename = "type")]
     pub kind: String,
     /// Tokens after which reasoning has to end.
+    #[serde(default, deserialize_with = "integer")]
     pub budget_tokens: Option<i64>,
     /// `summarized`, or `omitted`: the text is left out.
     pub display: Option<String>,

@@ -8,6 +8,7 @@ use types::{FinishReason, TokenId};
 use super::{SESSION_TABLE, SamplingJson, SessionParams, sampling, sampling::SAMPLING_TABLE};
 use crate::{
     OneOrMany, PromptIds,
+    integer::integer,
     openai::CachedTokensDetails,
     unsupported::{Field, Table},
 };
@@ -28,6 +29,7 @@ pub struct GenerateRequest {
     /// Completions begin with reasoning, after which their grammars begin.
     pub require_reasoning: Option<bool>,
     /// Tokens after which reasoning has to end; wins over `custom_params`.
+    #[serde(deserialize_with = "integer")]
     pub max_thinking_tokens: Option<i64>,
     /// Server-sent events instead of one answer.
     pub stream: Option<bool>,
@@ -44,6 +46,7 @@ pub struct GenerateRequest {
     /// Tokens to report at each position.
     pub token_ids_logprob: Option<PromptIds>,
     /// Counts if the server schedules by priority.
+    #[serde(deserialize_with = "integer")]
     pub priority: Option<i64>,
     /// What the prompt goes on from.
     pub session_params: Option<SessionParams>,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     OneOrMany, StopStrings,
+    integer::integer,
     unsupported::{Field, Table},
 };
 
@@ -22,6 +23,7 @@ pub struct SamplingJson {
     /// Tokens to generate at most.
     pub max_new_tokens: MaxNewTokens,
     /// Tokens to generate at least.
+    #[serde(deserialize_with = "integer")]
     pub min_new_tokens: Option<i64>,
     /// Text that ends the request.
     pub stop: Option<StopStrings>,
@@ -34,10 +36,12 @@ pub struct SamplingJson {
     /// Nucleus size.
     pub top_p: Option<f64>,
     /// -1 for every token.
+    #[serde(deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// Relative probability floor.
     pub min_p: Option<f64>,
     /// Samples of each prompt.
+    #[serde(deserialize_with = "integer")]
     pub n: Option<i64>,
     /// EOS does not end the request.
     pub ignore_eos: Option<bool>,
@@ -46,8 +50,10 @@ pub struct SamplingJson {
     /// Keeps the stop string or stop token in the text.
     pub no_stop_trim: Option<bool>,
     /// Tokens between two chunks of a stream.
+    #[serde(deserialize_with = "integer")]
     pub stream_interval: Option<i64>,
     /// Any 64-bit integer.
+    #[serde(deserialize_with = "integer")]
     pub sampling_seed: Option<i64>,
     /// Taken off a token's logit for each time that the completion has it.
     pub frequency_penalty: Option<f64>,
@@ -74,6 +80,7 @@ pub struct SamplingJson {
 #[serde(default)]
 pub struct CustomParams {
     /// Tokens after which reasoning has to end; negative: it never has to.
+    #[serde(deserialize_with = "integer")]
     pub thinking_budget: Option<i64>,
 }
 
@@ -95,8 +102,7 @@ pub enum MaxNewTokens {
 
 impl<'de> Deserialize<'de> for MaxNewTokens {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Option::<i64>::deserialize(deserializer)?;
-        Ok(value.map_or(Self::Unlimited, Self::Exactly))
+        Ok(integer(deserializer)?.map_or(Self::Unlimited, Self::Exactly))
     }
 }
 

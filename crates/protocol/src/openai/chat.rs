@@ -9,6 +9,7 @@ use types::{MatchedStop, TokenId};
 use super::{Metadata, ReasoningEffort, ResponseFormat, SglExt, StreamOptions, ToolCall, Usage};
 use crate::{
     OneOrMany, StopStrings, TextOr,
+    integer::integer,
     native::{CUSTOM_PARAMS_TABLE, CustomParams, MetaInfo, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
@@ -22,14 +23,19 @@ pub struct ChatRequest {
     /// Echoed; one model is served, so it is not checked.
     pub model: Option<String>,
     /// The old name of `max_completion_tokens`.
+    #[serde(deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
     /// To the end of the context unless set.
+    #[serde(deserialize_with = "integer")]
     pub max_completion_tokens: Option<i64>,
     /// At least so many.
+    #[serde(deserialize_with = "integer")]
     pub min_tokens: Option<i64>,
     /// Samples.
+    #[serde(deserialize_with = "integer")]
     pub n: Option<i64>,
     /// Any 64-bit integer.
+    #[serde(deserialize_with = "integer")]
     pub seed: Option<i64>,
     /// Text that ends it.
     pub stop: Option<StopStrings>,
@@ -46,6 +52,7 @@ pub struct ChatRequest {
     /// The model's own default unless set.
     pub top_p: Option<f64>,
     /// The model's own default unless set.
+    #[serde(deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// The model's own default unless set.
     pub min_p: Option<f64>,
@@ -60,6 +67,7 @@ pub struct ChatRequest {
     /// Log-probabilities of each token.
     pub logprobs: Option<bool>,
     /// And of so many of the most likely ones.
+    #[serde(deserialize_with = "integer")]
     pub top_logprobs: Option<i64>,
     /// EOS does not end it.
     pub ignore_eos: Option<bool>,
@@ -100,6 +108,7 @@ pub struct ChatRequest {
     /// Names for the sequences.
     pub rid: Option<OneOrMany<String>>,
     /// Counts if the server schedules by priority.
+    #[serde(deserialize_with = "integer")]
     pub priority: Option<i64>,
     /// What the prompt goes on from.
     pub session_params: Option<SessionParams>,

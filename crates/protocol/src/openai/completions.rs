@@ -8,6 +8,7 @@ use types::{MatchedStop, TokenId};
 use super::{Metadata, ResponseFormat, SglExt, StreamOptions, Usage};
 use crate::{
     OneOrMany, PromptIds, StopStrings,
+    integer::integer,
     native::{CUSTOM_PARAMS_TABLE, CustomParams, SESSION_TABLE, SessionParams},
     unsupported::{Field, Table},
 };
@@ -31,22 +32,22 @@ pub struct CompletionRequest {
     /// What to complete.
     pub prompt: Prompt,
     /// 16 unless set.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
     /// At least so many.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub min_tokens: Option<i64>,
     /// Samples of each prompt.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub n: Option<i64>,
     /// Same as `n` at most: more would need ranking by logprob.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub best_of: Option<i64>,
     /// Puts the prompt before the completion.
     #[serde(default)]
     pub echo: Option<bool>,
     /// Any 64-bit integer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub seed: Option<i64>,
     /// Text that ends it.
     #[serde(default)]
@@ -70,7 +71,7 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub top_p: Option<f64>,
     /// -1 unless set.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// 0 unless set.
     #[serde(default)]
@@ -103,7 +104,7 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub ebnf: Option<String>,
     /// Log-probabilities of each token, and of so many of the most likely ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub logprobs: Option<i64>,
     /// EOS does not end it.
     #[serde(default)]
@@ -118,7 +119,7 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub rid: Option<OneOrMany<String>>,
     /// Counts if the server schedules by priority.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub priority: Option<i64>,
     /// What the prompt goes on from.
     #[serde(default)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Prompt, Usage};
 use crate::{
     OneOrMany,
+    integer::integer,
     unsupported::{Field, Table},
 };
 
@@ -20,7 +21,7 @@ pub struct EmbeddingRequest {
     #[serde(default)]
     pub encoding_format: Option<String>,
     /// Length of the embeddings, where the model has several.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub dimensions: Option<i64>,
     /// Names for the inputs.
     #[serde(default)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Content, Prompt, Usage};
 use crate::{
     OneOrMany, PromptIds,
+    integer::integer,
     unsupported::{Field, Table},
 };
 
@@ -75,7 +76,7 @@ pub struct RerankRequest {
     #[serde(default)]
     pub instruct: Option<String>,
     /// Documents in the answer, if fewer than all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub top_n: Option<i64>,
     /// On by default.
     #[serde(default)]

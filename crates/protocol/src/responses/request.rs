@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     StopStrings, TextOr,
+    integer::integer,
     openai::JsonSchemaFormat,
     unsupported::{Field, Table, Unset},
 };
@@ -35,12 +36,14 @@ pub struct ResponsesRequest {
     /// What else to tell: [`LOGPROBS`], [`ENCRYPTED_REASONING`].
     pub include: Option<Vec<String>>,
     /// To the end of the context unless set.
+    #[serde(default, deserialize_with = "integer")]
     pub max_output_tokens: Option<i64>,
     /// The model's own default unless set.
     pub temperature: Option<f64>,
     /// The model's own default unless set.
     pub top_p: Option<f64>,
     /// The model's own default unless set.
+    #[serde(default, deserialize_with = "integer")]
     pub top_k: Option<i64>,
     /// The model's own default unless set.
     pub min_p: Option<f64>,
@@ -53,6 +56,7 @@ pub struct ResponsesRequest {
     /// Text that ends it.
     pub stop: Option<StopStrings>,
     /// Of so many of the most likely tokens, with [`LOGPROBS`].
+    #[serde(default, deserialize_with = "integer")]
     pub top_logprobs: Option<i64>,
     /// Functions that the answer may call.
     pub tools: Option<Vec<Value>>,
@@ -94,6 +98,7 @@ pub struct Reasoning {
     /// A variable of the template; `none` turns reasoning off.
     pub effort: Option<String>,
     /// Tokens after which it has to end. Not in upstream, nor in OpenAI's own.
+    #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
     /// Reasoning is told as its own summary too.
     pub summary: Option<Summary>,

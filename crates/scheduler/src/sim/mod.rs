@@ -59,7 +59,7 @@ fn run_quarter(quarter: u64) {
         stopped: 2_000,
         aborted: 500,
         refused: 500,
-        out_of_memory: 50,
+        filled_pool: 50,
         retractions: 1_000,
         cached_tokens: 20_000,
         evicted_tokens: 20_000,

@@ -36,9 +36,9 @@ impl PrefixHash {
 }
 
 /// The completion and the end of a request that nothing interrupts.
-pub(super) fn complete(req: &GenerateReq, context_length: usize) -> (Vec<TokenId>, FinishReason) {
+pub(super) fn complete(req: &GenerateReq, max_req_len: usize) -> (Vec<TokenId>, FinishReason) {
     let params = &req.sampling_params;
-    let room = context_length - req.input_ids.len();
+    let room = max_req_len - req.input_ids.len();
     let max_new_tokens = params.max_new_tokens.map_or(room, |max| max.min(room));
     let stops: Vec<_> = req.eos_token_ids.iter().chain(&params.stop_token_ids).copied().collect();
     let mut prefix = req.input_ids.iter().fold(PrefixHash::EMPTY, |hash, &id| hash.push(id));

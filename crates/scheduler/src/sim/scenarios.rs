@@ -438,19 +438,16 @@ fn retraction_takes_the_one_with_fewest_tokens_and_loses_none() {
 }
 
 #[test]
-fn a_request_that_outgrows_the_pool_alone_is_ended_with_the_cause() {
+fn a_request_that_would_outgrow_the_pool_ends_with_it() {
     for overlap in [false, true] {
         let mut scheduler = scheduler(SchedulerLimits { num_pages: 2, overlap, ..limits() });
-        let events = run_to_idle(&mut scheduler, vec![send(req("a", prompt(20), 50))]);
-        let (tokens, _, reason) = answer(&events, "a");
-        assert_eq!(tokens.len(), 13, "the last needs no slot of its own");
-        assert_eq!(
-            reason,
-            FinishReason::internal_error(
-                "Out of memory: the request has 33 tokens and the K/V pool holds 32, even with no \
-                 other request running."
-            )
-        );
+        let msgs = vec![send(req("a", prompt(20), 50)), send(req("b", prompt(32), 50))];
+        let events = run_to_idle(&mut scheduler, msgs);
+        for (rid, length) in [("a", 13), ("b", 1)] {
+            let (tokens, _, reason) = answer(&events, rid);
+            assert_eq!(reason, FinishReason::Length { length });
+            assert_eq!(tokens.len(), length, "the last needs no slot of its own");
+        }
         assert_eq!(scheduler.stats().num_used_tokens(), 0);
     }
 }

@@ -110,7 +110,7 @@ async fn wrong_types_and_values_of_openai_routes() {
         (json!({"prompt": ["a", 1]}), "one kind"),
         (json!({"prompt": {"a": 1}}), "a string, a list"),
         (json!({"prompt": [260]}), "outside the vocabulary"),
-        (json!({"prompt": "x", "max_tokens": "many"}), "i64"),
+        (json!({"prompt": "x", "max_tokens": "many"}), "an integer"),
         (json!({"prompt": "x", "max_tokens": 256}), "257 tokens"),
         (json!({"prompt": "x", "n": 0}), "n must be"),
         (json!({"prompt": "x", "best_of": 2}), "`best_of`"),
@@ -173,6 +173,37 @@ async fn openai_routes_insist_on_json() {
         let answer = server.send(request.body(body.into()).unwrap()).await;
         assert_eq!(answer.status, status, "{content_type}");
     }
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_refused_as_such() {
+    let server = Server::answering("x");
+    for (encoding, status) in [("gzip", 415), ("br", 415), ("identity", 200), ("Identity", 200)] {
+        let request = axum::http::Request::post(GENERATE).header("content-encoding", encoding);
+        let body = json!({"text": "x"}).to_string();
+        let answer = server.send(request.body(body.into()).unwrap()).await;
+        assert_eq!(answer.status, status, "{encoding}");
+        assert!(status == 200 || message(&answer).contains(encoding), "{}", answer.text);
+    }
+}
+
+/// Some clients know floating-point numbers only.
+#[tokio::test]
+async fn integers_may_be_written_with_a_fraction_of_zero() {
+    let server = Server::answering("x");
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (path, body) in [
+        (GENERATE, json!({"text": "x", "sampling_params": {"max_new_tokens": 4.0, "n": 1.0}})),
+        (COMPLETIONS, json!({"prompt": "x", "max_tokens": 4.0, "seed": 7.0, "top_k": 3.0})),
+        (CHAT, json!({"messages": messages, "max_tokens": 4.0, "n": 1.0, "top_k": -1.0})),
+        ("/v1/messages", json!({"model": "x", "messages": messages, "max_tokens": 4.0})),
+        ("/v1/responses", json!({"input": "x", "max_output_tokens": 4.0})),
+        ("/api/chat", json!({"model": "x", "messages": messages, "options": {"top_k": 3.0}})),
+    ] {
+        let answer = server.post(path, body.clone()).await;
+        assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text);
+    }
+    refused(&server, COMPLETIONS, json!({"prompt": "x", "max_tokens": 4.5}), "an integer").await;
 }
 
 #[tokio::test]
@@ -240,4 +271,22 @@ async fn unknown_routes_and_methods() {
     let answer = server.get(GENERATE).await;
     assert_eq!(answer.status, 405);
     assert_eq!(answer.json()["message"], "Method Not Allowed");
+}
+
+#[tokio::test]
+async fn a_slash_too_many_is_a_redirect() {
+    let server = Server::answering("x");
+    for (path, location) in [
+        ("/v1/chat/completions/", Some("/v1/chat/completions")),
+        ("/v1/models/", Some("/v1/models")),
+        ("/flush_cache/?timeout=1", Some("/flush_cache?timeout=1")),
+        ("/v1/nothing/", None),
+        ("//evil.example/", None),
+    ] {
+        let request = axum::http::Request::post(path).body(axum::body::Body::empty()).unwrap();
+        let answer = server.raw(request).await;
+        assert_eq!(answer.status(), if location.is_some() { 307 } else { 404 }, "{path}");
+        let header = answer.headers().get("location").map(|value| value.to_str().unwrap());
+        assert_eq!(header, location, "{path}");
+    }
 }

@@ -142,7 +142,7 @@ async fn what_cannot_be_is_refused() {
         (
             "/generate",
             json!({"text": "x", "sampling_params": {"custom_params": {"thinking_budget": "5"}}}),
-            "expected i64",
+            "expected an integer",
         ),
     ] {
         let answer = server.post(path, body.clone()).await;
