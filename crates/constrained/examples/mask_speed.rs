@@ -119,7 +119,28 @@ fn cases() -> Vec<Case> {
         case("tags: text with calls", GrammarKind::StructuralTag,
             json!({"triggers": ["<call>"], "structures": [{"begin": "<call>", "end": "</call>", "schema": {"type": "object"}}]}).to_string(),
             |random| format!("{} <call>{}</call> {}", random.words(15), json!({"q": random.words(4)}), random.words(9))),
+        case("ebnf: nested lists", GrammarKind::Ebnf,
+            "root ::= \"- \" item (\"\\n- \" item)*\nitem ::= \"'\" [^'\\n]* \"'\" | \"[\" item (\", \" item)* \"]\" | [0-9]+".to_owned(),
+            |random| (0..6).map(|n| format!("{}- {}", if n == 0 { "" } else { "\n" }, nested(random))).collect()),
+        case("tags: different calls", GrammarKind::StructuralTag,
+            json!({"triggers": ["<call>"], "structures": [{"begin": "<call>", "end": "</call>", "schema": {"type": "object"}}]}).to_string(),
+            |random| (0..3).map(|_| {
+                let parts: Map<String, Value> = (0..1 + random.below(4)).map(|_| (random.words(2), random.below(99).into())).collect();
+                format!("{} <call>{}</call> ", random.words(8), Value::Object(parts))
+            }).collect()),
     ]
+}
+
+/// Strings and numbers in lists, no two of them alike.
+fn nested(random: &mut Random) -> String {
+    match random.below(3) {
+        0 => random.below(9999).to_string(),
+        1 => format!("'{}'", random.words(4)),
+        _ => {
+            let items: Vec<_> = (0..1 + random.below(2)).map(|_| nested(random)).collect();
+            format!("[{}]", items.join(", "))
+        }
+    }
 }
 
 /// A schema whose automaton has some 2000 states, and an instance's text.

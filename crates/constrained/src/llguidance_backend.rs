@@ -3,6 +3,7 @@
 //! Upstream: `sglang/srt/constrained/llguidance_backend.py`.
 
 mod grammar;
+mod interior;
 mod lexers;
 mod masks;
 mod parser;
@@ -96,7 +97,8 @@ impl LlGuidance {
             ..ParserLimits::default()
         };
         let automata = Automata::new(vocabulary, env);
-        let (vocabulary, masks) = (Arc::clone(vocabulary), Arc::new(MaskStore::new()));
+        let vocabulary = Arc::clone(vocabulary);
+        let masks = Arc::new(MaskStore::new(factory.slicer()));
         Ok(Self { factory, vocabulary, special, automata, masks, json })
     }
 

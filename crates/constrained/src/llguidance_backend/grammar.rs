@@ -92,7 +92,7 @@ impl LlGrammar {
         lease.places().mask(&place).filter(|_| !self.parser.is_stopped())
     }
 
-    fn new_mask(&mut self) -> Result<Vec<u32>, GrammarError> {
+    pub(super) fn new_mask(&mut self) -> Result<Vec<u32>, GrammarError> {
         let allowed = self.asked(LlParser::mask)?;
         let mut mask = Vec::from(allowed);
         mask.resize(self.vocabulary.mask_words(), 0);

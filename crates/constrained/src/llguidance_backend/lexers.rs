@@ -96,10 +96,11 @@ impl Lexers {
                 (parser.clone(), lease(places, users.upgrade().unwrap_or_default()))
             }
             other => {
-                let (parser, places) = match other {
+                let (mut parser, places) = match other {
                     Some(warm) => (warm.parser.deep_clone(), warm.places.copy()),
                     None => (lexers.cold(), KnownPlaces::new(&lexers.masks)),
                 };
+                parser.compute_masks_by(Arc::<KnownPlaces>::clone(&places));
                 let (copy, user) = (parser.clone(), Arc::new(()));
                 let lease = lease(&places, Arc::clone(&user));
                 shared.push(Shared { parser, places, users: Arc::downgrade(&user) });
@@ -151,11 +152,12 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llguidance_backend::tests::parser;
+    use crate::llguidance_backend::tests::{library, parser};
 
     #[test]
     fn a_few_lexers_are_lent_to_many_and_none_that_is_retired() {
-        let lexers = Arc::new(Lexers::new(parser("a+"), false, &Arc::new(MaskStore::new())));
+        let lexers =
+            Arc::new(Lexers::new(parser("a+"), false, &Arc::new(MaskStore::new(library()))));
         let mut leases: Vec<Lease> = (0..9).map(|_| Lexers::lease(&lexers).1).collect();
         assert_eq!(lexers.lock().len(), MAX_SHARED);
         leases[0].retire();

@@ -6,14 +6,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use llguidance::derivre::StateID;
+use llguidance::{derivre::StateID, earley::BiasComputer};
 use types::TokenId;
 
-use super::parser::LexerPlace;
+use super::{interior::Interior, parser::LexerPlace};
 
 /// Bytes of masks kept for all grammars of a vocabulary.
 const MAX_BYTES: usize = 64 << 20;
@@ -45,14 +49,41 @@ pub(super) struct Place {
     pub(super) lexer: LexerPlace,
 }
 
+/// What is known of a state of a lexer.
+#[derive(Debug, Clone)]
+pub(super) enum Seen {
+    /// So many masks took long there, since their places were not known.
+    Slow(u32),
+    /// Which tokens stay within the lexeme.
+    Interior(Arc<(Interior, Room)>),
+    /// To look into it does not pay.
+    Useless,
+}
+
 /// The masks kept for all grammars of a vocabulary, equal ones once.
-#[derive(Debug)]
 pub(super) struct MaskStore {
+    /// How the library computes a mask.
+    library: Arc<dyn BiasComputer>,
     distinct: Mutex<HashSet<Arc<[u32]>>>,
     /// All that keep some.
     places: Mutex<Vec<Weak<KnownPlaces>>>,
+    /// Bytes of what is kept of states.
+    num_bytes: Arc<AtomicUsize>,
     max_bytes: usize,
     min_nodes: usize,
+}
+
+/// Bytes that count as long as this lives.
+#[derive(Debug)]
+pub(super) struct Room {
+    num_bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.num_bytes, Ordering::Relaxed);
+    }
 }
 
 /// What is known by one lexer, whose numbers of states mean nothing to others.
@@ -68,16 +99,29 @@ struct Known {
     /// Of histories, those that are forgotten included: no number is used twice.
     num_histories: u64,
     masks: HashMap<Place, Arc<[u32]>>,
+    states: HashMap<StateID, Seen>,
 }
 
 impl MaskStore {
-    pub(super) fn new() -> Self {
-        Self::with_limits(MAX_BYTES, MIN_NODES)
+    pub(super) fn new(library: Arc<dyn BiasComputer>) -> Self {
+        Self::with_limits(library, MAX_BYTES, MIN_NODES)
     }
 
     /// Keeps so many bytes of masks for which so many nodes were looked at.
-    pub(super) fn with_limits(max_bytes: usize, min_nodes: usize) -> Self {
-        Self { distinct: Mutex::default(), places: Mutex::default(), max_bytes, min_nodes }
+    pub(super) fn with_limits(
+        library: Arc<dyn BiasComputer>,
+        max_bytes: usize,
+        min_nodes: usize,
+    ) -> Self {
+        let (distinct, places, num_bytes) = Default::default();
+        Self { library, distinct, places, num_bytes, max_bytes, min_nodes }
+    }
+
+    fn room_for(&self, num_bytes: usize) -> Option<Room> {
+        let masks: usize = lock(&self.distinct).iter().map(|mask| size_of_val(&**mask)).sum();
+        let room = Room { num_bytes, all: Arc::clone(&self.num_bytes) };
+        let before = self.num_bytes.fetch_add(num_bytes, Ordering::Relaxed);
+        (masks + before + num_bytes <= self.max_bytes).then_some(room)
     }
 
     /// The mask, if there is room for it.
@@ -87,7 +131,9 @@ impl MaskStore {
             return Some(Arc::clone(same));
         }
         // All masks of a vocabulary are as long.
-        let is_full = |num_masks: usize| (num_masks + 1) * size_of_val(mask) > self.max_bytes;
+        let others = self.num_bytes.load(Ordering::Relaxed);
+        let is_full =
+            |num_masks: usize| (num_masks + 1) * size_of_val(mask) + others > self.max_bytes;
         if is_full(distinct.len()) {
             distinct.retain(|mask| Arc::strong_count(mask) > 1);
         }
@@ -99,12 +145,21 @@ impl MaskStore {
         Some(mask)
     }
 
-    /// Forgets all masks: what is needed comes again.
+    /// Forgets all that takes room: what is needed comes again.
     fn clear(&self) {
         let places: Vec<_> = lock(&self.places).iter().filter_map(Weak::upgrade).collect();
         for places in places {
-            lock(&places.known).masks.clear();
+            let known = &mut *lock(&places.known);
+            known.masks.clear();
+            known.states.clear();
         }
+        lock(&self.distinct).retain(|mask| Arc::strong_count(mask) > 1);
+    }
+}
+
+impl fmt::Debug for MaskStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MaskStore").field("num_bytes", &self.num_bytes).finish_non_exhaustive()
     }
 }
 
@@ -143,7 +198,7 @@ impl KnownPlaces {
 
     /// Keeps a mask, if so many nodes were looked at that it is worth it.
     pub(super) fn keep(&self, place: Place, mask: &[u32], num_nodes: usize) {
-        if num_nodes < self.store.min_nodes {
+        if !self.is_worth_it(num_nodes) {
             return;
         }
         let kept = self.store.keep(mask).or_else(|| {
@@ -152,6 +207,40 @@ impl KnownPlaces {
         });
         if let Some(mask) = kept {
             insert(&mut lock(&self.known).masks, place, mask);
+        }
+    }
+
+    pub(super) fn library(&self) -> &dyn BiasComputer {
+        &*self.store.library
+    }
+
+    /// Whether a mask for which so many nodes were looked at took long.
+    pub(super) fn is_worth_it(&self, num_nodes: usize) -> bool {
+        num_nodes >= self.store.min_nodes
+    }
+
+    pub(super) fn seen(&self, state: StateID) -> Option<Seen> {
+        lock(&self.known).states.get(&state).cloned()
+    }
+
+    pub(super) fn see(&self, state: StateID, seen: Seen) {
+        insert(&mut lock(&self.known).states, state, seen);
+    }
+
+    /// Keeps what is known of a state.
+    pub(super) fn see_interior(&self, state: StateID, interior: Option<Interior>) {
+        let seen = interior.map(|interior| {
+            let num_bytes = interior.num_bytes();
+            let room = self.store.room_for(num_bytes).or_else(|| {
+                self.store.clear();
+                self.store.room_for(num_bytes)
+            });
+            room.map(|room| Seen::Interior(Arc::new((interior, room))))
+        });
+        match seen {
+            None => self.see(state, Seen::Useless),
+            Some(Some(seen)) => self.see(state, seen),
+            Some(None) => {}
         }
     }
 }
@@ -171,6 +260,7 @@ fn insert<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: V) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llguidance_backend::tests::library;
 
     fn place(state: u32) -> Place {
         let lexer = LexerPlace { state: StateID::new(state), is_within: false };
@@ -179,7 +269,7 @@ mod tests {
 
     #[test]
     fn masks_are_kept_within_their_bytes_equal_ones_once() {
-        let store = Arc::new(MaskStore::with_limits(40, 7));
+        let store = Arc::new(MaskStore::with_limits(library(), 40, 7));
         let num_masks = || lock(&store.distinct).len();
         let (places, others) = (KnownPlaces::new(&store), KnownPlaces::new(&store));
         places.keep(place(0), &[1, 2], 6);
@@ -202,7 +292,7 @@ mod tests {
 
     #[test]
     fn places_that_are_gone_leave_room() {
-        let store = Arc::new(MaskStore::with_limits(16, 0));
+        let store = Arc::new(MaskStore::with_limits(library(), 16, 0));
         let (gone, stays) = (KnownPlaces::new(&store), KnownPlaces::new(&store));
         gone.keep(place(1), &[1, 0], 0);
         stays.keep(place(2), &[2, 0], 0);
@@ -215,8 +305,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_states_has_the_same_room() {
+        let store = Arc::new(MaskStore::with_limits(library(), 100, 0));
+        let room = store.room_for(60).unwrap();
+        assert!(store.room_for(60).is_none());
+        let places = KnownPlaces::new(&store);
+        for state in 0..9 {
+            places.keep(place(state), &[state; 5], 0);
+        }
+        assert_eq!(lock(&store.distinct).len(), 1, "of 20 bytes, beside 60");
+        assert!(store.room_for(21).is_none());
+        store.clear();
+        assert!(store.room_for(40).is_some());
+        drop(room);
+        assert!(store.room_for(100).is_some());
+    }
+
+    #[test]
     fn histories_are_told_apart_and_bounded() {
-        let places = KnownPlaces::new(&Arc::new(MaskStore::new()));
+        let places = KnownPlaces::new(&Arc::new(MaskStore::new(library())));
         let step = |state, byte| Step::Lexeme(StateID::new(state), byte);
         let start = History::default();
         let first = places.history(start, step(1, None));

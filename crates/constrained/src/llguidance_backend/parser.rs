@@ -1,8 +1,13 @@
 //! The library's parser of one completion.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use llguidance::{TokenParser, derivre::StateID, earley::ParserRecognizer, panic_utils};
+use llguidance::{
+    TokenParser,
+    derivre::StateID,
+    earley::{BiasComputer, ParserRecognizer},
+    panic_utils,
+};
 use toktrie::{Recognizer, SimpleVob};
 use types::TokenId;
 
@@ -49,6 +54,12 @@ impl LlParser {
 
     pub(super) fn error(&self) -> Option<&str> {
         self.0.as_ref().err().map(String::as_str)
+    }
+
+    pub(super) fn compute_masks_by(&mut self, computer: Arc<dyn BiasComputer>) {
+        if let Ok(parser) = &mut self.0 {
+            parser.bias_computer = computer;
+        }
     }
 
     /// What `ask` gets. After a failure, or a panic, the parser is none any more.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use llguidance::earley::BiasComputer;
 use proptest::{collection, prelude::*, test_runner::TestRunner};
-use types::TokenId;
+use types::{NextTokens, TokenId};
 
 use super::*;
 use crate::{
@@ -12,10 +13,16 @@ use crate::{
 };
 
 /// Keeps this many bytes of masks, all that come.
-fn backend(max_bytes: usize) -> LlGuidance {
+fn backend(max_bytes: usize, min_nodes: usize) -> LlGuidance {
     let mut backend = LlGuidance::new(&Arc::new(vocabulary()), JsonOptions::default()).unwrap();
-    backend.masks = Arc::new(MaskStore::with_limits(max_bytes, 0));
+    backend.masks =
+        Arc::new(MaskStore::with_limits(backend.factory.slicer(), max_bytes, min_nodes));
     backend
+}
+
+/// How the library computes masks.
+pub(super) fn library() -> Arc<dyn BiasComputer> {
+    backend(0, 0).factory.slicer()
 }
 
 fn grammar(backend: &LlGuidance, kind: GrammarKind, text: &str) -> LlGrammar {
@@ -31,7 +38,7 @@ pub(crate) fn by_the_library(vocabulary: &Arc<Vocabulary>, regex: &str) -> Box<d
 
 /// What follows a regular expression in the library.
 pub(super) fn parser(regex: &str) -> LlParser {
-    let backend = backend(0);
+    let backend = backend(0, usize::MAX);
     LlParser::new(backend.factory.create_parser(TopLevelGrammar::from_regex(regex)))
 }
 
@@ -89,6 +96,7 @@ fn compare(kept: &mut LlGrammar, library: &mut LlGrammar, text: &str, picks: &[u
         let masks = (kept.next_tokens(), library.next_tokens());
         let (Ok(mask), Ok(expected)) = masks else { panic!("{masks:?} at {step}") };
         assert_eq!(mask, expected, "at {step}");
+        assert_eq!(NextTokens::Of(kept.new_mask().unwrap()), expected, "anew at {step}");
         let allowed = (0..VOCAB_SIZE as TokenId).filter(|&token| mask.allows(token));
         let allowed: Vec<_> = allowed.collect();
         let token = match text.get(at) {
@@ -109,7 +117,7 @@ fn compare(kept: &mut LlGrammar, library: &mut LlGrammar, text: &str, picks: &[u
 
 #[test]
 fn kept_masks_are_those_of_the_library() {
-    let (keeping, library) = (backend(usize::MAX), backend(0));
+    let (keeping, library) = (backend(usize::MAX, 0), backend(0, usize::MAX));
     let grammars: Vec<_> = CASES
         .iter()
         .map(|&(kind, text, _)| (grammar(&keeping, kind, text), grammar(&library, kind, text)))
@@ -138,7 +146,7 @@ fn text_after_a_call_is_known_from_text_before_it() {
         (StructuralTag, CASES[6].1, "so <f>{\"a\":1}</f>"),
         (StructuralTag, CASES[7].1, "one \u{1}g12!"),
     ] {
-        let backend = backend(usize::MAX);
+        let backend = backend(usize::MAX, 0);
         let mut grammar = grammar(&backend, kind, text);
         let beginning = grammar.place();
         for token in tokens(taken) {
@@ -152,7 +160,7 @@ fn text_after_a_call_is_known_from_text_before_it() {
 
 #[test]
 fn a_mask_before_tokens_were_taken_back_is_not_that_of_others_in_their_place() {
-    let backend = backend(0);
+    let backend = backend(0, usize::MAX);
     let lark = "start: \"q\" \"t\" \"rue\" | \"z\" \"t\" \"x\"";
     let grammar = TopLevelGrammar::from_lark(lark.to_owned());
     let mut grammar = backend.followed(grammar.into()).unwrap();
