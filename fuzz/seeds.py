@@ -136,68 +136,16 @@ def grammars():
     dictionary("grammar", words.split() + literals("constrained/src/structural_tag", "constrained/src/ebnf"))
 
 
-CHAT = {"model": "m", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "<tool_call>"}]}
-TOOLS = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object"}, "strict": True}}]
-CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}]}
-BODIES = {
-    "/generate": [
-        {"text": "Hi", "sampling_params": {"max_new_tokens": 3, "temperature": 0, "stop": ["a"], "stop_regex": "b+", "n": 2}},
-        {"input_ids": [[1, 2], [3]], "sampling_params": [{"top_k": 2}, {"logit_bias": {"3": 1.5}}], "stream": True},
-        {"text": ["a", "b"], "rid": ["x", "y"], "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2, "token_ids_logprob": [1]},
-        {"text": "a", "sampling_params": {"json_schema": "{}", "min_new_tokens": 1}, "return_text_in_logprobs": True, "priority": 1},
-    ],
-    "/v1/completions": [
-        {"model": "m", "prompt": ["a", "b"], "n": 2, "best_of": 2, "logprobs": 3, "echo": True, "suffix": None, "seed": 1},
-        {"prompt": [1, 2], "stream": True, "stream_options": {"include_usage": True}, "stop": ["x"], "max_tokens": 4},
-    ],
-    "/v1/chat/completions": [
-        {**CHAT, "tools": TOOLS, "tool_choice": "auto", "stream": True, "logprobs": True, "top_logprobs": 2},
-        {**CHAT, "messages": [*CHAT["messages"], CALLED, {"role": "tool", "tool_call_id": "c", "content": "noon"}]},
-        {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}},
-        {**CHAT, "tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}, "reasoning_effort": "low"},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "<think>x</think>y"}]}], "chat_template_kwargs": {"enable_thinking": True}},
-    ],
-    "/v1/messages": [
-        {"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "x"}], "stream": True, "messages": [
-            {"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "thinking", "thinking": "h", "signature": ""}, {"type": "tool_use", "id": "t", "name": "now", "input": {}}]},
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "noon"}]}],
-         "tools": [{"name": "now", "input_schema": {"type": "object"}}], "thinking": {"type": "enabled", "budget_tokens": 1024}, "tool_choice": {"type": "any"}},
-    ],
-    "/v1/messages/count_tokens": [{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}],
-    "/v1/responses": [
-        {"model": "m", "input": "Hi", "stream": True, "tools": [{"type": "function", "name": "now"}], "instructions": "x", "max_output_tokens": 5},
-        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}, {"type": "function_call", "call_id": "c", "name": "now", "arguments": "{}"},
-                   {"type": "function_call_output", "call_id": "c", "output": "noon"}], "store": False, "reasoning": {"effort": "low"}, "previous_response_id": "resp_1"},
-    ],
-    "/api/chat": [{"model": "m", "messages": CHAT["messages"], "stream": False, "think": True, "tools": TOOLS, "options": {"num_predict": 4, "stop": ["x"], "num_ctx": 64}}],
-    "/api/generate": [{"model": "m", "prompt": "Hi", "system": "x", "raw": False, "keep_alive": "5m", "options": {"seed": 1}}],
-    "/api/show": [{"model": "m", "verbose": True}],
-    "/tokenize": [{"prompt": ["a", "b"], "add_special_tokens": True}, {"model": "m", "prompt": "Hi"}],
-    "/detokenize": [{"tokens": [[1, 2], [3]], "skip_special_tokens": False}],
-    "/parse_function_call": [{"text": "<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>", "tools": TOOLS, "tool_call_parser": "qwen25"}],
-    "/separate_reasoning": [{"text": "<think>a</think>b", "reasoning_parser": "qwen3"}],
-    "/vertex_generate": [{"instances": [{"text": "a"}, {"input_ids": [1]}], "parameters": {"sampling_params": {"max_new_tokens": 2}}}],
-    "/encode": [{"text": ["a", "b"]}, {"input_ids": [[1]], "dimensions": 1}],
-    "/classify": [{"text": "a"}],
-    "/v1/embeddings": [{"model": "m", "input": ["a", "b"], "dimensions": 1, "encoding_format": "base64"}, {"input": [[4, 5], [7]]}],
-    "/v1/score": [{"query": "a", "items": ["b", "c"], "label_token_ids": [5, 6], "apply_softmax": True, "item_first": True, "model": "m"}],
-    "/v1/rerank": [{"query": "a", "documents": ["b", "c"], "top_n": 1, "return_documents": True, "instruct": "x"}],
-    "/v1/classify": [{"model": "m", "input": ["a", "b"]}],
-    "/abort_request": [{"rid": "x"}, {"abort_all": True}],
-    "/pause_generation": [{"mode": "retract"}],
-    "/update_weight_version": [{"new_version": "2", "abort_all_requests": True}],
-    "/update_weights_from_disk": [{"model_path": "broken", "load_format": "auto", "abort_all_requests": False, "weight_version": "3"}],
-    "/slow_down": [{"forward_sleep_time": 0.1}],
-    "/set_internal_state": [{"server_args": {"pp_max_micro_batch_size": 3}}],
-}
-
-
 def bodies():
-    source = (FUZZ / "fuzz_targets/http_body.rs").read_text()
+    source = text_of("fuzz-targets/src/http_body.rs")
     routes = re.findall(r'^    "(/[^"]*)",$', source, re.M)
-    for route, bodies in BODIES.items():
+    of_routes = json.loads(text_of("server/testdata/bodies.json"))
+    for route, bodies in of_routes.items():
         for index, body in enumerate(bodies):
             seed("http_body", bytes([routes.index(route), index]) + json.dumps(body).encode())
+    session = [("/open_session", 0), ("/generate", -2), ("/generate", -1), ("/close_session", 0)]
+    parts = [bytes([routes.index(route)]) + json.dumps(of_routes[route][index]).encode() for route, index in session]
+    seed("http_body", parts[0][:1] + b"\0" + b"\n----\n".join([parts[0][1:], *parts[1:]]))
     fields = re.findall(r"pub (\w+):", "".join(file.read_text() for file in sorted((CRATES / "protocol/src").rglob("*.rs"))))
     values = ["1e999", "-1", "null", "true", "18446744073709551616", "-0.0", "\\ud800", "\\u0000", "auto", "none", "required", "json_object"]
     roles = ["user", "assistant", "tool", "system", "function", "text", "image_url", "input_text"]

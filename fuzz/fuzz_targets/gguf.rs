@@ -1,27 +1,8 @@
-//! GGUF files of strangers, up to the tensors' bytes: header, metadata, directory, config, and
-//! the vocabulary in them.
+//! See the crate `fuzz-targets`.
 
 #![no_main]
 
-use std::{fs, path::PathBuf, sync::LazyLock};
-
+use fuzz_targets::{gguf, guarded};
 use libfuzzer_sys::fuzz_target;
-use model_loader::{LoaderOptions, ModelSource, Quiet, TokenizerSource, load};
-use nn::{LoadOptions, Unpack};
-use sglang_mlx_fuzz::{folder, guarded};
-use tokenizer::Tokenizer;
 
-static FILE: LazyLock<PathBuf> = LazyLock::new(|| folder().join("model.gguf"));
-
-fuzz_target!(|data: &[u8]| guarded(|| {
-    fs::write(&*FILE, data).expect("room for a file");
-    let weights = LoadOptions { compute_dtype: mlx::Dtype::Float32, unpack: Unpack::Never };
-    let source = ModelSource::Gguf(FILE.clone());
-    let Ok(model) = load(&source, &LoaderOptions::new(weights), &Quiet) else { return };
-    let TokenizerSource::Gguf(vocab) = &model.tokenizer else { panic!("a vocabulary of its own") };
-    if let Ok(tokenizer) = Tokenizer::from_gguf(vocab)
-        && let Ok(ids) = tokenizer.encode("Hello, 世界", true)
-    {
-        tokenizer.decode(&ids, false);
-    }
-}));
+fuzz_target!(|data: &[u8]| guarded(|| gguf::run(data)));

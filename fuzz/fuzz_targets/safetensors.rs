@@ -1,40 +1,8 @@
-//! Model folders of strangers, up to the tensors' bytes. Two bytes tell the length of an index
-//! (none: one shard without), two more that of the config; the rest is the shard.
+//! See the crate `fuzz-targets`.
 
 #![no_main]
 
-use std::{fs, path::PathBuf, sync::LazyLock};
-
+use fuzz_targets::{guarded, safetensors};
 use libfuzzer_sys::fuzz_target;
-use model_loader::{LoaderOptions, ModelSource, Quiet, load};
-use nn::{LoadOptions, Unpack};
-use sglang_mlx_fuzz::{folder, guarded, head};
 
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(folder);
-
-const CONFIG: &[u8] = br#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}"#;
-
-fuzz_target!(|data: &[u8]| guarded(|| {
-    let ([a, b, c, d], rest) = head(data);
-    let (index, rest) = cut(rest, u16::from_le_bytes([a, b]));
-    let (config, shard) = cut(rest, u16::from_le_bytes([c, d]));
-    put("model.safetensors.index.json", index);
-    put("config.json", if config.is_empty() { CONFIG } else { config });
-    put("model.safetensors", shard);
-    let weights = LoadOptions { compute_dtype: mlx::Dtype::Float32, unpack: Unpack::Never };
-    let source = ModelSource::Folder(FOLDER.clone());
-    let _ = load(&source, &LoaderOptions::new(weights), &Quiet);
-}));
-
-fn cut(data: &[u8], len: u16) -> (&[u8], &[u8]) {
-    data.split_at(usize::from(len).min(data.len()))
-}
-
-/// Writes a file; none if it would be empty.
-fn put(name: &str, bytes: &[u8]) {
-    let path = FOLDER.join(name);
-    match bytes {
-        [] => drop(fs::remove_file(path)),
-        bytes => fs::write(path, bytes).expect("room for a file"),
-    }
-}
+fuzz_target!(|data: &[u8]| guarded(|| safetensors::run(data)));

@@ -64,6 +64,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
+    (
+        "fuzz-targets",
+        &["constrained", "mlx", "model-loader", "nn", "parsers", "server", "tokenizer", "types"],
+    ),
     ("test-kit", &["types"]),
     ("e2e", &["test-kit"]),
     ("xtask", &[]),

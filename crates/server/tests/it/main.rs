@@ -20,6 +20,7 @@ mod operate;
 mod reasoning;
 mod responses;
 mod scoring;
+mod scrambled;
 mod serving;
 mod sessions;
 mod support;

@@ -43,6 +43,19 @@ impl Answer {
         Self { events, finish: Some(finish), dies: false }
     }
 
+    /// The prompt, as far as it may be as long.
+    pub(crate) fn echo(req: &GenerateReq) -> Self {
+        let max = req.sampling_params.max_new_tokens.unwrap_or(64).min(64);
+        let ids = &req.input_ids[..req.input_ids.len().min(max)];
+        match ids.len() < max {
+            true => Self {
+                events: ids.iter().map(|&id| vec![id]).chain([vec![257]]).collect(),
+                ..Self::text("")
+            },
+            false => Self::ids(ids, FinishReason::Length { length: ids.len() }),
+        }
+    }
+
     pub(crate) fn endless(text: &str) -> Self {
         Self { finish: None, ..Self::text(text) }
     }

@@ -1,4 +1,25 @@
-//! What the fuzz targets share.
+//! What the fuzz targets do with an input. The programs around it are in `fuzz/`, outside the
+//! workspace; this is here so that CI sees whether it compiles, and that good inputs pass.
+
+pub mod chat_template;
+#[cfg(feature = "mlx")]
+pub mod gguf;
+pub mod grammar;
+pub mod http_body;
+pub mod reasoning;
+#[cfg(feature = "mlx")]
+pub mod safetensors;
+pub mod tokenizer;
+pub mod tool_call;
+
+#[path = "../../server/tests/it/support/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "it is made for the server's tests, and has more than is used here"
+)]
+mod support;
 
 use std::{
     backtrace::Backtrace,
@@ -12,6 +33,7 @@ static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Runs one input. libFuzzer's own hook ends the process at any panic; ours counts those
 /// that nobody catches, since some crates contain libraries that panic by design.
+#[expect(clippy::print_stderr, reason = "it is what a fuzzer shows")]
 pub fn guarded(run: impl FnOnce()) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| panic::set_hook(Box::new(note_panic)));
@@ -63,7 +85,7 @@ impl Dice {
 
     /// `text` in pieces of up to 16 characters, or, for odd seeds, of one.
     pub fn cut<'a>(&mut self, text: &'a str) -> Vec<&'a str> {
-        let longest = if self.0 % 2 == 0 { 16 } else { 1 };
+        let longest = if self.0.is_multiple_of(2) { 16 } else { 1 };
         let mut pieces = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
