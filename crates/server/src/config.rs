@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use metrics::MetricsOptions;
 use serde_json::{Map, Value};
 
-use crate::{AnswerParsers, GrammarConfig, TraceOptions};
+use crate::{AnswerParsers, CompletionTemplate, GrammarConfig, TraceOptions};
 
 /// Resolved options: every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub enable_streaming_session: bool,
     /// `--default-chat-template-kwargs`; a request's own win.
     pub chat_template_kwargs: Map<String, Value>,
+    /// `--completion-template`: what makes a prompt of one with a `suffix`.
+    pub completion_template: Option<CompletionTemplate>,
     /// `--reasoning-parser` and `--tool-call-parser`.
     pub parsers: AnswerParsers,
     /// `--grammar-backend` and `--constrained-json-*`.
@@ -119,6 +121,7 @@ impl Default for ServerConfig {
             enable_strict_thinking: false,
             enable_streaming_session: false,
             chat_template_kwargs: Map::new(),
+            completion_template: None,
             parsers: AnswerParsers::default(),
             grammar: GrammarConfig::default(),
             health_generation: true,

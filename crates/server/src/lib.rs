@@ -11,6 +11,7 @@ mod answer;
 mod answer_parsers;
 mod auth;
 mod body;
+mod completion_template;
 mod config;
 mod console;
 mod error;
@@ -31,6 +32,7 @@ mod utc;
 mod warmup;
 
 pub use answer_parsers::AnswerParsers;
+pub use completion_template::{CompletionTemplate, CompletionTemplateError};
 pub use config::{SamplingDefaults, ServerConfig};
 pub use generation::GrammarConfig;
 pub use metrics::{LatencyBuckets, MetricsOptions};

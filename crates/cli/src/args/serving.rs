@@ -51,6 +51,11 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) hf_chat_template_name: Option<String>,
 
+    /// What makes a prompt of a completion's `prompt` and `suffix`: deepseek_coder, qwen_coder,
+    /// star_coder, or a JSON file in SGLang's format.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) completion_template: Option<PathBuf>,
+
     /// Cuts reasoning out of answers: auto (as the chat template shows), none, or a parser's name.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(crate) reasoning_parser: String,

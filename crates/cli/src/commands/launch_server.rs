@@ -17,7 +17,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use engine::{EngineError, StartedEngine, StepClock};
 use serde_json::Value;
-use server::{AnswerParsers, AppState, SamplingDefaults, ServerConfig, TlsIdentity};
+use server::{
+    AnswerParsers, AppState, CompletionTemplate, SamplingDefaults, ServerConfig, TlsIdentity,
+};
 use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 use tokio::{
     net::TcpSocket,
@@ -275,10 +277,16 @@ impl ServingArgs {
             ChatTemplate::from_argument(argument, SpecialTokens::default())
                 .context("--chat-template")?;
         }
+        self.completion_template()?;
         self.grammar.resolve()?;
         self.drain_timeout()?;
         // Names only: there is no template yet.
         self.parsers(None, &Tokenizer::skipped()).map(drop)
+    }
+
+    fn completion_template(&self) -> Result<Option<CompletionTemplate>> {
+        let template = self.completion_template.as_deref().map(CompletionTemplate::from_argument);
+        template.transpose().context("--completion-template")
     }
 
     fn drain_timeout(&self) -> Result<Option<Duration>> {
@@ -356,6 +364,7 @@ fn server_config(
         },
         chat_template_kwargs: crate::resolve::json_object(&serving.default_chat_template_kwargs)
             .context("--default-chat-template-kwargs")?,
+        completion_template: serving.completion_template()?,
         parsers,
         health_generation: environment::health_generation()?,
         health_timeout: environment::health_timeout()?.unwrap_or(defaults.health_timeout),

@@ -34,6 +34,9 @@ pub struct CompletionRequest {
     /// 16 unless set.
     #[serde(default, deserialize_with = "integer")]
     pub max_tokens: Option<i64>,
+    /// What comes after the completion.
+    #[serde(default)]
+    pub suffix: Option<String>,
     /// At least so many.
     #[serde(default, deserialize_with = "integer")]
     pub min_tokens: Option<i64>,
@@ -152,7 +155,6 @@ pub static COMPLETION_TABLE: Table = Table {
         Field::off("return_spec_tokens_details"),
         Field::number("routed_dp_rank", 0.0),
         Field::empty("session_id"),
-        Field::empty("suffix"),
         Field::empty("watermark"),
     ],
     supported: None,

@@ -50,6 +50,7 @@ pub(crate) async fn completions(
     let flags = SequenceFlags { arrived, is_streaming, log_metrics: true };
     let prompts = prompts(&state, request.prompt.clone())?;
     let echo = echo_texts(&state, &request, &prompts);
+    let prompts = with_suffix(&state, prompts, request.suffix.as_deref().unwrap_or_default())?;
     let vocab_size = state.engine.model().vocab_size;
     let mut spec =
         SamplingSpec::new(sampling(&request)?, vocab_size, state.config.stream_interval)?;
@@ -94,6 +95,27 @@ fn prompts(state: &AppState, prompt: Prompt) -> Result<Prompts, ApiError> {
     match is_empty || prompts.len() == 0 {
         true => Err(ApiError::value("Prompt cannot be empty")),
         false => Ok(prompts),
+    }
+}
+
+/// Prompts whose completions stand before `suffix`, if there is one.
+///
+/// # Errors
+/// There is no template for such prompts, or they are no text.
+fn with_suffix(state: &AppState, prompts: Prompts, suffix: &str) -> Result<Prompts, ApiError> {
+    if suffix.is_empty() {
+        return Ok(prompts);
+    }
+    let Some(template) = &state.config.completion_template else {
+        let message = "`suffix` is not supported by this server without --completion-template";
+        return Err(ApiError::value(message));
+    };
+    match prompts {
+        Prompts::Texts(texts) => {
+            let prompt = |text: &String| template.prompt(text, suffix);
+            Ok(Prompts::Texts(texts.iter().map(prompt).collect()))
+        }
+        Prompts::Ids(_) => Err(ApiError::value("A prompt with a suffix must be text.")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, FakeEngine, Server, config};
+use crate::support::{Answer, FakeEngine, Server, bytes_as_ids, config};
 
 const PATH: &str = "/v1/completions";
 
@@ -57,6 +57,28 @@ async fn echo_puts_the_prompt_first() {
     let events = server.post(PATH, body).await.events();
     let text: String = events.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect();
     assert_eq!(text, "ab!");
+}
+
+#[tokio::test]
+async fn a_completion_may_stand_before_a_suffix() {
+    let template = server::CompletionTemplate::from_argument("star_coder".as_ref()).unwrap();
+    let config = server::ServerConfig { completion_template: Some(template), ..config() };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+    let body = json!({"prompt": "a", "suffix": "b", "echo": true});
+    let answer = server.post(PATH, body.clone()).await.json();
+    assert_eq!(answer["choices"][0]["text"], "ax");
+    let prompt = "<fim_prefix>a<fim_suffix>b<fim_middle>";
+    assert_eq!(server.engine.next_req().await.input_ids, bytes_as_ids(prompt));
+    for suffix in [json!(""), json!(null)] {
+        let plain = json!({"prompt": "a", "suffix": suffix});
+        assert_eq!(server.post(PATH, plain).await.status, 200);
+        assert_eq!(server.engine.next_req().await.input_ids, bytes_as_ids("a"));
+    }
+    let ids = json!({"prompt": [97], "suffix": "b"});
+    assert!(server.post(PATH, ids).await.text.contains("must be text"));
+    let refused = Server::answering("x").post(PATH, body).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("`suffix` is not supported"), "{}", refused.text);
 }
 
 #[tokio::test]
