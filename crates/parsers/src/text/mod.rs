@@ -36,11 +36,7 @@ impl<'a> Rest<'a> {
 
     /// Looks for the marker that begins first; of two at one place, the longer.
     pub(crate) fn until(&mut self, markers: &[&'static str]) -> Until {
-        let found = markers.iter().filter_map(|&marker| {
-            let at = self.text[*self.searched..].find(marker)? + *self.searched;
-            Some((at, std::cmp::Reverse(marker.len()), marker))
-        });
-        if let Some((at, _, marker)) = found.min() {
+        if let Some((at, marker)) = first_marker(self.text, *self.searched, markers) {
             return Until::Marker { at, marker };
         }
         let safe = match self.is_end {
@@ -72,6 +68,21 @@ impl<'a> Rest<'a> {
     pub(crate) fn blank(&self) -> usize {
         self.text.len() - self.text.trim_start().len()
     }
+}
+
+/// The marker that begins first from `from` on; of two at one place, the longer. Looks no
+/// further than that: a marker that never comes must not cost a walk to the end each time.
+fn first_marker(
+    text: &str,
+    from: usize,
+    markers: &[&'static str],
+) -> Option<(usize, &'static str)> {
+    let bytes = text.as_bytes();
+    let may_begin = |at: usize| markers.iter().any(|m| m.as_bytes().first() == Some(&bytes[at]));
+    (from..bytes.len()).filter(|&at| may_begin(at)).find_map(|at| {
+        let here = markers.iter().filter(|marker| bytes[at..].starts_with(marker.as_bytes()));
+        here.max_by_key(|marker| marker.len()).map(|&marker| (at, marker))
+    })
 }
 
 /// Length of the longest ending of `text` that a marker begins with.

@@ -45,12 +45,13 @@ impl Glm {
 
     /// The name ends where the line ends or a tag begins.
     fn name(&mut self, rest: &mut Rest<'_>, calls: &mut Calls) -> Option<usize> {
-        let Until::Marker { at, .. } = rest.until(&["\n", "\\n", KEY.0, CLOSE]) else {
+        let ends = ["\n", "\\n", KEY.0, CLOSE, OPEN];
+        let Until::Marker { at, marker } = rest.until(&ends) else {
             return None;
         };
         self.function = rest.text[..at].trim().to_owned();
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
-        if self.function.is_empty() || !self.function.chars().all(is_name) {
+        if marker == OPEN || self.function.is_empty() || !self.function.chars().all(is_name) {
             return self.give_up(calls);
         }
         calls.call(&self.function);

@@ -173,7 +173,11 @@ impl Marked {
     }
 
     fn unnamed(&mut self, rest: &mut Rest<'_>, calls: &mut Calls) -> Option<usize> {
-        let at = rest.find(self.format.call_close)?;
+        let markers = [self.format.call_close, self.format.call_open];
+        let Until::Marker { at, marker } = rest.until(&markers) else { return None };
+        if marker == self.format.call_open {
+            return self.give_up("", calls);
+        }
         let arguments = rest.text[..at].trim();
         let name = serde_json::from_str::<Map<_, _>>(arguments)
             .ok()

@@ -1,6 +1,6 @@
 //! Every format against upstream's parser, and against itself in pieces.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -274,4 +274,34 @@ fn the_registry_is_sorted_and_every_format_has_outputs() {
     }
     let error = find("qwen26").unwrap_err().to_string();
     assert!(error.starts_with("unknown tool-call parser `qwen26`; known: deepseekv3, "), "{error}");
+}
+
+/// Markup that never becomes a call must not be walked through once for each of its tags.
+#[test]
+fn a_long_text_of_unfinished_calls_is_read_once() {
+    const UNITS: &[&str] = &[
+        "[",
+        "[f(",
+        "<tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [",
+        "<tool_call>f<arg_key>a</arg_key><arg_value>",
+        "<function=",
+        "<function=f><parameter=a>",
+        "<minimax:tool_call><invoke name=\"f\"><parameter name=\"a\">",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n",
+        "<|tool_call_begin|>1<|tool_call_argument_begin|>",
+        "<|channel|>commentary to=functions.f<|message|>",
+    ];
+    const ENDS: [&str; 3] = [">", "\n", "<|tool_call_end|>"];
+    let tools = [json!({"type": "function", "function": {"name": "f"}})];
+    let tools = Arc::new(Tools::new(&tools).unwrap());
+    let began = Instant::now();
+    for unit in UNITS {
+        let text = unit.repeat(150_000 / unit.len()) + &ENDS.concat();
+        for entry in TOOL_CALL_PARSERS {
+            ParsedCalls::of_text(entry, Arc::clone(&tools), &text);
+            let seconds = began.elapsed().as_secs();
+            assert!(seconds < 30, "{}: {unit}: {seconds} s for all so far", entry.name);
+        }
+    }
 }

@@ -121,9 +121,10 @@ impl Xml {
 
     fn function_name(&mut self, rest: &mut Rest<'_>, calls: &mut Calls) -> Option<usize> {
         let end = self.format.name_end;
-        let at = rest.find(end)?;
+        // Where another tag begins, the name has not ended.
+        let Until::Marker { at, marker } = rest.until(&[end, "<"]) else { return None };
         self.function = unquoted(&rest.text[..at]);
-        if self.function.is_empty() || self.function.contains(['<', '\n']) {
+        if marker != end || self.function.is_empty() || self.function.contains('\n') {
             calls.give_up("");
             self.place = Place::Text;
             return Some(0);
