@@ -285,18 +285,20 @@ impl Req {
         if let Some(Err(error)) = self.grammar.as_mut().map(|grammar| grammar.accept(token)) {
             return Some(grammar_failed(&error));
         }
-        if length >= self.max_new_tokens {
-            return Some(FinishReason::Length { length });
-        }
-        if self.grammar.as_ref().is_some_and(|grammar| grammar.is_terminated()) {
-            return Some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
-        }
         let may_stop =
             !self.sampling_params.ignore_eos && length > self.sampling_params.min_new_tokens;
         let is_stop = self.eos_token_ids.contains(&token)
             || self.sampling_params.stop_token_ids.contains(&token);
-        (may_stop && is_stop)
-            .then_some(FinishReason::Stop { matched: Some(MatchedStop::Token(token)) })
+        let stop = FinishReason::Stop { matched: Some(MatchedStop::Token(token)) };
+        // In the last place too: the completion is whole.
+        if may_stop && is_stop {
+            return Some(stop);
+        }
+        if length >= self.max_new_tokens {
+            return Some(FinishReason::Length { length });
+        }
+        let is_terminated = self.grammar.as_ref().is_some_and(|grammar| grammar.is_terminated());
+        is_terminated.then_some(stop)
     }
 
     pub(crate) fn counts(&self) -> ReqCounts {

@@ -69,6 +69,10 @@ pub(crate) fn run(args: &ServerArgs) -> Result<ExitCode> {
     let choice = args.serving.template_choice();
     let (tokenizer, template) = text::load(&args.engine.model, &engine.text, choice)?;
     let parsers = args.serving.parsers(template.as_ref(), &tokenizer)?;
+    ensure!(
+        parsers.reasoning.is_some() || !args.serving.enable_strict_thinking,
+        "--enable-strict-thinking needs a --reasoning-parser, and the chat template suggests none"
+    );
     let server_config =
         ServerConfig { metrics, ..server_config(args, &engine, &model_path, parsers)? };
     let state = AppState::new(server_config, engine.handle.clone(), tokenizer, template);
@@ -264,6 +268,10 @@ impl ServingArgs {
             ["model", "openai"].contains(&self.sampling_defaults.as_str()),
             "--sampling-defaults {} is not one of model, openai",
             self.sampling_defaults
+        );
+        ensure!(
+            self.chat_template.is_none() || self.hf_chat_template_name.is_none(),
+            "--hf-chat-template-name picks one of the templates that --chat-template replaces"
         );
         if let Some(argument) = &self.chat_template {
             ChatTemplate::from_argument(argument, SpecialTokens::default())

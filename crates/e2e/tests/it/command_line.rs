@@ -91,3 +91,22 @@ fn flags_we_lack_are_refused_by_name() {
     assert_ne!(output.status.code(), Some(0));
     assert!(text.contains("--tp-size"), "{text}");
 }
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    for (flags, words) in [
+        (
+            ["--chat-template", "chatml", "--hf-chat-template-name", "default"].as_slice(),
+            "--hf-chat-template-name picks one of the templates that --chat-template replaces",
+        ),
+        (
+            ["--enable-strict-thinking", "--port", "0"].as_slice(),
+            "--enable-strict-thinking needs a --reasoning-parser",
+        ),
+    ] {
+        let output = run("serve", flags).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(words), "{errors}");
+    }
+}

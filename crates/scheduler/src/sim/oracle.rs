@@ -68,7 +68,7 @@ pub(super) fn complete(req: &GenerateReq, max_req_len: usize) -> (Vec<TokenId>, 
                 return (output, FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
             }
         }
-        if !is_last && !early && !params.ignore_eos && stops.contains(&token) {
+        if !early && !params.ignore_eos && stops.contains(&token) {
             return (output, FinishReason::Stop { matched: Some(MatchedStop::Token(token)) });
         }
     }

@@ -132,6 +132,17 @@ pub(super) fn prompt(len: usize) -> Vec<TokenId> {
 }
 
 #[test]
+fn a_stop_token_in_the_last_place_ends_a_completion_that_is_whole() {
+    let mut scheduler = scheduler(limits());
+    let mut req = req("a", prompt(1000), 4);
+    req.sampling_params.stop_token_ids = vec![103];
+    let events = run_to_idle(&mut scheduler, vec![send(req)]);
+    let (tokens, _, reason) = answer(&events, "a");
+    assert_eq!(tokens, [100, 101, 102, 103]);
+    assert_eq!(reason, FinishReason::Stop { matched: Some(MatchedStop::Token(103)) });
+}
+
+#[test]
 fn a_second_request_finds_the_prefix_of_the_first() {
     let mut scheduler = scheduler(limits());
     run_to_idle(&mut scheduler, vec![send(req("a", prompt(1000), 4))]);

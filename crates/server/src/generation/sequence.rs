@@ -239,7 +239,8 @@ impl Sequence {
     }
 
     fn accept(&mut self, event: ReqEvent) {
-        self.counts = event.counts;
+        // Of a request that is refused the engine counts nothing.
+        self.counts = ReqCounts { prompt_tokens: self.prompt_ids.len(), ..event.counts };
         self.observe_tokens(event.token_ids.len());
         self.is_engine_done = event.finish_reason.is_some();
         let ending_token = match &event.finish_reason {

@@ -4,7 +4,7 @@ use std::{
     io, mem,
     path::PathBuf,
     str::FromStr,
-    sync::{Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -13,7 +13,11 @@ use thiserror::Error;
 use tokenizer::Tokenizer;
 use types::TokenId;
 
-use super::{Received, file::LogFile, writer::LineWriter};
+use super::{
+    Received,
+    file::LogFile,
+    writer::{Line, LineWriter},
+};
 use crate::utc::Utc;
 
 /// At level 2, longer texts and lists keep their two ends.
@@ -145,25 +149,29 @@ impl RequestLog {
         change(&mut self.options.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(crate) fn received(&self, request: &Received, tokenizer: &Tokenizer) {
-        let Some(options) = self.options_if_on() else { return };
-        let obj = obj(request, tokenizer, options.level);
-        self.write(&options, "request.received", &request.rid, (&obj, None));
+    pub(crate) fn received(&self, request: &Arc<Received>, tokenizer: &Tokenizer) {
+        if let Some(options) = self.options_if_on() {
+            self.write(&options, request, None, tokenizer);
+        }
     }
 
-    pub(crate) fn finished(&self, request: &Received, end: Finished<'_>, tokenizer: &Tokenizer) {
+    pub(crate) fn finished(
+        &self,
+        request: &Arc<Received>,
+        end: Finished<'_>,
+        tokenizer: &Tokenizer,
+    ) {
         let Some(options) = self.options_if_on() else { return };
         let seconds = end.meta_info["e2e_latency"].as_f64();
         if seconds.is_some_and(|seconds| seconds < options.exceeded.as_secs_f64()) {
             return;
         }
-        let obj = obj(request, tokenizer, options.level);
-        let mut out = Map::from_iter([("meta_info".to_owned(), end.meta_info.clone())]);
+        let mut out = Out { meta_info: end.meta_info.clone(), ..Out::default() };
         if options.level >= 2 {
-            out.insert("text".to_owned(), text_json(end.text, options.level));
-            out.insert("output_ids".to_owned(), ids_json(end.output_ids, options.level));
+            out.text = end.text.to_owned();
+            out.output_ids = end.output_ids.to_vec();
         }
-        self.write(&options, "request.finished", &request.rid, (&obj, Some(&Value::Object(out))));
+        self.write(&options, request, Some(out), tokenizer);
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -175,30 +183,26 @@ impl RequestLog {
         options.is_on.then(|| options.clone())
     }
 
+    /// The line is made where it is written.
     fn write(
         &self,
         options: &RequestLogOptions,
-        event: &str,
-        rid: &str,
-        (obj, out): (&Value, Option<&Value>),
+        request: &Arc<Received>,
+        out: Option<Out>,
+        tokenizer: &Tokenizer,
     ) {
-        let now = Utc::now();
-        let message = match (options.format, out) {
-            (LogFormat::Text, None) => format!("Receive: obj={obj}"),
-            (LogFormat::Text, Some(out)) => format!("Finish: obj={obj}, out={out}"),
-            (LogFormat::Json, out) => {
-                let mut line =
-                    json!({"timestamp": now.iso(), "event": event, "rid": rid, "obj": obj});
-                if let Some(out) = out {
-                    line["out"] = out.clone();
-                }
-                line.to_string()
-            }
-        };
-        let line = format!("[{}] {message}\n", now.stamp());
         let to_stdout = options.targets.is_empty() || options.targets.contains(&LogTarget::Stdout);
+        let now = Utc::now();
+        let (format, level) = (options.format, options.level);
+        let (request, tokenizer) = (Arc::clone(request), tokenizer.clone());
+        let num_bytes = size_of_val(&*request.prompt_ids) + out.as_ref().map_or(0, Out::num_bytes);
+        let make = move || {
+            let obj = obj(&request, &tokenizer, level);
+            let out = out.map(|out| out.to_json(level));
+            line(now, format, &request.rid, (&obj, out.as_ref()))
+        };
         if let Some(writer) = self.writer.get_or_init(|| self.start_writer()) {
-            writer.write(line, to_stdout);
+            writer.write(Line { num_bytes, make: Box::new(make), to_stdout });
         }
     }
 
@@ -221,6 +225,46 @@ impl RequestLog {
             writer.flush(timeout);
         }
     }
+}
+
+/// The end of a request, until there is a line of it.
+#[derive(Debug, Default)]
+struct Out {
+    meta_info: Value,
+    text: String,
+    output_ids: Vec<TokenId>,
+}
+
+impl Out {
+    fn num_bytes(&self) -> usize {
+        self.text.len() + size_of_val(self.output_ids.as_slice())
+    }
+
+    fn to_json(&self, level: u8) -> Value {
+        let mut out = Map::from_iter([("meta_info".to_owned(), self.meta_info.clone())]);
+        if level >= 2 {
+            out.insert("text".to_owned(), text_json(&self.text, level));
+            out.insert("output_ids".to_owned(), ids_json(&self.output_ids, level));
+        }
+        Value::Object(out)
+    }
+}
+
+/// With `out`, of a request that has ended.
+fn line(now: Utc, format: LogFormat, rid: &str, (obj, out): (&Value, Option<&Value>)) -> String {
+    let message = match (format, out) {
+        (LogFormat::Text, None) => format!("Receive: obj={obj}"),
+        (LogFormat::Text, Some(out)) => format!("Finish: obj={obj}, out={out}"),
+        (LogFormat::Json, out) => {
+            let event = if out.is_some() { "request.finished" } else { "request.received" };
+            let mut line = json!({"timestamp": now.iso(), "event": event, "rid": rid, "obj": obj});
+            if let Some(out) = out {
+                line["out"] = out.clone();
+            }
+            line.to_string()
+        }
+    };
+    format!("[{}] {message}\n", now.stamp())
 }
 
 fn obj(request: &Received, tokenizer: &Tokenizer, level: u8) -> Value {

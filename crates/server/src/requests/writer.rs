@@ -1,8 +1,9 @@
 //! Writes the lines of the request log, from a thread of its own: neither a full disk nor a slow
-//! pipe holds up a request.
+//! pipe holds up a request, nor does making a line, which for a long prompt takes its time.
 
 use std::{
     io::{self, Write, stdout},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,17 +15,23 @@ use std::{
 
 use super::file::LogFile;
 
-/// Lines that wait to be written, and their bytes; more are lost, and counted in the log.
+/// Lines that wait to be written, and bytes of what they are made of; more are lost, and counted
+/// in the log.
 const MAX_LINES: usize = 1024;
 const MAX_BYTES: usize = 64 << 20;
 /// Between two complaints.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
+/// A line to be made.
+pub(super) struct Line {
+    /// What it holds on to until then.
+    pub(super) num_bytes: usize,
+    pub(super) make: Box<dyn FnOnce() -> String + Send>,
+    pub(super) to_stdout: bool,
+}
+
 enum Msg {
-    Line {
-        text: String,
-        to_stdout: bool,
-    },
+    Line(Line),
     /// Answer when all before it is written.
     Flush(Sender<()>),
 }
@@ -58,12 +65,12 @@ impl LineWriter {
     }
 
     /// Never waits.
-    pub(super) fn write(&self, text: String, to_stdout: bool) {
+    pub(super) fn write(&self, line: Line) {
         let Shared { num_waiting_bytes, num_lost, .. } = &*self.shared;
-        let len = text.len();
+        let len = line.num_bytes;
         let num_before = num_waiting_bytes.fetch_add(len, Ordering::Relaxed);
         let has_room = num_before + len <= MAX_BYTES;
-        if !has_room || self.sender.try_send(Msg::Line { text, to_stdout }).is_err() {
+        if !has_room || self.sender.try_send(Msg::Line(line)).is_err() {
             num_waiting_bytes.fetch_sub(len, Ordering::Relaxed);
             num_lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -98,9 +105,15 @@ impl Writing {
                 self.files.iter_mut().for_each(LogFile::reopen);
             }
             match msg {
-                Msg::Line { text, to_stdout } => {
-                    self.shared.num_waiting_bytes.fetch_sub(text.len(), Ordering::Relaxed);
-                    let error = self.write(text.as_bytes(), to_stdout);
+                Msg::Line(Line { num_bytes, make, to_stdout }) => {
+                    self.shared.num_waiting_bytes.fetch_sub(num_bytes, Ordering::Relaxed);
+                    // A tokenizer that panics costs a line, not the log.
+                    let text = catch_unwind(AssertUnwindSafe(make));
+                    let error = text.map(|text| self.write(text.as_bytes(), to_stdout));
+                    let error = error.unwrap_or_else(|_| {
+                        self.shared.num_lost.fetch_add(1, Ordering::Relaxed);
+                        None
+                    });
                     self.complain(error.as_ref());
                 }
                 // Whoever asked may have stopped waiting.
@@ -141,20 +154,25 @@ impl Writing {
 mod tests {
     use super::*;
 
+    fn line(text: &str) -> Line {
+        let text = text.to_owned();
+        Line { num_bytes: text.len(), make: Box::new(|| text), to_stdout: false }
+    }
+
     #[test]
     fn what_does_not_fit_is_counted_and_the_rest_is_written_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let writer = LineWriter::start(vec![LogFile::open(path.clone()).unwrap()]).unwrap();
-        writer.write("x".repeat(MAX_BYTES + 1), false);
-        for line in ["a\n", "b\n"] {
-            writer.write(line.to_owned(), false);
-        }
+        writer.write(line(&"x".repeat(MAX_BYTES + 1)));
+        writer.write(line("a\n"));
+        writer.write(Line { make: Box::new(|| panic!("no such token")), ..line("") });
+        writer.write(line("b\n"));
         writer.flush(Duration::from_secs(10));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "a\nb\n");
         assert_eq!(writer.shared.num_waiting_bytes.load(Ordering::Relaxed), 0);
-        // Told by now, with the first line.
-        assert_eq!(writer.shared.num_lost.load(Ordering::Relaxed), 0);
+        // The first is told by now, with the first line; the other is to wait for its turn.
+        assert_eq!(writer.shared.num_lost.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -163,8 +181,8 @@ mod tests {
         let path = folder.path().join("log");
         let old = folder.path().join("log.1");
         let writer = LineWriter::start(vec![LogFile::open(path.clone()).unwrap()]).unwrap();
-        let write = |line: &str| {
-            writer.write(line.to_owned(), false);
+        let write = |text: &str| {
+            writer.write(line(text));
             writer.flush(Duration::from_secs(10));
         };
         write("a\n");

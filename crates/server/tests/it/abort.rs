@@ -149,3 +149,14 @@ async fn a_dead_engine_ends_streams_with_an_error() {
     }
     assert_eq!(server.state.num_live_requests(), 0);
 }
+
+#[tokio::test]
+async fn a_stream_that_is_refused_tells_the_length_of_its_prompt() {
+    let reason = FinishReason::unavailable("The request queue is full.");
+    let refused = Answer { events: vec![Vec::new()], finish: Some(reason), dies: false };
+    let server = Server::new(FakeEngine::start(move |_| refused.clone()));
+    let answer = server.post("/generate", json!({"input_ids": [5, 6, 7], "stream": true})).await;
+    let meta_info = &answer.events()[0]["meta_info"];
+    assert_eq!(meta_info["finish_reason"]["status_code"], 503);
+    assert_eq!(meta_info["prompt_tokens"], 3);
+}

@@ -276,6 +276,10 @@ async fn answer_one(
         let _ = events.send(event);
         return;
     }
+    let is_abort = matches!(answer.finish, Some(FinishReason::Abort { .. }));
+    if is_abort && answer.events.iter().all(Vec::is_empty) {
+        counts = ReqCounts::default(); // as of a request that is refused
+    }
     for (i, token_ids) in answer.events.into_iter().enumerate() {
         counts.completion_tokens += token_ids.len();
         let is_last = i + 1 == num_events;
