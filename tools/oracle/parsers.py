@@ -2,7 +2,7 @@
 
 Writes crates/parsers/testdata/outputs.json. Needs an unpacked SGLang 0.5.23
 (`pip download --no-deps sglang==0.5.23`, then unzip) and, from PyPI,
-partial-json-parser, orjson and pydantic; no Torch:
+partial-json-parser, orjson, pydantic and transformers; no Torch:
 
     python tools/oracle/parsers.py <folder that holds sglang/>
 

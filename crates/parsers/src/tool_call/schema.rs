@@ -179,7 +179,7 @@ fn depth(value: &Value) -> usize {
 
 fn integer(text: &str) -> Option<Value> {
     let digits = text.trim().trim_start_matches('+');
-    // A number of any size stays what it is.
+    // Beyond 64 bits it becomes a float: `serde_json` keeps no more.
     let value: Value = serde_json::from_str(digits).ok()?;
     let is_whole = digits.trim_start_matches('-').chars().all(|c| c.is_ascii_digit());
     (is_whole && value.is_number()).then_some(value)
