@@ -19,6 +19,10 @@ use super::{
 };
 use crate::{FileProblem, LoadError};
 
+/// Many times those of the deepest models. What is kept of each layer is made before its tensors
+/// are looked for.
+const MAX_LAYERS: usize = 10_000;
+
 /// A value of `general.architecture`.
 #[derive(Debug)]
 pub(super) struct Architecture {
@@ -211,6 +215,16 @@ impl<'a> GgufModelFile<'a> {
         self.metadata.usize(&self.key(name))
     }
 
+    fn num_layers(&self) -> Result<usize, FileProblem> {
+        const NAME: &str = "block_count";
+        match self.usize(NAME)? {
+            count if count > MAX_LAYERS => {
+                Err(self.problem(NAME, format!("{count} layers, of {MAX_LAYERS} at most")))
+            }
+            count => Ok(count),
+        }
+    }
+
     fn float(&self, name: &str) -> Result<f64, FileProblem> {
         self.metadata.float(&self.key(name))
     }
@@ -251,7 +265,7 @@ impl<'a> GgufModelFile<'a> {
             "model_type": self.architecture.model_type,
             "hidden_size": hidden_size,
             "intermediate_size": self.usize("feed_forward_length")?,
-            "num_hidden_layers": self.usize("block_count")?,
+            "num_hidden_layers": self.num_layers()?,
             "num_attention_heads": heads.query,
             "num_key_value_heads": heads.kv,
             "head_dim": head_dim,
@@ -376,7 +390,7 @@ impl<'a> GgufModelFile<'a> {
     /// n is what the file says or `pattern`.
     fn layer_types(&self, pattern: usize) -> Result<Value, FileProblem> {
         const NAME: &str = "attention.sliding_window_pattern";
-        let (key, num_layers) = (self.key(NAME), self.usize("block_count")?);
+        let (key, num_layers) = (self.key(NAME), self.num_layers()?);
         let name = |slides| if slides { "sliding_attention" } else { "full_attention" };
         if !self.metadata.is_list(&key) {
             let pattern = self.metadata.optional_usize(&key)?.unwrap_or(pattern);
@@ -394,7 +408,7 @@ impl<'a> GgufModelFile<'a> {
     /// Gemmas, which no key tells from the others, what a head has of the hidden size.
     fn query_scalar(&self, largest: usize) -> Result<usize, FileProblem> {
         let (hidden_size, heads) = (self.usize("embedding_length")?, self.head_counts()?);
-        match self.usize("block_count")? == largest {
+        match self.num_layers()? == largest {
             true => Ok(hidden_size / heads.query),
             false => self.head_dim(hidden_size, heads.query),
         }

@@ -528,6 +528,10 @@ fn settings_that_cannot_run_are_refused_by_name() {
             llama().raw("llama.block_count", 5, &(-1i32).to_le_bytes()).bytes(),
             "metadata llama.block_count: expected a count",
         ),
+        (
+            llama().u32("llama.block_count", 117_440_516).bytes(),
+            "metadata llama.block_count: 117440516 layers, of 10000 at most",
+        ),
         (llama().u32("llama.attention.head_count", 0).bytes(), "head_count: must not be zero"),
         (
             llama().u32("llama.attention.head_count", 5).bytes(),
