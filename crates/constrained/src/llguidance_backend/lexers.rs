@@ -97,7 +97,12 @@ impl Lexers {
             }
             other => {
                 let (mut parser, places) = match other {
-                    Some(warm) => (warm.parser.deep_clone(), warm.places.copy()),
+                    // Others go on with that lexer meanwhile: a copy of it may have more states
+                    // than are known, and never fewer.
+                    Some(warm) => {
+                        let places = warm.places.copy();
+                        (warm.parser.deep_clone(), places)
+                    }
                     None => (lexers.cold(), KnownPlaces::new(&lexers.masks)),
                 };
                 parser.compute_masks_by(Arc::<KnownPlaces>::clone(&places));

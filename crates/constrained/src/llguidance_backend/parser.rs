@@ -105,7 +105,11 @@ impl LlParser {
         self.asked(|parser| {
             let text = |error: &dyn std::fmt::Display| error.to_string();
             if !parser.validate_token(token).map_err(|error| text(&error))? {
-                return Ok(false);
+                // A lexer that has given up refuses everything.
+                return match parser.parser.get_error() {
+                    Some(error) => Err(error.message()),
+                    None => Ok(false),
+                };
             }
             let num_back = parser.consume_token(token).map_err(|error| text(&error))?;
             parser.check_stop().map_err(|error| text(&error))?;

@@ -172,3 +172,33 @@ fn a_mask_before_tokens_were_taken_back_is_not_that_of_others_in_their_place() {
         grammar.rollback(1).unwrap();
     }
 }
+
+/// With more states than the lexer may have, it gives up under one request; whoever shares it goes
+/// on with a lexer of its own.
+#[test]
+fn a_lexer_that_gives_up_refuses_nobody() {
+    let a = byte_tokens("a")[0];
+    let mut num_given_up = 0;
+    for max_states in (40..1000).step_by(20) {
+        let mut backend = backend(usize::MAX, 0);
+        backend.factory.limits_mut().max_lexer_states = max_states;
+        let Ok(readable) = backend.readable(&GrammarSpec::new(Regex, r"([^\n]{1,40}z)+")) else {
+            continue;
+        };
+        let Ok(mut one) = backend.followed(readable) else { continue };
+        if one.next_tokens().and_then(|_| one.accept(a)).is_err() {
+            continue;
+        }
+        let mut other = one.boxed_clone();
+        for _ in 0..30 {
+            if one.next_tokens().and_then(|_| one.accept(a)).is_err() {
+                break;
+            }
+        }
+        if one.place().is_none() {
+            num_given_up += 1;
+            assert_eq!(other.accept(a), Ok(()), "with {max_states} states");
+        }
+    }
+    assert!(num_given_up > 0);
+}
