@@ -58,7 +58,7 @@ pub(crate) fn require_json_content_type(headers: &HeaderMap) -> Result<(), ApiEr
 /// What is compressed would be told to be no JSON.
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     match headers.get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+        Some(encoding) if is_compression(encoding.as_bytes()) => {
             let encoding = String::from_utf8_lossy(encoding.as_bytes());
             Err(ApiError::http(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -67,6 +67,12 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+fn is_compression(encoding: &[u8]) -> bool {
+    const NAMES: [&str; 6] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress"];
+    let encoding = String::from_utf8_lossy(encoding).to_ascii_lowercase();
+    encoding.split(',').any(|name| NAMES.contains(&name.trim()))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8], table: &'static Table) -> Result<T, ApiError> {

@@ -82,6 +82,13 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    /// What it holds, in about so many bytes.
+    fn num_bytes(&self) -> usize {
+        let SamplingParams { stop_token_ids, logit_bias, .. } = &self.params;
+        let lists = size_of_val(&**stop_token_ids) + size_of_val(&**logit_bias);
+        self.rid.len() + size_of_val(&*self.prompt_ids) + lists
+    }
+
     /// Under upstream's names; the prompt is left to the caller.
     fn to_json(&self, with_params: bool) -> Map<String, Value> {
         let mut fields = Map::new();

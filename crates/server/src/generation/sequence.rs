@@ -81,6 +81,8 @@ pub(crate) struct Sequence {
     reported: Option<(usize, usize)>,
     /// The engine has nothing more to say.
     is_engine_done: bool,
+    /// Its name may be another's by now.
+    is_name_free: bool,
     latencies: Latencies,
     received: Arc<Received>,
     turn: Option<Turn>,
@@ -132,6 +134,7 @@ impl Sequence {
             finish_reason: None,
             reported: None,
             is_engine_done: false,
+            is_name_free: false,
             latencies: Latencies::default(),
             received,
             turn,
@@ -301,6 +304,10 @@ impl Sequence {
         let is_abort = matches!(reason, FinishReason::Abort { .. });
         self.finish_reason = Some(reason);
         self.tell_end();
+        // Before its client hears of the end. An abort that is still to come would find the next.
+        if self.is_engine_done {
+            self.free_name();
+        }
         if !self.flags.log_metrics {
             return;
         }
@@ -349,6 +356,12 @@ impl Sequence {
             self.is_engine_done = true;
             // A full inbox loses this message; the closed receiver is enough.
             let _ = self.state.engine.submit(EngineMsg::Abort { rid: Some(self.rid.clone()) });
+        }
+    }
+
+    fn free_name(&mut self) {
+        if !std::mem::replace(&mut self.is_name_free, true) {
+            self.state.release(&self.rid);
         }
     }
 
@@ -409,6 +422,6 @@ impl Drop for Sequence {
             }
         }
         self.stop_engine();
-        self.state.release(&self.rid);
+        self.free_name();
     }
 }

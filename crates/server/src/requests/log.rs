@@ -195,7 +195,7 @@ impl RequestLog {
         let now = Utc::now();
         let (format, level) = (options.format, options.level);
         let (request, tokenizer) = (Arc::clone(request), tokenizer.clone());
-        let num_bytes = size_of_val(&*request.prompt_ids) + out.as_ref().map_or(0, Out::num_bytes);
+        let num_bytes = request.num_bytes() + out.as_ref().map_or(0, Out::num_bytes);
         let make = move || {
             let obj = obj(&request, &tokenizer, level);
             let out = out.map(|out| out.to_json(level));

@@ -55,7 +55,7 @@ pub(crate) async fn chat_completions(
     let mut request: ChatRequest = read_json(&state, request, &CHAT_TABLE).await?;
     let is_streaming = request.stream.unwrap_or(false);
     let extras = Extras::new(&request, &headers)?;
-    settle_reasoning(&mut request);
+    settle_reasoning(&mut request, state.reasoning_marks.is_some());
     let run = start(&state, &mut request, arrived).await?;
     let words = Words {
         usage: run.usage,

@@ -52,10 +52,11 @@ pub(crate) async fn completions(
     let echo = echo_texts(&state, &request, &prompts);
     let prompts = with_suffix(&state, prompts, request.suffix.as_deref().unwrap_or_default())?;
     let vocab_size = state.engine.model().vocab_size;
+    let is_in_session = request.session_params.as_ref().is_some_and(|it| it.id.is_some());
     let mut spec =
         SamplingSpec::new(sampling(&request)?, vocab_size, state.config.stream_interval)?;
     if let Some(num_top) = request.logprobs {
-        if request.echo.unwrap_or(false) && request.session_params.is_some() {
+        if request.echo.unwrap_or(false) && is_in_session {
             let message = "`echo` with `logprobs` is not supported in a session";
             return Err(ApiError::value(message));
         }
@@ -101,7 +102,7 @@ fn prompts(state: &AppState, prompt: Prompt) -> Result<Prompts, ApiError> {
 /// Prompts whose completions stand before `suffix`, if there is one.
 ///
 /// # Errors
-/// There is no template for such prompts, or they are no text.
+/// There is no template for such prompts, they are no text, or all of it would be too long.
 fn with_suffix(state: &AppState, prompts: Prompts, suffix: &str) -> Result<Prompts, ApiError> {
     if suffix.is_empty() {
         return Ok(prompts);
@@ -111,6 +112,12 @@ fn with_suffix(state: &AppState, prompts: Prompts, suffix: &str) -> Result<Promp
         return Err(ApiError::value(message));
     };
     match prompts {
+        // Each prompt gets a copy of it.
+        Prompts::Texts(texts)
+            if texts.len().saturating_mul(suffix.len()) > state.config.max_body_bytes =>
+        {
+            Err(ApiError::value("The suffix is too long for so many prompts."))
+        }
         Prompts::Texts(texts) => {
             let prompt = |text: &String| template.prompt(text, suffix);
             Ok(Prompts::Texts(texts.iter().map(prompt).collect()))

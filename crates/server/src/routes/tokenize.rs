@@ -43,7 +43,7 @@ pub(crate) async fn tokenize(
                 chat_template_kwargs: request.chat_template_kwargs,
                 ..ChatRequest::default()
             };
-            settle_reasoning(&mut chat);
+            settle_reasoning(&mut chat, state.reasoning_marks.is_some());
             let begins_answer = request.add_generation_prompt.unwrap_or(true);
             OneOrMany::One(prompt_ids(&state, chat, begins_answer).await?)
         }

@@ -1,5 +1,7 @@
 //! Leaving, aborting, and an engine that gives up.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use serde_json::json;
 use server::{AnswerParsers, ServerConfig};
@@ -32,6 +34,26 @@ async fn dropping_a_stream_aborts_every_sequence() {
     closed.sort();
     assert_eq!(closed, ["r", "s"]);
     assert_eq!(server.state.num_live_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_name_is_free_when_its_sequence_has_ended() {
+    let server = Server::new(FakeEngine::start(|req| match req.rid.as_str() {
+        "r" => Answer::text("x"),
+        _ => Answer::endless("abc"),
+    }));
+    let body = json!({"text": ["x", "y"], "rid": ["r", "s"], "stream": true});
+    let response = server.raw(post("/generate", body)).await;
+    let mut stream = response.into_body().into_data_stream();
+    let first_end = async {
+        while server.state.num_live_requests() == 2 {
+            assert!(stream.next().await.is_some());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), first_end).await.expect("one has ended");
+    assert_eq!(server.post("/generate", json!({"text": "x", "rid": "r"})).await.status, 200);
+    assert_eq!(server.post("/generate", json!({"text": "x", "rid": "s"})).await.status, 400);
+    drop(stream);
 }
 
 #[tokio::test]

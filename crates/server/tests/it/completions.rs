@@ -62,8 +62,9 @@ async fn echo_puts_the_prompt_first() {
 #[tokio::test]
 async fn a_completion_may_stand_before_a_suffix() {
     let template = server::CompletionTemplate::from_argument("star_coder".as_ref()).unwrap();
-    let config = server::ServerConfig { completion_template: Some(template), ..config() };
-    let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+    let with_template = server::ServerConfig { completion_template: Some(template), ..config() };
+    let engine = FakeEngine::start(|_| Answer::text("x"));
+    let server = Server::with_config(engine, with_template.clone());
     let body = json!({"prompt": "a", "suffix": "b", "echo": true});
     let answer = server.post(PATH, body.clone()).await.json();
     assert_eq!(answer["choices"][0]["text"], "ax");
@@ -79,6 +80,11 @@ async fn a_completion_may_stand_before_a_suffix() {
     let refused = Server::answering("x").post(PATH, body).await;
     assert_eq!(refused.status, 400);
     assert!(refused.text.contains("`suffix` is not supported"), "{}", refused.text);
+    let config = server::ServerConfig { max_body_bytes: 300, ..with_template };
+    let server = Server::with_config(FakeEngine::start(|_| Answer::text("x")), config);
+    let many = json!({"prompt": vec!["a"; 40], "suffix": "a dozen more"});
+    let refused = server.post(PATH, many).await;
+    assert!(refused.text.contains("too long for so many prompts"), "{}", refused.text);
 }
 
 #[tokio::test]

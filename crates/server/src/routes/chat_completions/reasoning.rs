@@ -10,12 +10,15 @@ use super::thinking_switch;
 use crate::AppState;
 
 /// Makes one of `reasoning`, `reasoning_effort` and `thinking`, and turns the template's switch
-/// as they say, unless the request has it too.
-pub(crate) fn settle_reasoning(request: &mut ChatRequest) {
+/// as they say, unless the request has it too. Where reasoning is not told from the answer,
+/// `thinking` limits none.
+pub(crate) fn settle_reasoning(request: &mut ChatRequest, tells_reasoning: bool) {
     let wish = request.reasoning.take().unwrap_or_default();
     request.reasoning_effort = wish.effort.or(request.reasoning_effort.take());
     let thinking = request.thinking.take();
-    if let Some(budget) = thinking.as_ref().and_then(|thinking| thinking.budget_tokens) {
+    let budget = thinking.as_ref().filter(|thinking| thinking.kind != ThinkingKind::Disabled);
+    let budget = budget.and_then(|thinking| thinking.budget_tokens).filter(|_| tells_reasoning);
+    if let Some(budget) = budget {
         let params = request.custom_params.get_or_insert_with(CustomParams::default);
         params.thinking_budget.get_or_insert(budget);
     }
@@ -78,13 +81,18 @@ mod tests {
             ),
         ] {
             let mut request: ChatRequest = serde_json::from_value(body.clone()).unwrap();
-            settle_reasoning(&mut request);
+            settle_reasoning(&mut request, true);
             assert_eq!(json!(request.reasoning_effort), effort, "{body}");
             assert_eq!(json!(request.chat_template_kwargs), kwargs, "{body}");
         }
-        let body = json!({"thinking": {"type": "enabled", "budget_tokens": 9}});
-        let mut request: ChatRequest = serde_json::from_value(body).unwrap();
-        settle_reasoning(&mut request);
-        assert_eq!(request.custom_params, Some(CustomParams { thinking_budget: Some(9) }));
+        let budget = |kind: &str, tells_reasoning| {
+            let body = json!({"thinking": {"type": kind, "budget_tokens": 9}});
+            let mut request: ChatRequest = serde_json::from_value(body).unwrap();
+            settle_reasoning(&mut request, tells_reasoning);
+            request.custom_params.and_then(|params| params.thinking_budget)
+        };
+        assert_eq!(budget("enabled", true), Some(9));
+        assert_eq!(budget("enabled", false), None);
+        assert_eq!(budget("disabled", true), None);
     }
 }

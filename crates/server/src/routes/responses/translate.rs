@@ -46,12 +46,19 @@ pub(super) fn chat_request(
         tool_choice: request.tool_choice.clone().map(tool_choice).transpose()?,
         parallel_tool_calls: request.parallel_tool_calls,
         chat_template_kwargs: kwargs(request, effort.as_deref()),
-        reasoning_effort: effort.map(ReasoningEffort::Level),
+        reasoning_effort: effort.map(level).transpose()?,
         custom_params: Some(CustomParams { thinking_budget: max_tokens }),
         rid: Some(OneOrMany::One(id.to_owned())),
         priority: request.priority,
         ..ChatRequest::default()
     })
+}
+
+/// # Errors
+/// There is no such level.
+fn level(name: String) -> Result<ReasoningEffort, ApiError> {
+    serde_json::from_value(Value::String(name))
+        .map_err(|error| ApiError::value(format!("reasoning.effort: {error}")))
 }
 
 /// # Errors
@@ -157,9 +164,10 @@ pub(super) fn messages(input: &TextOr<InputItem>) -> Result<Vec<ChatMessage>, Ap
                 messages.push(ChatMessage::new(role, text));
             }
             (Some("reasoning"), _) => {
-                let text = sent_back(item)?;
-                let answer = answer_of(&mut messages);
-                answer.reasoning_content.get_or_insert_default().push_str(&text);
+                if let Some(text) = sent_back(item)? {
+                    let answer = answer_of(&mut messages);
+                    answer.reasoning_content.get_or_insert_default().push_str(&text);
+                }
             }
             (Some("function_call"), _) => {
                 let call = call(item)?;
