@@ -19,7 +19,7 @@ help:
 	@echo "             ARGS=\"--model-path DIR ...\" HOST=... PORT=... MLX_BACKEND=cuda"
 	@echo "make test    everything the public CI runs: format, lints, house rules, all tests"
 	@echo "make build   the release binary, target/release/sglang-mlx"
-	@echo "make install what was built, to $(PREFIX) (PREFIX=...)"
+	@echo "make install what was built, to $(PREFIX) (PREFIX=... DESTDIR=...)"
 	@echo "make setup   fetch the pinned MLX library and the default model into third_party/"
 
 setup:

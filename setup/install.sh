@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make build` has built under a prefix:
 #
-#   install.sh [PREFIX]      /usr/local by default
+#   install.sh [PREFIX]      /usr/local by default; below DESTDIR, if that is set
 #
 #   PREFIX/bin/sglang-mlx    looks for the library where the next line puts it
 #   PREFIX/lib/sglang-mlx/   the MLX library, in its wheel's own layout
@@ -11,7 +11,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-prefix=${1:-/usr/local}
+prefix=${DESTDIR:-}${1:-/usr/local}
 binary=${CARGO_TARGET_DIR:-target}/${PROFILE:-release}/sglang-mlx
 
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }

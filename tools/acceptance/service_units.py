@@ -125,6 +125,7 @@ def rotate(service, root):
     """logrotate with the rules of dist/, for these folders and this process."""
     rules = read("sglang-mlx.logrotate").replace("/var/log/sglang-mlx", service.logs)
     rules = rules.replace("su sglang sglang", f"su nobody {pwd_group()}")
+    rules = rules.replace("systemctl is-active --quiet sglang-mlx.service", "true")
     rules = rules.replace("systemctl reload sglang-mlx.service", f"kill -HUP {service.process.pid}")
     with open(f"{root}/rules", "w") as file:
         file.write(rules)
